@@ -1,0 +1,1 @@
+"""DAG files: wiring only. The logic is in `tasks/`."""

@@ -1,0 +1,165 @@
+"""## One federated round a run
+
+Every site checks its data, trains from the current global model, makes its update private and uploads it. The hub
+averages what arrived before the deadline, every contributing site validates the new model, and the round is closed.
+
+**Runs** nightly at 02:00 UTC, one round a night, or when triggered with the parameters below. A run that has more
+rounds to do starts the next run itself, so each round is one column of the grid.
+
+**Reads** `studies/<study>.yaml`, and at each site its own CSV files. **Writes** to the object store under
+`studies/<study>/`: plan, updates, model, card, metrics and report of the round.
+
+| parameter | meaning |
+|---|---|
+| `rounds` | how many rounds to run, this one included |
+| `min_sites` | quorum for these rounds instead of the study's; empty: the study's |
+| `note` | free text, kept with the run |
+
+Example: `{"rounds": 3, "note": "after the data freeze"}`
+
+**Colours.** A site that is out of the round is red, with the reason in its log; `all_sites_in` is then amber and the
+report says who is missing. The run is red only when the quorum was missed, or the budget is spent.
+
+**Does not** move patient data, values or raw updates off a site; does not go on when the privacy budget is spent;
+does not wait for a dead site beyond the deadline.
+"""
+
+from __future__ import annotations
+
+from airflow.providers.standard.operators.empty import EmptyOperator
+from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOperator
+from airflow.sdk import DAG, Param, TaskGroup, get_current_context, get_parsing_context, task
+from airflow.sdk.exceptions import AirflowSkipException
+
+from dags.wiring import DEFAULTS, at_site, nightly, study_names, tell_of_failure
+from tasks.settings import project_dir
+from tasks.study import Study, load_study
+
+
+@task(on_failure_callback=tell_of_failure, do_xcom_push=True)
+def open_round(study: str) -> int:
+    """Write the round's plan: base model, sites, privacy, deadline. Refuses when the budget is spent."""
+    from tasks.hub.context import HubContext
+    from tasks.hub.open import open_round
+
+    context = get_current_context()
+    plan = open_round(HubContext.load(study), context["run_id"], min_sites=context["params"]["min_sites"])
+    print(f"round {plan.server_round} of {plan.total_rounds}: {len(plan.sites)} sites, until {plan.deadline:%H:%M} UTC")
+    return plan.server_round
+
+
+@task
+def validate_data(study: str, site: str, server_round: int) -> None:
+    """Check the site's files against their pin, then against the expectation suites. Failures name expectations."""
+    from tasks.site import steps
+
+    steps.validate_data(steps.SiteContext.load(study, site), server_round)
+
+
+@task
+def train_local(study: str, site: str, server_round: int) -> None:
+    """Train from the round's base model. The raw update stays in the site's own folder."""
+    from tasks.site import steps
+
+    steps.train(steps.SiteContext.load(study, site), server_round)
+
+
+@task
+def privatize_and_upload(study: str, site: str, server_round: int) -> None:
+    """Make the update private, write the spend into the ledger, then upload. Whatever fails, nothing leaves."""
+    from tasks.site import steps
+
+    steps.privatize_and_upload(steps.SiteContext.load(study, site), server_round)
+
+
+@task(trigger_rule="one_success")
+def aggregate(study: str, server_round: int) -> None:
+    """Wait until every site has answered or the deadline has passed, check every update, average, write the model."""
+    from tasks.hub.aggregate import aggregate
+    from tasks.hub.context import HubContext
+
+    selection = aggregate(HubContext.load(study), server_round)
+    print(f"{len(selection.chosen)} updates averaged; missing: {selection.missing or 'none'}")
+
+
+@task
+def validate_global(study: str, site: str, server_round: int) -> None:
+    """Validate the new model on the site's held-out patients. Cells under the study's minimum are suppressed."""
+    from tasks.site import steps
+
+    steps.validate_global(steps.SiteContext.load(study, site), server_round)
+
+
+@task(trigger_rule="all_done", on_failure_callback=tell_of_failure)
+def close_round(study: str, server_round: int | None) -> None:
+    """Move the pointer to the new model, write the round's record, publish the report, notify."""
+    from tasks.hub.finish import finish_round
+
+    print(finish_round(study, server_round))
+
+
+class NextRound(TriggerDagRunOperator):
+    """Starts the next run of this DAG while there are rounds left to do."""
+
+    def execute(self, context):
+        """Trigger with one round less; skip after the last."""
+        params = context["params"]
+        if params["rounds"] <= 1:
+            raise AirflowSkipException("that was the last of the rounds asked for")
+        self.conf = {**params, "rounds": params["rounds"] - 1, "series": params["series"] or context["run_id"]}
+        super().execute(context)
+
+
+def build_dag(study: Study) -> DAG:
+    """The DAG of one study."""
+    dag = DAG(
+        dag_id=f"federated_round.{study.study}",
+        dag_display_name=f"Federated round: {study.title}",
+        description=study.title,
+        doc_md=f"{__doc__}\n### {study.title}\n\n{study.description}",
+        schedule=nightly("0 2 * * *"),
+        catchup=False,
+        max_active_runs=1,
+        max_active_tasks=32,
+        tags=["federated-learning", study.study, study.privacy.mechanism],
+        default_args=DEFAULTS,
+        params={
+            "rounds": Param(1, type="integer", minimum=1, maximum=study.rounds.total, title="Rounds to run"),
+            "min_sites": Param(
+                None, type=["null", "integer"], minimum=1, maximum=len(study.sites), title="Quorum (empty: the study's)"
+            ),
+            "note": Param("", type="string", maxLength=500, title="Note"),
+            "series": Param(
+                "", type="string", title="Series", description="Leave empty: later runs of a series set it"
+            ),
+        },
+    )
+    with dag:
+        _wire(study)
+    return dag
+
+
+def _wire(study: Study) -> None:
+    name, opened = study.study, open_round(study.study)
+    model = aggregate(name, opened)
+    all_sites_in = EmptyOperator(task_id="all_sites_in", doc_md="Green: every site contributed. Amber: one is missing.")
+    closed = close_round(name, opened)
+    uploads = {}
+    for site in study.sites:
+        with TaskGroup(f"site_{site}", tooltip=f"What happens at site {site}; nothing but its update leaves"):
+            where = at_site(site)
+            checked = validate_data.override(**where)(name, site, opened)
+            trained = train_local.override(**where)(name, site, opened)
+            uploads[site] = privatize_and_upload.override(**where)(name, site, opened)
+            checked >> trained >> uploads[site] >> [model, all_sites_in]
+    with TaskGroup("validation", tooltip="The new model on each site's held-out patients"):
+        for site in study.sites:
+            validated = validate_global.override(task_id=f"site_{site}", **at_site(site))(name, site, opened)
+            [model, uploads[site]] >> validated >> closed
+    [model, all_sites_in] >> closed
+    closed >> NextRound(task_id="next_round", trigger_dag_id=f"federated_round.{name}", doc_md=NextRound.__doc__)
+
+
+for _name in study_names():
+    if get_parsing_context().dag_id in (None, f"federated_round.{_name}"):
+        globals()[f"federated_round_{_name}"] = build_dag(load_study(project_dir() / "studies" / f"{_name}.yaml"))

@@ -1,0 +1,155 @@
+"""The pages behind the "Report" tab and the "Reports" menu, below `/pharmafed` in the api-server.
+
+Pages are read from the deployment's `reports/` folder; a server that does not have them reads the object store.
+Only a user who is logged in and may read the runs of `federated_round.<study>` sees that study's reports.
+The pages run no script and load nothing: their Content-Security-Policy forbids both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Annotated
+
+from airflow.api_fastapi.auth.managers.models.base_user import BaseUser
+from airflow.api_fastapi.auth.managers.models.resource_details import DagAccessEntity
+from airflow.api_fastapi.core_api.security import get_user, requires_access_dag
+from fastapi import Depends, FastAPI, HTTPException, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import RedirectResponse
+from starlette.exceptions import HTTPException as StarletteHTTPException
+
+from tasks import settings
+from tasks.errors import ConfigError, StoreError
+from tasks.report import pages, store
+
+if TYPE_CHECKING:
+    from tasks.storage import ObjectStore
+
+DAG_PREFIX = "federated_round."
+HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'none'; style-src 'unsafe-inline'; img-src data: 'self'; "
+        "frame-ancestors 'self'; base-uri 'none'; form-action 'none'"
+    ),
+    "X-Frame-Options": "SAMEORIGIN",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cache-Control": "private, no-cache",
+}
+
+app = FastAPI(title="pharmafed reports", docs_url=None, redoc_url=None, openapi_url=None)
+User = Annotated[BaseUser, Depends(get_user)]
+
+
+_REFUSALS = {
+    401: ("Please log in to Airflow first", "Then open this page again."),
+    403: ("Your account may not read this report", "Ask the hub's operator for access to the study."),
+    404: ("There is no such report", "Reports lists all that there are."),
+    503: ("The object store does not answer", "Try again in a minute."),
+}
+
+
+@app.exception_handler(StarletteHTTPException)
+def refuse(request: Request, error: StarletteHTTPException) -> Response:
+    """Any refusal as a page for people."""
+    title, text = _REFUSALS.get(error.status_code, (HTTPStatus(error.status_code).phrase, ""))
+    return _html(pages.notice_page(title, text), error.status_code)
+
+
+@app.exception_handler(RequestValidationError)
+def refuse_address(request: Request, error: RequestValidationError) -> Response:
+    """A round that is no number is a round that does not exist."""
+    return refuse(request, StarletteHTTPException(404))
+
+
+@app.get("/")
+def overview(request: Request, user: User) -> Response:
+    """All studies that the user may read, with their rounds."""
+    names = sorted({*store.list_studies(), *_studies_in_project()})
+    return _html(pages.overview_page({name: _rounds(name) for name in names if _may_read(request, user, name)}))
+
+
+@app.get("/reports/{study}/index.html")
+def study_index(request: Request, user: User, study: str) -> Response:
+    """The rounds of one study."""
+    _require(request, user, DAG_PREFIX + study)
+    return _html(pages.index_page(study, _rounds(study)))
+
+
+@app.get("/reports/{study}/{server_round}/{name}")
+def report_file(request: Request, user: User, study: str, server_round: int, name: str) -> Response:
+    """One file of a report."""
+    _require(request, user, DAG_PREFIX + study)
+    try:
+        body = store.read_report(study, server_round, name) or _fetch(study, server_round, name)
+    except ValueError:
+        raise HTTPException(404) from None
+    if body is None:
+        raise HTTPException(404)
+    return Response(body, media_type=store.CONTENT_TYPES[name], headers=HEADERS)
+
+
+@app.get("/runs/{dag_id}/{run_id}")
+def report_of_run(request: Request, user: User, dag_id: str, run_id: str) -> Response:
+    """The report of the round that a DAG run closed: what the "Report" tab shows."""
+    _require(request, user, dag_id)
+    study = dag_id.removeprefix(DAG_PREFIX)
+    if study == dag_id:
+        return _html(pages.notice_page("This DAG makes no report", f"Rounds of {DAG_PREFIX}<study> have one each."))
+    entry = store.find_run(study, run_id) or next((e for e in _rounds(study) if e.run_id == run_id), None)
+    if entry is None:
+        text = "The report appears when the round closes. This page looks again by itself."
+        return _html(pages.notice_page("No report yet", text, refresh_seconds=10))
+    report = f"../../reports/{store.round_dir(study, entry.server_round)}/report.html"
+    return RedirectResponse(report, status_code=302, headers=HEADERS)
+
+
+def _require(request: Request, user: BaseUser, dag_id: str) -> None:
+    """Raise 403 unless the user may read the runs of the DAG."""
+    requires_access_dag("GET", DagAccessEntity.RUN, dag_id)(request, user)
+
+
+def _may_read(request: Request, user: BaseUser, study: str) -> bool:
+    try:
+        _require(request, user, DAG_PREFIX + study)
+    except HTTPException:
+        return False
+    return True
+
+
+def _studies_in_project() -> list[str]:
+    return [path.stem for path in (settings.project_dir() / "studies").glob("*.yaml")]
+
+
+def _rounds(study: str) -> Sequence[store.RunEntry]:
+    """From disk, or, where this machine has none, from the object store."""
+    local = store.list_rounds(study)
+    remote = None if local else _hub_store()
+    try:
+        return store.fetch_rounds(remote, study) if remote else local
+    except StoreError:
+        return local
+
+
+def _fetch(study: str, server_round: int, name: str) -> bytes | None:
+    remote = _hub_store()
+    try:
+        return store.fetch_report(remote, study, server_round, name) if remote else None
+    except StoreError:
+        raise HTTPException(503) from None
+
+
+def _hub_store() -> ObjectStore | None:
+    """The object store, if this server has a deployment. boto3 is imported only when it is needed."""
+    from tasks.storage import hub_store
+
+    try:
+        return hub_store()
+    except ConfigError:
+        return None
+
+
+def _html(body: bytes, status: int = 200) -> Response:
+    return Response(body, status_code=status, media_type="text/html; charset=utf-8", headers=HEADERS)

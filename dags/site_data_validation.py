@@ -1,0 +1,44 @@
+"""## Is every site's data fit to train on?
+
+Checks each site's files against their DVC pin and the expectation suites, without training anything, so that a site
+data manager learns of a problem in the morning and not from a failed round.
+
+**Runs** daily at 01:00 UTC, an hour before the rounds, and on trigger. **Reads** each site's own files.
+**Writes** `federation/data_validation/<site>.json`: which expectation passed, failed or is waived, no values.
+
+**Does not** change data, and does not show any: run the suite at the site to see the rows behind a failure.
+"""
+
+from __future__ import annotations
+
+from airflow.sdk import DAG, Param, task
+
+from dags.wiring import DEFAULTS, at_site, nightly, study_names, tell_of_failure
+from tasks.settings import project_dir
+from tasks.study import load_study
+
+
+@task(on_failure_callback=tell_of_failure)
+def validate_site(site: str, studies: list[str]) -> None:
+    """Check one site's data for every study it takes part in; red when an expectation fails without a waiver."""
+    from tasks.site.daily import validate_daily
+
+    validate_daily(site, studies)
+
+
+with DAG(
+    dag_id="site_data_validation",
+    dag_display_name="Site data validation",
+    description="Every site's data against its pin and the expectation suites",
+    doc_md=__doc__,
+    schedule=nightly("0 1 * * *"),
+    catchup=False,
+    max_active_runs=1,
+    tags=["data-quality"],
+    default_args=DEFAULTS,
+    params={"note": Param("", type="string", maxLength=500, title="Note")},
+):
+    _studies = [load_study(project_dir() / "studies" / f"{name}.yaml") for name in study_names()]
+    for _site in sorted({site for study in _studies for site in study.sites}):
+        _names = [study.study for study in _studies if _site in study.sites]
+        validate_site.override(task_id=f"site_{_site}", **at_site(_site))(_site, _names)

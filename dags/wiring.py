@@ -1,0 +1,64 @@
+"""What the DAG files share: defaults, the retry policy, where a site's tasks run, and who is told of a failure."""
+
+from __future__ import annotations
+
+import os
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from airflow.sdk import CronTriggerTimetable, ExceptionRetryPolicy, RetryAction, RetryRule
+
+from tasks.settings import project_dir
+
+#: An object store that does not answer is worth waiting for. Bad data, a spent budget or a broken step is not.
+#: A worker that was killed raises nothing, so the plain `retries` below bring its task back.
+RETRY_POLICY = ExceptionRetryPolicy(
+    rules=[
+        RetryRule("tasks.errors.StoreUnavailable", RetryAction.RETRY, retry_delay=timedelta(seconds=5)),
+        RetryRule("builtins.Exception", RetryAction.FAIL),
+    ]
+)
+
+DEFAULTS: dict[str, Any] = {
+    "owner": "hub",
+    "retries": 12,
+    "retry_delay": timedelta(seconds=2),
+    "retry_policy": RETRY_POLICY,
+    "do_xcom_push": False,
+}
+
+
+def nightly(cron: str) -> CronTriggerTimetable:
+    """From the next time on, UTC: a hub that was started in the morning does not catch up on last night's round."""
+    return CronTriggerTimetable(cron, timezone="UTC", run_immediately=timedelta(0))
+
+
+def study_names() -> list[str]:
+    """The studies that this project holds, by file name."""
+    return sorted(path.stem for path in (project_dir() / "studies").glob("*.yaml"))
+
+
+def suites_dir() -> Path:
+    """The folder of the expectation suites."""
+    return project_dir() / "expectations"
+
+
+def at_site(site: str) -> dict[str, Any]:
+    """Task arguments that send a task to its site: the site's own queue, and its executor where one is set.
+
+    On one machine the hub's LocalExecutor runs everything and ignores the queue. With PHARMAFED_SITE_EXECUTOR set to
+    EdgeExecutor, only the worker at the site that listens to `site-<site>` gets the task.
+    """
+    executor = os.environ.get("PHARMAFED_SITE_EXECUTOR")
+    return {"queue": f"site-{site}", "owner": f"site {site}", **({"executor": executor} if executor else {})}
+
+
+def tell_of_failure(context: Any) -> None:
+    """Airflow callback: hand a failed task to the deployment's notifiers, naming our own errors only."""
+    from tasks.errors import PharmafedError
+    from tasks.notify import Notice, notify
+
+    error, ti = context.get("exception"), context["ti"]
+    reason = str(error) if isinstance(error, PharmafedError) else type(error).__name__
+    notify(Notice("failure", ti.dag_id, f"{ti.task_id} in run {ti.run_id}: {reason}"))

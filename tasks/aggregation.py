@@ -1,0 +1,133 @@
+"""The weighted average of updates: one pass over each, in memory that does not grow with the number of sites."""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from tasks.errors import UpdateRejected
+from tasks.records import TensorSpec
+from tasks.tensors import Weights
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Names and shapes of a model's parameters, and where each lies in a safetensors body of float32."""
+
+    specs: tuple[TensorSpec, ...]
+
+    @classmethod
+    def of(cls, weights: Weights) -> Shape:
+        """Of a model's weights."""
+        return cls(tuple(TensorSpec(name=n, shape=tuple(t.shape), dtype="F32") for n, t in weights.items()))
+
+    @property
+    def num_values(self) -> int:
+        """Parameters in all."""
+        return sum(_numel(spec) for spec in self.specs)
+
+
+class StreamingMean:
+    """Sum of weight * update, then divided by the sum of weights.
+
+    Holds one accumulator of the model's size in float32; the caller holds one update at a time.
+    """
+
+    def __init__(self, shape: Shape) -> None:
+        self.shape = shape
+        self.total = torch.zeros(shape.num_values, dtype=torch.float32)
+        self.weight = 0.0
+
+    def add(self, update: torch.Tensor, weight: float) -> None:
+        """Add a flat float32 update, (parameters,). Order matters in the last bit, so callers go by site name."""
+        self.total.add_(update, alpha=weight)
+        self.weight += weight
+
+    def mean(self) -> Weights:
+        """The average by parameter name. Raises ZeroDivisionError before the first `add`."""
+        flat = self.total.mul_(1.0 / self.weight)
+        pieces = torch.split(flat, [_numel(spec) for spec in self.shape.specs])
+        return {spec.name: piece.view(spec.shape) for spec, piece in zip(self.shape.specs, pieces, strict=True)}
+
+
+def flat_update(body: bytearray | bytes, shape: Shape, site: str) -> torch.Tensor:
+    """View a safetensors body as one flat float32 vector in the order of `shape`, without a copy where possible.
+
+    Raises:
+        UpdateRejected: the body is no safetensors file of exactly these tensors.
+    """
+    header_size = struct.unpack("<Q", bytes(body[:8]))[0] if len(body) >= 8 else 0
+    start = 8 + header_size
+    if header_size == 0 or start + 4 * shape.num_values != len(body):
+        raise UpdateRejected(site, f"{len(body)} bytes are not the {shape.num_values} float32 values of the model")
+    entries = _header(bytes(body[8:start]), site)
+    if {(n, tuple(e["shape"]), e["dtype"]) for n, e in entries.items()} != {
+        (s.name, s.shape, s.dtype) for s in shape.specs
+    }:
+        raise UpdateRejected(site, "names, shapes or types of its tensors are not those of the model")
+    values = torch.frombuffer(body, dtype=torch.float32, offset=start)
+    return _in_order(values, entries, shape, site)
+
+
+def weight_of(weighting: str, num_examples: int, local_iterations: int) -> float:
+    """How much a site's update counts: by local iterations (the paper's), by samples, or all the same."""
+    return float({"iterations": local_iterations, "samples": num_examples, "plain": 1}[weighting])
+
+
+def add_to(base: Weights, delta: Weights) -> Weights:
+    """base + delta, in place of delta."""
+    return {name: delta[name].add_(base[name]) for name in base}
+
+
+def running_mean(previous: Weights, count: int, current: Weights) -> Weights:
+    """The mean of `count` + 1 iterates, from the mean of the first `count` and the newest."""
+    return {name: previous[name] + (current[name] - previous[name]) / (count + 1) for name in previous}
+
+
+def _header(raw: bytes, site: str) -> dict[str, dict[str, Any]]:
+    try:
+        entries = json.loads(raw)
+        entries.pop("__metadata__", None)
+        if all(set(entry) == {"dtype", "shape", "data_offsets"} for entry in entries.values()):
+            return dict(entries)
+    except (ValueError, AttributeError, TypeError):
+        pass
+    raise UpdateRejected(site, "its safetensors header cannot be read")
+
+
+def _in_order(values: torch.Tensor, entries: dict[str, dict[str, Any]], shape: Shape, site: str) -> torch.Tensor:
+    pieces: list[torch.Tensor] = []
+    position, contiguous = 0, True
+    for spec in shape.specs:
+        begin, end = entries[spec.name]["data_offsets"]
+        if end - begin != 4 * _numel(spec) or begin % 4 or not 0 <= begin <= end <= 4 * len(values):
+            raise UpdateRejected(site, f"tensor {spec.name} does not lie where its header says")
+        contiguous &= begin == position
+        position = end
+        pieces.append(values[begin // 4 : end // 4])
+    if contiguous:
+        return values
+    _check_cover(entries.values(), len(values), site)
+    return torch.cat(pieces)
+
+
+def _check_cover(entries: Iterable[dict[str, Any]], num_values: int, site: str) -> None:
+    position = 0
+    for begin, end in sorted((e["data_offsets"][0], e["data_offsets"][1]) for e in entries):
+        if begin != position:
+            raise UpdateRejected(site, "its tensors overlap or leave gaps")
+        position = end
+    if position != 4 * num_values:
+        raise UpdateRejected(site, "its tensors overlap or leave gaps")
+
+
+def _numel(spec: TensorSpec) -> int:
+    size = 1
+    for length in spec.shape:
+        size *= length
+    return size

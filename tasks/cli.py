@@ -1,0 +1,133 @@
+"""The `pharmafed` command. Imports of any weight happen inside the commands, so that `--help` is quick."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+from typer.core import TyperGroup
+
+from tasks import settings
+from tasks.errors import PharmafedError
+
+if TYPE_CHECKING:
+    from tasks.deploy.local import Status
+
+USAGE_ERROR = 2
+
+
+class ErrorPanelGroup(TyperGroup):
+    """Shows pharmafed's own errors as one panel on stderr, exit code 2; other errors keep their traceback."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the chosen command."""
+        try:
+            return super().invoke(ctx)
+        except PharmafedError as error:
+            show_error(error)
+            raise typer.Exit(USAGE_ERROR) from None
+
+
+app = typer.Typer(
+    name="pharmafed",
+    help="Federated learning on clinical-trial data under a privacy budget.",
+    cls=ErrorPanelGroup,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+
+
+def show_error(error: PharmafedError) -> None:
+    """Print the error as a panel on stderr."""
+    from rich.console import Console
+    from rich.panel import Panel
+    from rich.text import Text
+
+    title = type(error).__name__
+    Console(stderr=True).print(Panel(Text(str(error)), title=title, title_align="left", border_style="red"))
+
+
+@app.command()
+def up(
+    ports: Annotated[Literal["default", "auto"], typer.Option(help="auto takes any free ports")] = "default",
+    dags: Annotated[Path | None, typer.Option(help="another folder of DAGs than the project's")] = None,
+) -> None:
+    """Start the object store and Airflow on this machine, or say that they run."""
+    from rich.console import Console
+
+    from tasks.deploy import local
+    from tasks.enrolment import enrol_local_sites
+    from tasks.study import load_studies
+
+    studies = load_studies(settings.project_dir() / "studies")
+    result = local.up(
+        settings.home(),
+        settings.project_dir(),
+        {name: list(study.sites) for name, study in studies.items()},
+        enrol=enrol_local_sites,
+        auto_ports=ports == "auto",
+        dags_folder=dags.resolve() if dags else None,
+        console=Console(stderr=True),
+    )
+    typer.echo("Already running." if result.was_running else f"Up after {result.seconds:.0f} s.")
+    _print_addresses(show_password=False)
+
+
+@app.command()
+def down() -> None:
+    """Stop everything that `up` started; data stays."""
+    from tasks.deploy import local
+
+    stopped = local.down(settings.home())
+    typer.echo(f"Stopped {stopped} processes." if stopped else "Nothing was running.")
+
+
+@app.command()
+def status(
+    show_password: Annotated[bool, typer.Option("--show-password", help="print the web UI's password")] = False,
+) -> None:
+    """Show what runs and whether it works; exit code 1 when something does not."""
+    from tasks.deploy import local
+
+    found = local.status(settings.home())
+    if found.state is None:
+        left = f"; {found.strays} processes are left over: run `pharmafed down`" if found.strays else ""
+        typer.echo(f"Nothing runs in {settings.home()}{left}")
+        raise typer.Exit(1)
+    _print_services(found)
+    _print_addresses(show_password)
+    if found.unhealthy:
+        raise typer.Exit(1)
+
+
+def _print_services(found: Status) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("service", "process", "works", "pid", "restarts")
+    for name, service in found.state.services.items() if found.state else ():
+        works = "no" if name in found.unhealthy else "yes"
+        table.add_row(name, service.phase, works, str(service.pid or "-"), str(service.restarts))
+    Console().print(table)
+
+
+def _print_addresses(show_password: bool) -> None:
+    from tasks.deploy import airflow
+
+    where = settings.addresses()
+    login = airflow.ui_login(settings.home())
+    password = login["password"] if show_password else f"in {airflow.ui_file(settings.home())}"
+    typer.echo(f"web UI        {where.airflow_url}")
+    typer.echo(f"  user        {login['username']}")
+    typer.echo(f"  password    {password}")
+    typer.echo(f"object store  {where.s3_endpoint}, bucket {where.bucket}")
+
+
+def main() -> None:
+    """Entry point of the `pharmafed` command."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

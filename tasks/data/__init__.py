@@ -1,0 +1,1 @@
+"""A site's data: how it is prepared, pinned, fetched and read."""

@@ -1,0 +1,180 @@
+"""Which bytes a site trains on: DVC's digests, and what differs from them, by site and file.
+
+`data.dvc` pins the whole folder with one digest: the md5 of DVC's listing of its files. A fresh clone has `data.dvc`
+but not that listing, so `write_pin` keeps it under the file's free-form `meta:`, which DVC preserves, and `read_pin`
+proves that it is the very listing that DVC's digest stands for. A site can so check its own folder without the others'.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal
+
+import yaml
+from pathspec import PathSpec
+
+from tasks.errors import ConfigError, DataPinMismatch
+
+SITES = "sites"
+RESTORE = "restore the pinned bytes with `dvc pull`, `dvc checkout` or `pharmafed data prepare`"
+REPIN = "if the change is wanted, pin it with `pharmafed data pin`"
+Ignore = Callable[[str], bool]
+_Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+@dataclass(frozen=True)
+class Pin:
+    """What `data.dvc` pins: DVC's digest of the folder, and the md5 of each file by its path in it."""
+
+    digest: str
+    files: Mapping[str, str]
+
+    def site_files(self, site: str) -> dict[str, str]:
+        prefix = f"{SITES}/{site}/"
+        return {path.removeprefix(prefix): md5 for path, md5 in self.files.items() if path.startswith(prefix)}
+
+    @property
+    def sites(self) -> list[str]:
+        return sorted({PurePosixPath(path).parts[1] for path in self.files})
+
+
+@dataclass(frozen=True, order=True)
+class Difference:
+    """One file that is not as pinned."""
+
+    site: str
+    file: str
+    kind: Literal["missing", "changed", "extra"]
+
+    def __str__(self) -> str:
+        return f"{self.site}/{self.file} {self.kind}"
+
+
+def folder_version(folder: Path) -> str:
+    """The digest that `dvc add <folder>` would write: "<md5>.dir"."""
+    return listing_digest(file_digests(folder))
+
+
+def site_versions(pin_file: Path) -> dict[str, str]:
+    """Site -> pinned digest of its folder, as `dvc add data/sites/<site>` would give it.
+
+    Raises:
+        ConfigError: see `read_pin`.
+    """
+    pin = read_pin(pin_file)
+    return {site: listing_digest(pin.site_files(site)) for site in pin.sites}
+
+
+def verify(data_dir: Path, pin_file: Path) -> list[Difference]:
+    """Every file of every site that is missing, changed or extra; empty if the folder is as pinned.
+
+    Raises:
+        ConfigError: see `read_pin`.
+    """
+    pin = read_pin(pin_file)
+    root = data_dir / SITES
+    on_disk = {path.name for path in root.iterdir() if path.is_dir()} if root.is_dir() else set()
+    loose = {path.name for path in root.iterdir() if path.is_file()} if root.is_dir() else set()
+    ignore = _dvc_ignore(pin_file)
+    differences = [Difference("", name, "extra") for name in loose if not ignore(name)]
+    for site in on_disk | set(pin.sites):
+        differences += _compare(site, pin.site_files(site), root / site, ignore)
+    return sorted(differences)
+
+
+def verify_site(site_dir: Path, pin_file: Path, site: str) -> str:
+    """Check one site's folder and return its digest.
+
+    Raises:
+        DataPinMismatch: naming each file that is missing, changed or extra, and the remedy.
+        ConfigError: see `read_pin`, or the pin has no such site.
+    """
+    files = read_pin(pin_file).site_files(site)
+    if not files:
+        raise ConfigError(f"{pin_file} pins no site {site}: add its folder, then run `pharmafed data pin`")
+    differences = _compare(site, files, site_dir, _dvc_ignore(pin_file))
+    if differences:
+        named = ", ".join(f"{difference.file} {difference.kind}" for difference in differences)
+        raise DataPinMismatch(f"site {site}: {site_dir} is not what {pin_file.name} pins: {named}; {RESTORE}; {REPIN}")
+    return listing_digest(files)
+
+
+def read_pin(pin_file: Path) -> Pin:
+    """Read `data.dvc`.
+
+    Raises:
+        ConfigError: no such file, or its `meta: files` is missing or older than DVC's digest.
+    """
+    if not pin_file.is_file():
+        raise ConfigError(f"no pin {pin_file}: run `pharmafed data prepare`, then `pharmafed data pin`")
+    document = yaml.load(pin_file.read_text(encoding="utf-8"), Loader=_Loader)
+    files = ((document.get("meta") or {}).get("files")) or {}
+    digest = str(document["outs"][0]["md5"])
+    if listing_digest(files) != digest:
+        raise ConfigError(f"{pin_file}: meta.files is not the listing of {digest}: run `pharmafed data pin`")
+    return Pin(digest=digest, files=files)
+
+
+def write_pin(data_dir: Path) -> Pin:
+    """`dvc add <data_dir>`, then record the listing in its `.dvc` file.
+
+    Raises:
+        ConfigError: DVC refuses, or the folder holds a file that is not `sites/<site>/<file>`.
+    """
+    pin_file = data_dir.with_name(f"{data_dir.name}.dvc")
+    command = [sys.executable, "-m", "dvc", "add", "--quiet", data_dir.name]
+    run = subprocess.run(command, cwd=data_dir.parent, capture_output=True, text=True, check=False)
+    if run.returncode:
+        raise ConfigError(f"dvc add {data_dir.name} failed: {run.stderr.strip().removeprefix('ERROR: ')}")
+    files = file_digests(data_dir, _dvc_ignore(pin_file))
+    misplaced = [path for path in files if len(PurePosixPath(path).parts) != 3 or not path.startswith(f"{SITES}/")]
+    if misplaced:
+        raise ConfigError(f"{data_dir}: {len(misplaced)} files are not sites/<site>/<file>, e.g. in {misplaced[0]}")
+    _write_listing(pin_file, files)
+    return read_pin(pin_file)
+
+
+def file_digests(folder: Path, ignore: Ignore | None = None) -> dict[str, str]:
+    """Path below `folder` -> md5, for every file whose name is not to be ignored, in DVC's order."""
+    paths = [path for path in folder.rglob("*") if path.is_file() and not (ignore and ignore(path.name))]
+    digests = {path.relative_to(folder).as_posix(): _md5(path.read_bytes()) for path in paths}
+    return dict(sorted(digests.items()))
+
+
+def listing_digest(files: Mapping[str, str]) -> str:
+    """DVC's digest of a folder: the md5 of the JSON list of its files, sorted by path."""
+    listing = [{"md5": md5, "relpath": path} for path, md5 in sorted(files.items())]
+    return f"{_md5(json.dumps(listing, sort_keys=True).encode())}.dir"
+
+
+def _md5(content: bytes) -> str:
+    return hashlib.md5(content, usedforsecurity=False).hexdigest()
+
+
+def _compare(site: str, pinned: Mapping[str, str], folder: Path, ignore: Ignore) -> list[Difference]:
+    found = file_digests(folder, ignore) if folder.is_dir() else {}
+    differences = [Difference(site, name, "missing") for name in pinned.keys() - found.keys()]
+    differences += [Difference(site, name, "extra") for name in found.keys() - pinned.keys()]
+    common = pinned.keys() & found.keys()
+    differences += [Difference(site, name, "changed") for name in common if pinned[name] != found[name]]
+    return sorted(differences)
+
+
+def _dvc_ignore(pin_file: Path) -> Ignore:
+    """Whether the `.dvcignore` beside the pin file keeps a file of this name out of DVC."""
+    path = pin_file.with_name(".dvcignore")
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    spec = PathSpec.from_lines("gitignore", lines)
+    return lambda name: bool(spec.match_file(name))
+
+
+def _write_listing(pin_file: Path, files: Mapping[str, str]) -> None:
+    document = yaml.load(pin_file.read_text(encoding="utf-8"), Loader=_Loader)
+    document["meta"] = {**(document.get("meta") or {}), "files": dict(files)}
+    pin_file.write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")

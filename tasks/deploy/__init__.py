@@ -1,0 +1,18 @@
+"""The local deployment: an object store and Airflow on this machine, reachable from this machine only.
+
+    ports        which port each listener gets
+    preflight    what would keep a deployment from starting, each with its remedy
+    secret_files files that only their owner may read
+    seaweedfs    the object store: command line, identities, bucket
+    airflow      the environment of Airflow's four processes
+    services     the list of what the supervisor runs
+    processes    finding and stopping every process of a deployment
+    state        what the supervisor says about itself
+    supervisor   the background process that keeps the services running
+    health       whether each part answers
+    local        up, down, status
+    airflow_api  a client of Airflow's REST interface
+
+Everything listens on 127.0.0.1. The object store's inner interfaces (master, volume, filer) are for this
+machine's users alone; a deployment across machines is what `docker/` is for.
+"""

@@ -1,0 +1,134 @@
+"""What would keep a deployment from starting, found before anything is started; each with its remedy."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from itertools import chain
+from pathlib import Path
+from typing import NamedTuple
+
+import httpx
+import psutil
+
+from tasks.deploy.ports import Ports, holder, is_free, variable
+from tasks.deploy.processes import family
+from tasks.deploy.secret_files import readable_by_others
+from tasks.errors import ConfigError
+
+MIN_FREE_BYTES = 2_000_000_000
+MAX_CLOCK_SKEW_S = 300.0
+"""S3 signatures are refused beyond 15 minutes and tokens beyond seconds; five minutes is already a broken clock."""
+_EARLIEST = datetime(2025, 1, 1, tzinfo=UTC)
+_LATEST = datetime(2100, 1, 1, tzinfo=UTC)
+
+
+class Problem(NamedTuple):
+    """Something in the way, and what to do about it."""
+
+    what: str
+    remedy: str
+
+    def __str__(self) -> str:
+        return f"{self.what}\n    → {self.remedy}"
+
+
+def require_ready(home: Path, ports: Ports) -> None:
+    """Check everything at once.
+
+    Raises:
+        ConfigError: lists every problem with its remedy.
+    """
+    problems = list(find_problems(home, ports))
+    if problems:
+        raise ConfigError("cannot start:\n" + "\n".join(f"- {problem}" for problem in problems))
+
+
+def find_problems(home: Path, ports: Ports) -> Iterator[Problem]:
+    """All problems. Leftovers are named alone, since they explain every held port."""
+    leftovers = list(leftover_problems(home))
+    if leftovers:
+        return iter(leftovers)
+    return chain(
+        home_problems(home), disk_problems(home), secret_problems(home), clock_problems(), port_problems(ports)
+    )
+
+
+def leftover_problems(home: Path) -> Iterator[Problem]:
+    """Processes of an earlier start whose supervisor is gone."""
+    pids = [process.pid for process in family(home)]
+    if pids:
+        shown = ", ".join(map(str, pids[:5])) + (", …" if len(pids) > 5 else "")
+        yield Problem(
+            f"{len(pids)} processes of an earlier start of {home} still run (pid {shown})", "run `pharmafed down`"
+        )
+
+
+def port_problems(ports: Ports) -> Iterator[Problem]:
+    """Ports that something else listens on."""
+    for name, port in ports.model_dump().items():
+        if not is_free(port):
+            remedy = f"stop that process, set {variable(name)} to a free port, or run `pharmafed up --ports auto`"
+            yield Problem(f"port {port} ({name}) is held by {holder(port)}", remedy)
+
+
+def disk_problems(home: Path) -> Iterator[Problem]:
+    """Too little space for the object store, which turns read-only on a full disk."""
+    free = shutil.disk_usage(_existing(home)).free
+    if free < MIN_FREE_BYTES:
+        what = f"only {free / 1e9:.1f} GB are free under {home}; {MIN_FREE_BYTES / 1e9:.0f} GB are needed"
+        yield Problem(what, "free some space, or set PHARMAFED_HOME to a folder on another disk")
+
+
+def home_problems(home: Path) -> Iterator[Problem]:
+    """A home that is no folder, or that this user may not write to."""
+    place = _existing(home)
+    if not place.is_dir():
+        yield Problem(f"{place} is a file, so {home} cannot be a folder", "set PHARMAFED_HOME to a folder")
+    elif not os.access(place, os.W_OK | os.X_OK):
+        remedy = "set PHARMAFED_HOME to a folder of yours, or change the folder's rights"
+        yield Problem(f"{place} is not writable for user {psutil.Process().username()}", remedy)
+
+
+def _existing(path: Path) -> Path:
+    return next(folder for folder in (path, *path.parents) if folder.exists())
+
+
+def secret_problems(home: Path) -> Iterator[Problem]:
+    """Secrets that others on this machine could read."""
+    secrets = home / "secrets"
+    exposed = list(readable_by_others(secrets))
+    if exposed:
+        shown = ", ".join(str(path) for path in exposed[:3]) + (", …" if len(exposed) > 3 else "")
+        yield Problem(f"{len(exposed)} secrets are open to other users: {shown}", f"run `chmod -R go= {secrets}`")
+
+
+def clock_problems(now: datetime | None = None) -> Iterator[Problem]:
+    """A clock that is plainly wrong, or that started before the machine did."""
+    now = now or datetime.now(UTC)
+    if not _EARLIEST <= now < _LATEST:
+        yield Problem(f"the clock says {now:%Y-%m-%d}, which cannot be", "set the clock: signatures and tokens need it")
+    elif now.timestamp() + 1 < psutil.boot_time():
+        yield Problem("the clock says a time before this machine started", "let NTP set the clock, then try again")
+
+
+def clock_skew(endpoint: str) -> float:
+    """How far this machine's clock is ahead of the server's, in seconds, by its Date header."""
+    before = time.time()
+    response = httpx.get(endpoint, timeout=5, trust_env=False)
+    return before - parsedate_to_datetime(response.headers["date"]).timestamp()
+
+
+def require_same_time(endpoint: str) -> None:
+    """Compare clocks with the object store.
+
+    Raises:
+        ConfigError: they differ by more than `MAX_CLOCK_SKEW_S`.
+    """
+    skew = clock_skew(endpoint)
+    if abs(skew) > MAX_CLOCK_SKEW_S:
+        raise ConfigError(f"this clock differs by {skew:+.0f} s from that of {endpoint}: synchronise both with NTP")

@@ -1,0 +1,57 @@
+"""Files that only their owner may read: keys, passwords, tokens."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+FILE_MODE = 0o600
+FOLDER_MODE = 0o700
+
+
+def private_folder(path: Path) -> Path:
+    """Create `path` and its parents for the owner only; an existing folder keeps its rights."""
+    missing = [folder for folder in (path, *path.parents) if not folder.exists()]
+    for folder in reversed(missing):
+        folder.mkdir(mode=FOLDER_MODE, exist_ok=True)
+    return path
+
+
+def open_private(path: Path) -> BinaryIO:
+    """Open `path` for appending; a new file is readable by its owner only."""
+    return open(path, "ab", opener=lambda name, flags: os.open(name, flags, FILE_MODE))
+
+
+def write_private(path: Path, text: str) -> None:
+    """Replace `path` by `text` in one step, readable by its owner only (mode 0600)."""
+    private_folder(path.parent)
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "w") as file:
+            file.write(text)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def read_or_create(path: Path, make: Callable[[], dict[str, str]]) -> dict[str, str]:
+    """The JSON object in `path`; written from `make()` at first use and kept from then on."""
+    if not path.exists():
+        write_private(path, json.dumps(make(), indent=2) + "\n")
+    content: dict[str, str] = json.loads(path.read_text())
+    return content
+
+
+def readable_by_others(root: Path) -> Iterator[Path]:
+    """`root` itself and the files under it that group or others have any right on; folders inside lie behind `root`."""
+    if not root.exists():
+        return
+    for path in (root, *sorted(path for path in root.rglob("*") if path.is_file())):
+        if stat.S_IMODE(path.stat().st_mode) & 0o077:
+            yield path

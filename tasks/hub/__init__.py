@@ -1,0 +1,1 @@
+"""What the hub does in one round: open it, collect and average the updates, close it."""

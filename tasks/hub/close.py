@@ -1,0 +1,175 @@
+"""Closing a round: move the pointer, write down what happened, publish the report."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import TypeVar
+
+from pydantic import BaseModel
+
+from tasks import layout
+from tasks.errors import ObjectMissing, QuorumMissed, RoundRefused, StoreError, StoreUnavailable
+from tasks.hub.aggregate import largest_spend
+from tasks.hub.collect import read_answers, reason_of
+from tasks.hub.context import HubContext
+from tasks.records import Chosen, ModelCard, Plan, Pointer, RoundMetrics, Selection, SiteMetrics, SiteRow
+from tasks.reference import PooledFigures, pooled_figures
+from tasks.storage import to_json
+from tasks.validation.runner import ValidationResult
+
+Record = TypeVar("Record", bound=BaseModel)
+_STEPS = ("train_local", "privatize_and_upload", "validate_global")
+
+
+def close_round(hub: HubContext, server_round: int) -> RoundMetrics:
+    """Move the pointer to the round's model and write the round's record; a rerun finds both and changes nothing.
+
+    Raises:
+        RoundRefused: the pointer has moved past this round: another run closed a later one.
+    """
+    try:
+        return hub.store.get_record(layout.round_metrics(hub.name, server_round), RoundMetrics)
+    except ObjectMissing:
+        pass
+    plan = hub.plan(server_round)
+    selection, card = _model_of(hub, plan)
+    if card is not None:
+        _move_pointer(hub, card)
+    metrics = _summarise(hub, plan, selection, card)
+    hub.store.create_record(layout.round_metrics(hub.name, server_round), metrics)
+    return metrics
+
+
+def require_model(metrics: RoundMetrics) -> None:
+    """Make a failed round fail its task too. Raises QuorumMissed."""
+    if metrics.status == "failed":
+        raise QuorumMissed(f"round {metrics.server_round} of {metrics.study} made no model: {metrics.message}")
+
+
+def _model_of(hub: HubContext, plan: Plan) -> tuple[Selection | None, ModelCard | None]:
+    try:
+        selection = hub.store.get_record(layout.selection(plan.study, plan.server_round), Selection)
+        return selection, hub.store.get_record(layout.card(plan.study, plan.server_round), ModelCard)
+    except ObjectMissing:
+        return None, None
+
+
+def _move_pointer(hub: HubContext, card: ModelCard) -> None:
+    pointer, etag = hub.pointer()
+    if pointer is not None and pointer.server_round >= card.server_round:
+        if pointer.model == card.model:
+            return
+        raise RoundRefused(f"{hub.name} is at round {pointer.server_round} already: round {card.server_round} is void")
+    moved = Pointer(
+        study=hub.name,
+        server_round=card.server_round,
+        model=card.model,
+        evaluated_model=card.evaluated_model,
+        averaged_rounds=card.averaged_rounds,
+    )
+    hub.store.replace(layout.latest(hub.name), to_json(moved), etag=etag)
+
+
+def _summarise(hub: HubContext, plan: Plan, selection: Selection | None, card: ModelCard | None) -> RoundMetrics:
+    missing = selection.missing if selection else _missing(hub, plan)
+    chosen = {c.site: c for c in selection.chosen} if selection and card else {}
+    rows = tuple(_row(hub, plan, site, chosen.get(site), missing.get(site, "")) for site in hub.study.sites)
+    pooled = pooled_figures(hub.study, hub.store, card.evaluated_model) if card else PooledFigures()
+    spend = largest_spend(selection) if selection else None
+    closed_at = datetime.now(UTC)
+    return RoundMetrics(
+        study=plan.study,
+        server_round=plan.server_round,
+        run_id=plan.run_id,
+        status="failed" if card is None else "partial" if missing else "complete",
+        message=_message(rows, plan),
+        mechanism=plan.privacy.mechanism,
+        opened_at=plan.opened_at,
+        closed_at=closed_at,
+        seconds=round((closed_at - plan.opened_at).total_seconds(), 3),
+        total_rounds=plan.total_rounds,
+        sites=rows,
+        num_contributors=len(chosen),
+        num_bytes=sum(row.num_bytes for row in rows),
+        epsilon=spend.epsilon if spend else None,
+        epsilon_budget=spend.epsilon_budget if spend else getattr(plan.privacy, "epsilon", None),
+        delta=spend.delta if spend else getattr(plan.privacy, "delta", None),
+        model_sha256=card.model.sha256 if card else None,
+        auc=_weighted(rows, "auc"),
+        log_loss=_weighted(rows, "log_loss"),
+        pooled_auc=pooled.auc,
+        pooled_log_loss=pooled.log_loss,
+        step_seconds={step: round(sum(row.seconds.get(step, 0.0) for row in rows), 3) for step in _STEPS},
+        slowest=_slowest(rows),
+    )
+
+
+def _missing(hub: HubContext, plan: Plan) -> dict[str, str]:
+    answers = read_answers(hub, plan)
+    silent = {site: reason_of(hub, plan, site, answers) for site in plan.sites if site not in answers.updates}
+    return {**plan.left_out, **silent}
+
+
+def _message(rows: Sequence[SiteRow], plan: Plan) -> str:
+    have = sum(row.contributed for row in rows)
+    missing = "; ".join(f"{row.site}: {row.reason}" for row in rows if not row.contributed and row.reason)
+    text = f"{have} of {len(rows)} contributed"
+    if have < plan.min_sites:
+        text += f", {plan.min_sites} are needed"
+    return f"{text}. Missing: {missing}" if missing else text
+
+
+def _row(hub: HubContext, plan: Plan, site: str, chosen: Chosen | None, reason: str) -> SiteRow:
+    data = _written(hub, layout.data_validation(plan.study, plan.server_round, site), ValidationResult)
+    metrics = _written(hub, layout.site_metrics(plan.study, plan.server_round, site), SiteMetrics)
+    facts = (
+        {
+            "num_examples": chosen.num_examples,
+            "weight": chosen.weight,
+            "num_bytes": chosen.num_bytes,
+            "releases": chosen.spend.releases,
+            "epsilon": chosen.spend.epsilon,
+        }
+        if chosen
+        else {"reason": reason}
+    )
+    return SiteRow(
+        site=site,
+        contributed=chosen is not None,
+        data_valid=data.success if data else None,
+        seconds={
+            **(chosen.seconds if chosen else {}),
+            **({"validate_global": metrics.seconds} if metrics else {}),
+        },
+        metrics=metrics,
+        failed_expectations=tuple(check.id for check in data.failures) if data else (),
+        waived_expectations=tuple(check.id for check in data.waived) if data else (),
+        **facts,
+    )
+
+
+def _written(hub: HubContext, key: str, record: type[Record]) -> Record | None:
+    """A record that a site may not have written; what is no such record counts as not written."""
+    try:
+        return hub.store.get_record(key, record)
+    except StoreUnavailable:
+        raise
+    except StoreError:
+        return None
+
+
+def _weighted(rows: Sequence[SiteRow], name: str) -> float | None:
+    """Mean over the sites that may report it, weighted by their held-out patients."""
+    pairs = [
+        (getattr(row.metrics, name), row.metrics.num_examples)
+        for row in rows
+        if row.metrics and row.metrics.num_examples and getattr(row.metrics, name) is not None
+    ]
+    total = sum(count for _, count in pairs)
+    return round(sum(value * count for value, count in pairs) / total, 4) if total else None
+
+
+def _slowest(rows: Sequence[SiteRow]) -> str | None:
+    timed = {row.site: sum(row.seconds.values()) for row in rows if row.seconds}
+    return max(timed, key=lambda site: timed[site]) if timed else None

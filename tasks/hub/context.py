@@ -1,0 +1,75 @@
+"""What a step at the hub needs: the study and the hub's credential."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import nn
+
+from tasks import layout, settings
+from tasks.errors import ObjectMissing
+from tasks.models import build_model
+from tasks.records import Enrolment, Plan, Pointer, RoundMetrics
+from tasks.storage import ObjectStore, hub_store
+from tasks.study import Study, load_study
+
+
+@dataclass(frozen=True)
+class HubContext:
+    """The hub's view of one study."""
+
+    study: Study
+    store: ObjectStore
+
+    @classmethod
+    def load(cls, study: str) -> HubContext:
+        """From this machine's deployment. Raises ConfigError."""
+        return cls(load_study(settings.project_dir() / "studies" / f"{study}.yaml"), hub_store())
+
+    @property
+    def name(self) -> str:
+        """The study's name."""
+        return self.study.study
+
+    def plan(self, server_round: int) -> Plan:
+        """Read a round's plan. Raises ObjectMissing."""
+        return self.store.get_record(layout.plan(self.name, server_round), Plan)
+
+    def pointer(self) -> tuple[Pointer | None, str | None]:
+        """`latest.json` and the tag for compare-and-swap; (None, None) before the first model."""
+        try:
+            body, etag = self.store.get_with_etag(layout.latest(self.name))
+        except ObjectMissing:
+            return None, None
+        return Pointer.model_validate_json(body), etag
+
+    def enrolments(self) -> dict[str, Enrolment]:
+        """The active enrolments of the study's sites."""
+        found: dict[str, Enrolment] = {}
+        for site in self.study.sites:
+            try:
+                enrolment = self.store.get_record(layout.enrolment(site), Enrolment)
+            except ObjectMissing:
+                continue
+            if enrolment.active:
+                found[site] = enrolment
+        return found
+
+    def closed_rounds(self) -> list[RoundMetrics]:
+        """Every closed round of the study, in order."""
+        keys = [k for k in self.store.keys(layout.study_prefix(self.name) + "/rounds/") if _is_round_metrics(k)]
+        return [self.store.get_record(key, RoundMetrics) for key in keys]
+
+    def last_opened(self) -> int:
+        """The number of the newest round that has a plan; 0 before the first."""
+        keys = [k for k in self.store.keys(layout.study_prefix(self.name) + "/rounds/") if k.endswith("/plan.json")]
+        return int(keys[-1].split("/")[-2]) if keys else 0
+
+    def initial_model(self) -> nn.Module:
+        """The study's model with its seeded first weights."""
+        spec = self.study.model
+        return build_model(spec.path, len(self.study.inputs), spec.options, seed=self.study.training.seed)
+
+
+def _is_round_metrics(key: str) -> bool:
+    return key.endswith("/metrics.json") and "/validation/" not in key

@@ -1,0 +1,37 @@
+"""The last step of a round at the hub: close it, publish its report, tell whoever must know."""
+
+from __future__ import annotations
+
+from tasks.errors import RoundRefused
+from tasks.hub.close import close_round, require_model
+from tasks.hub.context import HubContext
+from tasks.notify import notices_of, notify
+from tasks.records import RoundMetrics
+from tasks.reference import baselines
+from tasks.report.build import build_report
+from tasks.report.store import publish_report
+
+
+def finish_round(study: str, server_round: int | None) -> str:
+    """Close the round and publish its report; gives the line for the log.
+
+    Raises:
+        RoundRefused: there is no round to close. QuorumMissed: it made no model; its record and report are written.
+    """
+    if server_round is None:
+        raise RoundRefused("the round was not opened: the reason is in the log of open_round")
+    hub = HubContext.load(study)
+    metrics = close_round(hub, server_round)
+    publish(hub)
+    for notice in notices_of(metrics):
+        notify(notice)
+    require_model(metrics)
+    return f"round {server_round} of {study}: {metrics.status}, {metrics.message}"
+
+
+def publish(hub: HubContext) -> RoundMetrics:
+    """Write the report of the newest closed round to the store and to this machine."""
+    rounds = hub.closed_rounds()
+    files = build_report(hub.study, rounds, baselines(hub.study))
+    publish_report(hub.store, hub.name, rounds[-1].server_round, files)
+    return rounds[-1]

@@ -1,0 +1,108 @@
+"""Opening a round: who takes part, from which model, until when. Refuses with a reason that reads well in the UI."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+from tasks import layout
+from tasks.errors import BudgetExhausted, RoundRefused
+from tasks.hub.context import HubContext
+from tasks.privacy.ledger import spent
+from tasks.records import ModelRef, Plan, Pointer
+from tasks.storage import to_json
+from tasks.tensors import parameters, sha256, to_bytes
+
+
+def open_round(hub: HubContext, run_id: str, *, min_sites: int | None = None) -> Plan:
+    """Write the plan of the next round, or find the one that this run, or a run that died, has written.
+
+    A plan that was left open is taken up again while its deadline lasts, so that nothing spent on it is lost;
+    after that its number is given up and the next one is opened.
+
+    Args:
+        hub: the study and the store.
+        run_id: the Airflow run that opens the round.
+        min_sites: a quorum for this round instead of the study's.
+
+    Raises:
+        RoundRefused: the study is closed, or too few sites are enrolled.
+        BudgetExhausted: fewer sites than the quorum have budget for another round.
+    """
+    number = hub.last_opened()
+    if number and not hub.store.exists(layout.round_metrics(hub.name, number)):
+        plan = hub.plan(number)
+        if plan.run_id == run_id or datetime.now(UTC) < plan.deadline:
+            return plan
+    _refuse_closed(hub)
+    pointer = _pointer(hub)
+    plan = _new_plan(hub, number + 1, run_id, pointer, min_sites)
+    hub.store.create_record(layout.plan(hub.name, number + 1), plan)
+    return plan
+
+
+def _refuse_closed(hub: HubContext) -> None:
+    if hub.study.closed:
+        raise RoundRefused(f"study {hub.name} is closed: set `closed: false` in studies/{hub.name}.yaml to go on")
+
+
+def _new_plan(hub: HubContext, number: int, run_id: str, pointer: Pointer, min_sites: int | None) -> Plan:
+    study = hub.study
+    quorum = min_sites or study.rounds.min_sites
+    left_out = _left_out(hub)
+    sites = tuple(site for site in study.sites if site not in left_out)
+    if len(sites) < quorum:
+        _refuse_few(hub, quorum, sites, left_out)
+    now = datetime.now(UTC)
+    return Plan(
+        study=hub.name,
+        study_digest=study.digest,
+        server_round=number,
+        run_id=run_id,
+        opened_at=now,
+        deadline=now + timedelta(seconds=study.rounds.deadline_seconds),
+        sites=sites,
+        left_out=left_out,
+        min_sites=quorum,
+        strict=study.rounds.strict,
+        base_model=pointer.model,
+        training=study.training,
+        privacy=study.privacy,
+        evaluation=study.evaluation,
+        total_rounds=study.rounds.total,
+    )
+
+
+def _left_out(hub: HubContext) -> dict[str, str]:
+    """Sites that cannot take part: not enrolled, or their share of the privacy budget is spent."""
+    enrolled = hub.enrolments()
+    reasons = {site: "not enrolled" for site in hub.study.sites if site not in enrolled}
+    if hub.study.privacy.mechanism == "none":
+        return reasons
+    for site, entry in spent(hub.store, hub.name).items():
+        if entry.spend.releases >= hub.study.rounds.total:
+            reasons.setdefault(site, f"privacy budget spent: {entry.spend.releases} of {hub.study.rounds.total} rounds")
+    return reasons
+
+
+def _refuse_few(hub: HubContext, quorum: int, sites: tuple[str, ...], left_out: dict[str, str]) -> None:
+    reasons = "; ".join(f"{site}: {reason}" for site, reason in left_out.items())
+    message = (
+        f"study {hub.name}: {len(sites)} of {len(hub.study.sites)} sites can take part, {quorum} are needed ({reasons})"
+    )
+    if any("budget" in reason for reason in left_out.values()):
+        budget = getattr(hub.study.privacy, "epsilon", None)
+        raise BudgetExhausted(f"{message}. The total epsilon of {budget} is spent: no more rounds of this study")
+    raise RoundRefused(f"{message}. Enrol the missing sites (`pharmafed up` does it locally) or lower the quorum")
+
+
+def _pointer(hub: HubContext) -> Pointer:
+    """The newest model; before the first round, the seeded initial model is written as model 0."""
+    pointer, _ = hub.pointer()
+    if pointer is not None:
+        return pointer
+    body = to_bytes(parameters(hub.initial_model()))
+    ref = ModelRef(server_round=0, key=layout.model(hub.name, 0), sha256=sha256(body))
+    hub.store.create(ref.key, body)
+    pointer = Pointer(study=hub.name, server_round=0, model=ref, evaluated_model=ref)
+    hub.store.replace(layout.latest(hub.name), to_json(pointer), etag=None)
+    return pointer

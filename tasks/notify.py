@@ -1,0 +1,63 @@
+"""Who is told when a round fails, misses its quorum or nears the end of its budget.
+
+A deployment names its channels in PHARMAFED_NOTIFY_URLS, as Apprise spells them and separated by spaces, for example
+`mailtos://user:password@example.org?to=hub@example.org json://chat.example.org/hook`. Without any, the log is told.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from dataclasses import dataclass
+from typing import Literal
+
+from tasks.records import RoundMetrics
+
+log = logging.getLogger(__name__)
+
+#: With this share of the rounds left, the budget counts as nearly spent.
+NEARLY_SPENT = 0.1
+
+
+@dataclass(frozen=True)
+class Notice:
+    """One message. `text` never quotes a record: it is made of our own errors and counts."""
+
+    kind: Literal["failure", "quorum missed", "partial round", "budget nearly spent"]
+    study: str
+    text: str
+
+    @property
+    def title(self) -> str:
+        """One line: what happened, in which study."""
+        return f"pharmafed: {self.kind} in {self.study}"
+
+
+def notify(notice: Notice) -> None:
+    """Send to every configured channel; a channel that fails is logged and never breaks a round."""
+    log.warning("%s: %s", notice.title, notice.text)
+    urls = os.environ.get("PHARMAFED_NOTIFY_URLS", "").split()
+    if not urls:
+        return
+    from apprise import Apprise
+
+    channels = Apprise()
+    channels.add(urls)
+    if not channels.notify(title=notice.title, body=notice.text):
+        log.error("not every channel of PHARMAFED_NOTIFY_URLS took the notice: %s", notice.title)
+
+
+def notices_of(metrics: RoundMetrics) -> list[Notice]:
+    """What a closed round gives reason to say."""
+    notices = []
+    if metrics.status == "failed":
+        notices.append(Notice("quorum missed", metrics.study, f"round {metrics.server_round}: {metrics.message}"))
+    if metrics.status == "partial":
+        notices.append(Notice("partial round", metrics.study, f"round {metrics.server_round}: {metrics.message}"))
+    used = max((row.releases for row in metrics.sites), default=0)
+    left = metrics.total_rounds - used
+    if metrics.mechanism != "none" and used and left <= NEARLY_SPENT * metrics.total_rounds:
+        spent = f"epsilon {metrics.epsilon:.2f} of {metrics.epsilon_budget:g}"
+        text = f"{left} of {metrics.total_rounds} rounds left; {spent}"
+        notices.append(Notice("budget nearly spent", metrics.study, text))
+    return notices

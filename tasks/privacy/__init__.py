@@ -1,0 +1,1 @@
+"""What makes an update private before it leaves a site: mechanisms, accounting, noise and the ledger."""

@@ -1,0 +1,199 @@
+"""Where reports lie, on disk and in the object store, and which round an Airflow run closed.
+
+Below the deployment's directory:
+    reports/<study>/index.html              the rounds of a study
+    reports/<study>/<round>/report.html     with its plots, metrics.json and run.json
+    reports/<study>/runs/<sha256>.json      run.json again, by the digest of the run id
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Protocol
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from tasks import layout, settings
+from tasks.errors import ObjectMissing
+from tasks.report.pages import index_page
+
+#: Every file that a report may have, and its type: no other name is ever written or served.
+CONTENT_TYPES = {
+    "report.html": "text/html; charset=utf-8",
+    "auc.png": "image/png",
+    "log_loss.png": "image/png",
+    "patients_per_client.png": "image/png",
+    "privacy.png": "image/png",
+    "seconds.png": "image/png",
+    "metrics.json": "application/json",
+    "run.json": "application/json",
+}
+_STUDY = re.compile(r"[a-z][a-z0-9_]{0,63}")
+
+
+class ReportStore(Protocol):
+    """What publishing needs of an `ObjectStore`."""
+
+    def put(self, key: str, body: bytes, *, content_type: str) -> None:
+        """Write an object that may be written again."""
+
+
+class ReadableStore(Protocol):
+    """What reading needs of an `ObjectStore`."""
+
+    def get(self, key: str) -> bytes:
+        """Read an object. Raises ObjectMissing."""
+
+    def keys(self, prefix: str) -> Iterator[str]:
+        """All keys under `prefix`, sorted."""
+
+
+class RunEntry(BaseModel):
+    """`run.json`: one line of an index, and the answer to "which round did this run close"."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    study: str
+    title: str
+    server_round: int
+    total_rounds: int
+    run_id: str
+    status: str
+    num_contributors: int
+    num_sites: int
+    mechanism: str
+    closed_at: str
+    seconds: float
+    epsilon: float | None
+    epsilon_budget: float | None
+    auc: float | None
+
+
+def reports_dir() -> Path:
+    """The copies of all reports on this machine."""
+    return settings.home() / "reports"
+
+
+def round_dir(study: str, server_round: int) -> str:
+    """`<study>/<round>`, relative to the folder of all reports.
+
+    Raises:
+        ValueError: not a study's name, or not a round.
+    """
+    if not _STUDY.fullmatch(study) or not 0 < server_round < 1_000_000:
+        raise ValueError(f"no report can lie under study {study!r}, round {server_round}")
+    return f"{study}/{server_round:04d}"
+
+
+def publish_report(
+    store: ReportStore, study_name: str, server_round: int, files: Mapping[str, bytes], local_dir: Path | None = None
+) -> Path:
+    """Write a report to the object store and to disk, and bring the study's index up to date.
+
+    Args:
+        store: the object store, with the hub's credential.
+        files: what `build_report` returned.
+        local_dir: the folder of all reports; by default the deployment's own.
+
+    Returns:
+        the local `report.html`.
+
+    Raises:
+        ValueError: a file's name is not one that a report has.
+        StoreError: the store refused; nothing was written to disk then.
+    """
+    if unknown := sorted(set(files).difference(CONTENT_TYPES)):
+        raise ValueError(f"a report has no file {', '.join(unknown)}; it has: {', '.join(CONTENT_TYPES)}")
+    root = local_dir or reports_dir()
+    folder = root / round_dir(study_name, server_round)
+    for name, body in files.items():
+        store.put(layout.report(study_name, server_round, name), body, content_type=CONTENT_TYPES[name])
+    for name, body in files.items():
+        _write(folder / name, body)
+    run = RunEntry.model_validate_json(files["run.json"])
+    _write(_run_file(root, study_name, run.run_id), files["run.json"])
+    _write_index(root, study_name)
+    return folder / "report.html"
+
+
+def _write_index(root: Path, study: str) -> None:
+    _write(root / study / "index.html", index_page(study, list_rounds(study, root)))
+
+
+def list_rounds(study: str, root: Path | None = None) -> list[RunEntry]:
+    """The rounds of a study that have a report on this machine, oldest first."""
+    found = sorted(((root or reports_dir()) / study).glob("[0-9]*/run.json")) if _STUDY.fullmatch(study) else []
+    return [entry for path in found if (entry := _entry(path)) is not None]
+
+
+def list_studies(root: Path | None = None) -> list[str]:
+    """Names of the studies that have a report on this machine."""
+    found = {path.parent.parent.name for path in (root or reports_dir()).glob("*/[0-9]*/run.json")}
+    return sorted(name for name in found if _STUDY.fullmatch(name))
+
+
+def find_run(study: str, run_id: str, root: Path | None = None) -> RunEntry | None:
+    """The round that an Airflow run closed; None while it has not."""
+    if not _STUDY.fullmatch(study):
+        return None
+    return _entry(_run_file(root or reports_dir(), study, run_id))
+
+
+def read_report(study: str, server_round: int, name: str, root: Path | None = None) -> bytes | None:
+    """One file of a report from disk; None if it is not there.
+
+    Raises:
+        ValueError: not a study's name, not a round, or not a file that a report has.
+    """
+    folder = (root or reports_dir()) / round_dir(study, server_round)
+    if name not in CONTENT_TYPES:
+        raise ValueError(f"a report has no file {name!r}")
+    path = folder / name
+    return path.read_bytes() if path.is_file() else None
+
+
+def fetch_report(store: ReadableStore, study: str, server_round: int, name: str) -> bytes | None:
+    """The same from the object store, for a machine that did not write the report."""
+    round_dir(study, server_round)
+    try:
+        return store.get(layout.report(study, server_round, name))
+    except ObjectMissing:
+        return None
+
+
+def fetch_rounds(store: ReadableStore, study: str) -> list[RunEntry]:
+    """The rounds of a study that have a report in the object store, oldest first."""
+    if not _STUDY.fullmatch(study):
+        return []
+    keys = [key for key in store.keys(f"{layout.study_prefix(study)}/reports/") if key.endswith("/run.json")]
+    return [entry for key in keys if (entry := _parse(store.get(key))) is not None]
+
+
+def _run_file(root: Path, study: str, run_id: str) -> Path:
+    return root / study / "runs" / f"{hashlib.sha256(run_id.encode()).hexdigest()}.json"
+
+
+def _entry(path: Path) -> RunEntry | None:
+    return _parse(path.read_bytes()) if path.is_file() else None
+
+
+def _parse(body: bytes) -> RunEntry | None:
+    """None for an entry from another version of this code."""
+    try:
+        return RunEntry.model_validate_json(body)
+    except ValidationError:
+        return None
+
+
+def _write(path: Path, body: bytes) -> None:
+    """Write a file so that a reader sees all of it or the one before."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".", delete=False) as new:
+        new.write(body)
+    os.chmod(new.name, 0o644)
+    os.replace(new.name, path)

@@ -1,0 +1,82 @@
+"""What a step at a site needs: the study, the plan, the site's own folders and its own credential."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from tasks import layout, settings
+from tasks.errors import ConfigError, ObjectMissing
+from tasks.records import Enrolment, Plan
+from tasks.storage import ObjectStore, site_store
+from tasks.study import Study, load_study
+
+
+@dataclass(frozen=True)
+class SiteContext:
+    """One site's view of one study."""
+
+    site: str
+    study: Study
+    store: ObjectStore
+    project: Path
+    work_dir: Path
+    secrets_dir: Path
+
+    @classmethod
+    def load(cls, study: str, site: str) -> SiteContext:
+        """From this machine's deployment. Raises ConfigError when the study has no such site, or nothing is set up."""
+        project = settings.project_dir()
+        config = load_study(project / "studies" / f"{study}.yaml")
+        if site not in config.sites:
+            raise ConfigError(f"study {study} has no site {site}; it has: {', '.join(config.sites)}")
+        return cls(site, config, site_store(site), project, settings.site_work(site), settings.site_secrets(site))
+
+    @property
+    def data_dir(self) -> Path:
+        """The site's own CSV files."""
+        return self.project / self.study.data.root / self.site
+
+    @property
+    def suites_dir(self) -> Path:
+        """The expectation suites of the study."""
+        return self.project / self.study.data.suites
+
+    @property
+    def pin_file(self) -> Path | None:
+        """The DVC pin that the data must match, if the study pins its data."""
+        return self.project / self.study.data.pin if self.study.data.pin else None
+
+    def round_dir(self, server_round: int) -> Path:
+        """The site's scratch folder of one round; raw updates lie here and never leave."""
+        path = self.work_dir / "rounds" / self.study.study / f"{server_round:04d}"
+        path.mkdir(parents=True, exist_ok=True, mode=0o700)
+        return path
+
+    def plan(self, server_round: int) -> Plan:
+        """Read the round's plan and check that this site runs the same study file as the hub.
+
+        Raises:
+            ConfigError: the study file here differs from the one that the plan was made from.
+        """
+        try:
+            plan = self.store.get_record(layout.plan(self.study.study, server_round), Plan)
+        except ObjectMissing:
+            raise ConfigError(f"round {server_round} of {self.study.study} has no plan: it was never opened") from None
+        if plan.study_digest != self.study.digest:
+            raise ConfigError(
+                f"studies/{self.study.study}.yaml at site {self.site} is not the file that round {server_round} was "
+                "opened with: bring both to the same version"
+            )
+        return plan
+
+    def noise_secret(self) -> bytes:
+        """The 32 secret bytes that the site's noise is drawn from. Raises ConfigError."""
+        try:
+            return (self.secrets_dir / "noise.key").read_bytes()
+        except FileNotFoundError:
+            raise ConfigError(f"site {self.site} has no noise key in {self.secrets_dir}: enrol the site") from None
+
+    def token(self) -> str:
+        """The token that the hub gave at enrolment. Raises ConfigError."""
+        return self.store.get_record(layout.enrolment(self.site), Enrolment).token

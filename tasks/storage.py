@@ -1,0 +1,203 @@
+"""The object store, through boto3: create-once writes, compare-and-swap, and errors that name the remedy."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, TypeVar
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+from pydantic import BaseModel
+
+from tasks import settings
+from tasks.errors import AccessDenied, ObjectExists, ObjectMissing, StoreError, StoreUnavailable
+
+Record = TypeVar("Record", bound=BaseModel)
+
+#: boto3's own retries would hide an outage from Airflow's log; the task's retry policy waits instead.
+_CONFIG = Config(
+    retries={"total_max_attempts": 2, "mode": "standard"},
+    connect_timeout=5,
+    read_timeout=60,
+    s3={"addressing_style": "path"},
+    request_checksum_calculation="when_required",
+    response_checksum_validation="when_required",
+)
+_CODES: dict[str, type[StoreError]] = {
+    "NoSuchKey": ObjectMissing,
+    "NoSuchBucket": ObjectMissing,
+    "404": ObjectMissing,
+    "PreconditionFailed": ObjectExists,
+    "412": ObjectExists,
+    "ConditionalRequestConflict": ObjectExists,
+    "AccessDenied": AccessDenied,
+    "403": AccessDenied,
+    "SignatureDoesNotMatch": AccessDenied,
+    "InvalidAccessKeyId": AccessDenied,
+}
+_session_lock = threading.Lock()
+
+
+@cache
+def _session() -> boto3.Session:
+    """One session per process: botocore parses its service files once, before Airflow forks the tasks."""
+    return boto3.Session(region_name="us-east-1")
+
+
+def warm_up() -> None:
+    """Parse botocore's service files, so that the forks of this process need not. Sends nothing."""
+    nobody = settings.S3Credential(access_key="none", secret_key="none")
+    ObjectStore.connect("http://127.0.0.1:1", "none", nobody, "nobody")
+
+
+@dataclass(frozen=True)
+class ObjectStore:
+    """One bucket seen with one credential.
+
+    Raises (all methods):
+        StoreUnavailable: not reachable, or a server error; worth a retry.
+        AccessDenied: the credential may not do that.
+        ObjectMissing, ObjectExists: as the method says.
+    """
+
+    client: Any
+    bucket: str
+    identity: str
+
+    @classmethod
+    def connect(cls, endpoint: str, bucket: str, credential: settings.S3Credential, identity: str) -> ObjectStore:
+        """Build a client; nothing is sent yet."""
+        with _session_lock:
+            client = _session().client(
+                "s3",
+                endpoint_url=endpoint,
+                aws_access_key_id=credential.access_key,
+                aws_secret_access_key=credential.secret_key,
+                config=_CONFIG,
+            )
+        return cls(client, bucket, identity)
+
+    def get(self, key: str) -> bytes:
+        """Read a whole object. Raises ObjectMissing."""
+        body: bytes = self._call("get_object", key)["Body"].read()
+        return body
+
+    def get_into(self, key: str, buffer: bytearray) -> bytearray:
+        """Read a whole object into a buffer of its size, without a second copy. Raises ObjectMissing, StoreError."""
+        body = self._call("get_object", key)["Body"]
+        view, filled = memoryview(buffer), 0
+        try:
+            while filled < len(buffer) and (count := body.readinto(view[filled:])):
+                filled += count
+        except (BotoCoreError, OSError) as error:
+            raise self._unavailable(key, error) from None
+        if filled != len(buffer):
+            raise StoreError(f"{self.bucket}/{key} ended after {filled} of {len(buffer)} bytes")
+        return buffer
+
+    def get_record(self, key: str, record: type[Record]) -> Record:
+        """Read a JSON object into its record. Raises ObjectMissing, StoreError when it is no such record."""
+        try:
+            return record.model_validate_json(self.get(key))
+        except ValueError as error:
+            raise StoreError(f"{self.bucket}/{key} is not a valid {record.__name__}: {type(error).__name__}") from None
+
+    def get_with_etag(self, key: str) -> tuple[bytes, str]:
+        """Read an object and the tag that `replace` needs. Raises ObjectMissing."""
+        answer = self._call("get_object", key)
+        return answer["Body"].read(), str(answer["ETag"])
+
+    def size(self, key: str) -> int:
+        """Bytes of an object. Raises ObjectMissing."""
+        return int(self._call("head_object", key)["ContentLength"])
+
+    def exists(self, key: str) -> bool:
+        """Whether the key is there."""
+        try:
+            self._call("head_object", key)
+        except ObjectMissing:
+            return False
+        return True
+
+    def create(self, key: str, body: bytes, *, content_type: str = "application/octet-stream") -> None:
+        """Write a new object. An equal object that is there already is fine: a retried task is harmless.
+
+        Raises:
+            ObjectExists: another object is there under this key.
+        """
+        try:
+            self._call("put_object", key, Body=body, IfNoneMatch="*", ContentType=content_type)
+        except ObjectExists:
+            if self.get(key) != body:
+                raise ObjectExists(
+                    f"{self.bucket}/{key} exists with other content; objects are never changed"
+                ) from None
+
+    def create_record(self, key: str, record: BaseModel) -> None:
+        """Write a record as JSON, once."""
+        self.create(key, to_json(record), content_type="application/json")
+
+    def replace(self, key: str, body: bytes, *, etag: str | None) -> None:
+        """Compare-and-swap: write only if the object still has `etag` (None: only if there is no object).
+
+        Raises:
+            ObjectExists: somebody else moved it first.
+        """
+        condition = {"IfNoneMatch": "*"} if etag is None else {"IfMatch": etag}
+        self._call("put_object", key, Body=body, ContentType="application/json", **condition)
+
+    def put(self, key: str, body: bytes, *, content_type: str) -> None:
+        """Write an object that may be written again, such as a report of a resumed round."""
+        self._call("put_object", key, Body=body, ContentType=content_type)
+
+    def keys(self, prefix: str) -> Iterator[str]:
+        """All keys under `prefix`, sorted."""
+        token: dict[str, str] = {}
+        while True:
+            page = self._call("list_objects_v2", None, Prefix=prefix, **token)
+            yield from (item["Key"] for item in page.get("Contents", []))
+            if not page.get("IsTruncated"):
+                return
+            token = {"ContinuationToken": page["NextContinuationToken"]}
+
+    def _call(self, operation: str, key: str | None, **arguments: Any) -> Any:
+        target = {} if key is None else {"Key": key}
+        try:
+            return getattr(self.client, operation)(Bucket=self.bucket, **target, **arguments)
+        except ClientError as error:
+            code = error.response.get("Error", {}).get("Code", "")
+            status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+            kind = _CODES.get(code, StoreUnavailable if status >= 500 else StoreError)
+        except BotoCoreError as error:
+            raise self._unavailable(key, error) from None
+        raise kind(f"{operation} {self.bucket}/{key or ''} as {self.identity}: {code} (HTTP {status})")
+
+    def _unavailable(self, key: str | None, error: Exception) -> StoreUnavailable:
+        endpoint = self.client.meta.endpoint_url
+        return StoreUnavailable(
+            f"object store {endpoint} does not answer for {self.bucket}/{key or ''} ({type(error).__name__}): "
+            "see `pharmafed status`"
+        )
+
+
+def to_json(record: BaseModel) -> bytes:
+    """Readable JSON, the same bytes for the same record."""
+    return record.model_dump_json(by_alias=True, indent=2).encode() + b"\n"
+
+
+@cache
+def hub_store() -> ObjectStore:
+    """The store with the hub's credential."""
+    where = settings.addresses()
+    return ObjectStore.connect(where.s3_endpoint, where.bucket, settings.hub_credential(), "hub")
+
+
+@cache
+def site_store(site: str) -> ObjectStore:
+    """The store with one site's credential: reads models and plans, writes only the site's own prefix."""
+    where = settings.addresses()
+    return ObjectStore.connect(where.s3_endpoint, where.bucket, settings.site_credential(site), f"site-{site}")

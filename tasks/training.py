@@ -1,0 +1,119 @@
+"""Local training: from a global model and a site's patients to what the site wants to share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+from torch.func import functional_call, grad, vmap
+
+from tasks.errors import DataError
+from tasks.privacy.local_dp import clip_to_grid
+from tasks.study import LocalDP, NoPrivacy, Training
+from tasks.tensors import Weights, parameters
+
+
+@dataclass(frozen=True)
+class RawUpdate:
+    """What training leaves behind at the site, before the sanitiser. It never leaves the site as it is.
+
+    `tensors` is the difference of weights (mechanism none), or under "sum" the summed clipped gradients as int64
+    grid steps (local_dp).
+    """
+
+    tensors: Weights
+    num_examples: int
+    local_iterations: int
+    optimizer_state: dict[str, torch.Tensor] | None = None
+
+
+def train_local(
+    model: nn.Module,
+    inputs: torch.Tensor,
+    labels: torch.Tensor,
+    training: Training,
+    privacy: NoPrivacy | LocalDP,
+    *,
+    seed: int,
+    optimizer_state: dict[str, torch.Tensor] | None = None,
+) -> RawUpdate:
+    """Train on (patients, inputs) and (patients,) from the weights in `model`, as the study says.
+
+    Raises:
+        DataError: there is no patient to train on.
+    """
+    if len(inputs) == 0:
+        raise DataError("there is no patient left to train on after the hold-out split")
+    if isinstance(privacy, LocalDP):
+        total = summed_gradients(model, inputs, labels, privacy.clip_norm)
+        return RawUpdate({"sum": total}, len(inputs), local_iterations=1)
+    return _descend(model, inputs, labels, training, seed, optimizer_state)
+
+
+def summed_gradients(model: nn.Module, inputs: torch.Tensor, labels: torch.Tensor, clip_norm: float) -> torch.Tensor:
+    """Sum of the clipped per-patient gradients of the log-loss, (parameters,) int64 grid steps, by sorted name."""
+    weights = parameters(model)
+
+    def loss(weights: Weights, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        logit = functional_call(model, weights, (x.unsqueeze(0),))
+        return nn.functional.binary_cross_entropy_with_logits(logit.squeeze(0), y)
+
+    gradients = vmap(grad(loss), in_dims=(None, 0, 0))(weights, inputs, labels)
+    rows = torch.cat([gradients[name].flatten(1) for name in weights], dim=1)
+    return torch.from_numpy(clip_to_grid(rows.double().numpy(), clip_norm))
+
+
+def _descend(
+    model: nn.Module,
+    inputs: torch.Tensor,
+    labels: torch.Tensor,
+    training: Training,
+    seed: int,
+    state: dict[str, torch.Tensor] | None,
+) -> RawUpdate:
+    start = parameters(model)
+    optimizer = build_optimizer(model, training)
+    if state is not None and training.optimizer_state == "keep":
+        _restore(optimizer, state)
+    batches = _batches(len(inputs), training, np.random.default_rng(seed))
+    for rows in batches:
+        optimizer.zero_grad()
+        loss = nn.functional.binary_cross_entropy_with_logits(model(inputs[rows]), labels[rows])
+        torch.autograd.backward(loss)
+        optimizer.step()
+    delta = {name: after - start[name] for name, after in parameters(model).items()}
+    kept = _saved(optimizer) if training.optimizer_state == "keep" else None
+    return RawUpdate(delta, len(inputs), local_iterations=len(batches), optimizer_state=kept)
+
+
+def build_optimizer(model: nn.Module, training: Training) -> torch.optim.Optimizer:
+    """A fresh optimizer: restarted each round unless the study keeps its state."""
+    optimizer_class = torch.optim.Adam if training.optimizer == "adam" else torch.optim.SGD
+    return optimizer_class(model.parameters(), lr=training.lr, weight_decay=training.l2)
+
+
+def _batches(num_examples: int, training: Training, rng: np.random.Generator) -> list[torch.Tensor]:
+    """Row indices of each local iteration: whole shuffled epochs, or as many batches as the study asks for."""
+    size = num_examples if training.batch_size == "full" else min(training.batch_size, num_examples)
+    wanted = training.local_iterations
+    batches: list[torch.Tensor] = []
+    for _ in range(training.local_epochs or -(-(wanted or 1) * size // num_examples) + 1):
+        order = torch.from_numpy(rng.permutation(num_examples))
+        batches += list(torch.split(order, size))
+    return batches[:wanted] if wanted else batches
+
+
+def _saved(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+    """The optimizer's state as named tensors, for safetensors: never pickled."""
+    state = optimizer.state_dict()["state"]
+    return {f"{i}.{name}": torch.as_tensor(value).clone() for i, kept in state.items() for name, value in kept.items()}
+
+
+def _restore(optimizer: torch.optim.Optimizer, saved: dict[str, torch.Tensor]) -> None:
+    state: dict[int, dict[str, torch.Tensor]] = {}
+    for key, value in saved.items():
+        index, _, name = key.partition(".")
+        state.setdefault(int(index), {})[name] = value
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

@@ -1,0 +1,195 @@
+"""Validates one site's tables and model inputs, and says what failed without a word about any patient."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Iterable, Mapping
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import pandas as pd
+from pydantic import BaseModel, ConfigDict
+
+from tasks.errors import ValidationFailed
+from tasks.study import LEAKING_COLUMNS
+from tasks.validation.parameters import InputReference, SiteParameters
+from tasks.validation.suites import Check, Suite, expand, load_suite, suite_names
+from tasks.validation.waivers import Waiver, find_waiver
+
+if TYPE_CHECKING:
+    from tasks.validation.engine import Outcome
+
+Inputs: TypeAlias = pd.DataFrame | Callable[[], pd.DataFrame]
+SUBJECT_TABLE = "adsl"
+BUILD_CHECK = "inputs/build"
+_COLUMN_CHECK = "expect_table_columns_to_match_set"
+
+
+class CheckResult(BaseModel):
+    """One expectation at one site. It counts as passed if `success` or if `waived_by` names who took it on."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    id: str
+    success: bool
+    waived_by: str | None = None
+    exception: str | None = None
+    note: str | None = None
+
+    @property
+    def passed(self) -> bool:
+        return self.success or self.waived_by is not None
+
+
+class ValidationResult(BaseModel):
+    """All checks of one site. Holds names, true or false, and waivers: nothing that a patient's record says."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    site: str
+    success: bool
+    checks: tuple[CheckResult, ...]
+
+    @property
+    def failures(self) -> list[CheckResult]:
+        return [check for check in self.checks if not check.passed]
+
+    @property
+    def waived(self) -> list[CheckResult]:
+        return [check for check in self.checks if check.waived_by is not None]
+
+    def require(self) -> None:
+        """Raise ValidationFailed, naming the failed expectations, unless all passed or are waived."""
+        if not self.success:
+            failed = "; ".join(f"{check.id} ({check.note})" if check.note else check.id for check in self.failures)
+            raise ValidationFailed(
+                f"site {self.site}: {len(self.failures)} of {len(self.checks)} expectations failed: {failed}. "
+                "Correct the data, or record a waiver in expectations/waivers.yaml"
+            )
+
+
+def validate_site(
+    tables: Mapping[str, pd.DataFrame],
+    inputs: Inputs,
+    parameters: SiteParameters,
+    waivers: Iterable[Waiver],
+    suites_dir: Path,
+    *,
+    today: date | None = None,
+) -> ValidationResult:
+    """Run the suite of each table, then that of the model inputs.
+
+    Args:
+        tables: name -> rows, as `read_tables` gives them; each needs a suite.
+        inputs: one row per patient and one column per input in natural units (NaN: missing), or what builds it. A
+            builder is called after the tables were checked; if it breaks, `inputs/build` fails with the error's type.
+        parameters: the site's SITEIDs and the study's public constants.
+        waivers: those of any site; only this site's, and only those not expired on `today` (UTC), count.
+        suites_dir: the folder of the suites.
+        today: by default the current day, UTC.
+
+    Raises:
+        ConfigError: a suite is missing or wrong. A failed expectation raises nothing: see `ValidationResult.require`.
+    """
+    values = _suite_values(tables, parameters)
+    results: list[CheckResult] = []
+    for name, frame in tables.items():
+        results += _run(load_suite(suites_dir, name), frame, values, ())
+    results += _run_inputs(inputs, parameters, values, suites_dir)
+    day = today or datetime.now(UTC).date()
+    own = [waiver for waiver in waivers if waiver.site == parameters.site]
+    checks = tuple(_apply_waiver(result, own, day) for result in results)
+    return ValidationResult(site=parameters.site, success=all(check.passed for check in checks), checks=checks)
+
+
+def known_expectations(suites_dir: Path, inputs: Iterable[InputReference]) -> frozenset[str]:
+    """Every id that a waiver may name: those of all tables' suites, and of `inputs` for the given model inputs."""
+    values = {"site_ids": [], "subjects": [], "num_subjects": 0, "input_names": []}
+    ids = {BUILD_CHECK}
+    for name in suite_names(suites_dir):
+        suite = load_suite(suites_dir, name)
+        rows = [reference.suite_values(suite.meta) for reference in inputs] if name == "inputs" else []
+        ids |= {check.id for check in expand(suite, values, rows)}
+    return frozenset(ids)
+
+
+def _suite_values(tables: Mapping[str, pd.DataFrame], parameters: SiteParameters) -> dict[str, Any]:
+    subjects = _subjects(tables)
+    return {
+        "site_ids": list(parameters.site_ids),
+        "subjects": subjects,
+        "num_subjects": len(subjects),
+        "input_names": [reference.name for reference in parameters.inputs],
+    }
+
+
+def _subjects(tables: Mapping[str, pd.DataFrame]) -> list[str]:
+    frame = tables.get(SUBJECT_TABLE)
+    if frame is None or "USUBJID" not in frame.columns:
+        return []
+    return sorted(frame["USUBJID"].dropna().unique())
+
+
+def _run_inputs(
+    inputs: Inputs, parameters: SiteParameters, values: Mapping[str, Any], suites_dir: Path
+) -> list[CheckResult]:
+    frame, error = _build(inputs)
+    if frame is None:
+        return [CheckResult(id=BUILD_CHECK, success=False, exception=error)]
+    suite = load_suite(suites_dir, "inputs")
+    rows = [reference.suite_values(suite.meta) for reference in parameters.inputs]
+    return _run(suite, frame.reset_index(drop=True), values, rows)
+
+
+def _build(inputs: Inputs) -> tuple[pd.DataFrame | None, str | None]:
+    if isinstance(inputs, pd.DataFrame):
+        return inputs, None
+    try:
+        return inputs(), None
+    except Exception as error:  # its message may quote a cell: only its type goes on
+        return None, type(error).__name__
+
+
+def _run(
+    suite: Suite,
+    frame: pd.DataFrame,
+    values: Mapping[str, Any],
+    rows: Collection[Mapping[str, Any]],
+) -> list[CheckResult]:
+    from tasks.validation.engine import run_checks  # seconds of import: only where it is used
+
+    checks = expand(suite, values, rows)
+    outcomes = run_checks(frame, checks)
+    return [_result(check, outcomes[check.id], frame) for check in checks]
+
+
+def _result(check: Check, outcome: Outcome, frame: pd.DataFrame) -> CheckResult:
+    note = None if outcome.success else _column_note(check, frame)
+    return CheckResult(id=check.id, success=outcome.success, exception=outcome.exception, note=note)
+
+
+def _column_note(check: Check, frame: pd.DataFrame) -> str | None:
+    """Which columns are missing or leak. Other surplus columns are only counted: a header may hold a patient's data."""
+    if check.type != _COLUMN_CHECK:
+        return None
+    expected, found = set(check.kwargs["column_set"]), set(frame.columns)
+    surplus = found - expected
+    leaking = {name for name in surplus if LEAKING_COLUMNS.match(str(name)) and re.fullmatch(r"[A-Z0-9]{4,8}", name)}
+    parts = [
+        ("missing", ", ".join(sorted(expected - found))),
+        ("leaking", ", ".join(sorted(leaking))),
+        ("other surplus columns", len(surplus - leaking)),
+    ]
+    return "; ".join(f"{label}: {value}" for label, value in parts if value)
+
+
+def _apply_waiver(result: CheckResult, waivers: Collection[Waiver], today: date) -> CheckResult:
+    if result.success:
+        return result
+    waiver = find_waiver(waivers, result.id)
+    if waiver is None:
+        return result
+    if waiver.until < today:
+        return result.model_copy(update={"note": f"the waiver by {waiver.who} expired on {waiver.until}"})
+    return result.model_copy(update={"waived_by": waiver.who, "note": f"waived until {waiver.until}: {waiver.why}"})

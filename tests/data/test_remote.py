@@ -1,0 +1,116 @@
+"""Pinned data goes to a real object store and comes back; the keys stay private."""
+
+from __future__ import annotations
+
+import json
+import socket
+import stat
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import boto3
+import pytest
+
+from tasks.data.pin import verify, write_pin
+from tasks.data.remote import BUCKET, REMOTE, configure_remote
+from tasks.errors import ConfigError
+
+ACCESS, SECRET = "hub-access", "hub-secret-7f3a"
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports whose gRPC twin (+10000) exists too."""
+    found: list[int] = []
+    while len(found) < count:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        if port < 55000 and port not in found:
+            found.append(port)
+    return found
+
+
+@pytest.fixture(scope="module")
+def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    folder = tmp_path_factory.mktemp("weed")
+    credentials = [{"accessKey": ACCESS, "secretKey": SECRET}]
+    config = {"identities": [{"name": "hub", "credentials": credentials, "actions": ["Admin"]}]}
+    (folder / "s3.json").write_text(json.dumps(config))
+    master, volume, filer, s3 = free_ports(4)
+    ports = [f"-master.port={master}", f"-volume.port={volume}", f"-filer.port={filer}", f"-s3.port={s3}"]
+    command = [str(Path(sys.executable).parent / "weed"), "server", f"-dir={folder}", "-ip=127.0.0.1", "-s3", *ports]
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(
+            [*command, f"-s3.config={folder / 's3.json'}", "-volume.max=20"], stdout=log, stderr=log
+        )
+    try:
+        wait_for(f"http://127.0.0.1:{s3}", process)
+        yield f"http://127.0.0.1:{s3}"
+    finally:
+        process.kill()  # on SIGTERM it waits half a minute for its peers
+        process.wait(20)
+
+
+def wait_for(url: str, process: subprocess.Popen[bytes]) -> None:
+    for _ in range(120):
+        assert process.poll() is None, "weed has stopped"
+        try:
+            urllib.request.urlopen(url, timeout=1)
+        except urllib.error.HTTPError:
+            return
+        except OSError:
+            time.sleep(0.5)
+            continue
+        return
+    raise AssertionError("weed does not answer")
+
+
+def dvc(project: Path, *args: str) -> None:
+    subprocess.run([sys.executable, "-m", "dvc", *args], cwd=project, check=True, capture_output=True)
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    site = tmp_path / "data/sites/701"
+    site.mkdir(parents=True)
+    (site / "adsl.csv").write_text("USUBJID\nx\n")
+    subprocess.run(["git", "init", "--quiet"], cwd=tmp_path, check=True)
+    dvc(tmp_path, "init", "--quiet")
+    dvc(tmp_path, "remote", "add", "-d", REMOTE, f"s3://{BUCKET}/")
+    return tmp_path
+
+
+def test_push_and_pull(project: Path, endpoint: str) -> None:
+    client = boto3.client("s3", endpoint_url=endpoint, aws_access_key_id=ACCESS, aws_secret_access_key=SECRET)
+    client.create_bucket(Bucket=BUCKET)
+    write_pin(project / "data")
+    configure_remote(project, endpoint, ACCESS, SECRET)
+    dvc(project, "push", "--quiet")
+    assert client.list_objects_v2(Bucket=BUCKET)["KeyCount"] == 2
+    for folder in ("data/sites/701", ".dvc/cache"):
+        for path in sorted((project / folder).rglob("*"), reverse=True):
+            path.unlink() if path.is_file() else path.rmdir()
+    assert [str(d) for d in verify(project / "data", project / "data.dvc")] == ["701/adsl.csv missing"]
+    dvc(project, "pull", "--quiet")
+    assert verify(project / "data", project / "data.dvc") == []
+
+
+def test_keys_are_private_and_kept_from_git(project: Path) -> None:
+    path = configure_remote(project, "http://127.0.0.1:1", ACCESS, SECRET)
+    configure_remote(project, "http://127.0.0.1:2", ACCESS, SECRET)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert "http://127.0.0.1:2" in path.read_text()
+    assert "http://127.0.0.1:1" not in path.read_text()
+    assert SECRET not in (project / ".dvc/config").read_text()
+    ignored = subprocess.run(["git", "check-ignore", "-q", str(path)], cwd=project, check=False)
+    assert ignored.returncode == 0
+
+
+def test_a_folder_without_dvc_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="dvc init"):
+        configure_remote(tmp_path, "http://127.0.0.1:1", ACCESS, SECRET)

@@ -1,0 +1,182 @@
+"""A whole deployment with a DAG of its own: health, rights, loopback, recovery, and nothing left after `down`."""
+
+import os
+import signal
+import stat
+import time
+
+import httpx
+import psutil
+import pytest
+from botocore.exceptions import ClientError
+from rich.console import Console
+
+from tasks import layout
+from tasks.deploy import local, processes
+from tasks.deploy.health import unhealthy
+from tasks.deploy.services import SERVICES
+from tasks.deploy.state import read_state
+from tasks.errors import ConfigError
+from tasks.settings import PROJECT
+
+pytestmark = pytest.mark.e2e
+
+SITES = {"derm": ["701", "702"]}
+DAG = """
+from airflow.sdk import dag, task
+
+@dag(schedule=None)
+def hello():
+    @task
+    def add(**context):
+        print("sum is 42")
+        return context["params"].get("a", 0) + 41
+
+    @task
+    def sleep():
+        import time
+        time.sleep(600)
+
+    add() >> sleep()
+
+hello()
+"""
+
+
+@pytest.fixture(scope="module")
+def running(start, tmp_path_factory):
+    home, dags = tmp_path_factory.mktemp("home"), tmp_path_factory.mktemp("dags")
+    (dags / "hello.py").write_text(DAG)
+    deployment = start(home, SITES, dags_folder=dags)
+    yield deployment
+    deployment.api.close()
+    local.down(home)
+
+
+def test_everything_works(running):
+    assert local.status(running.home) == (read_state(running.home), frozenset(), 0)
+    assert set(read_state(running.home).services) == set(SERVICES)
+
+
+def test_every_listening_socket_is_on_loopback(running):
+    members = processes.family(running.home)
+    listening = [c for p in members for c in p.net_connections("inet") if c.status == psutil.CONN_LISTEN]
+    assert {c.laddr.ip for c in listening} == {"127.0.0.1"}
+    assert {c.laddr.port for c in listening} == set(read_state(running.home).ports.model_dump().values())
+
+
+def test_no_file_with_a_secret_is_readable_by_others(running):
+    files = [p for p in (running.home / "secrets").rglob("*") if p.is_file()]
+    assert len(files) == 7  # 3 identities, the store's list, Airflow's keys, user, password file
+    assert {stat.S_IMODE(p.stat().st_mode) for p in files} == {0o600}
+    database = running.home / "airflow" / "airflow.db"
+    assert stat.S_IMODE(database.stat().st_mode) == 0o600
+
+
+def test_no_log_holds_a_secret(running):
+    secrets = [running.api._login["password"], *(running.credential(i).secret_key for i in ("hub", "site-701"))]
+    logs = list((running.home / "logs").glob("*.log"))
+    assert len(logs) >= 6
+    assert [(s, log.name) for s in secrets for log in logs if s in log.read_text(errors="replace")] == []
+
+
+def test_a_site_writes_its_own_update_and_nothing_else(running):
+    site = running.s3("site-701")
+    own = layout.update_tensors("derm", 1, "701")
+    site.put_object(Bucket=layout.BUCKET, Key=own, Body=b"update")
+    assert site.get_object(Bucket=layout.BUCKET, Key=own)["Body"].read() == b"update"
+    running.s3("hub").put_object(Bucket=layout.BUCKET, Key=layout.model("derm", 0), Body=b"model")
+    assert site.get_object(Bucket=layout.BUCKET, Key=layout.model("derm", 0))["Body"].read() == b"model"
+    for key in (layout.model("derm", 0), layout.plan("derm", 1), layout.update_tensors("derm", 1, "702")):
+        with pytest.raises(ClientError, match="AccessDenied"):
+            site.put_object(Bucket=layout.BUCKET, Key=key, Body=b"forged")
+
+
+def test_a_site_neither_reads_nor_lists_another(running):
+    key = layout.update_tensors("derm", 1, "702")
+    running.s3("site-702").put_object(Bucket=layout.BUCKET, Key=key, Body=b"private")
+    with pytest.raises(ClientError, match="AccessDenied"):
+        running.s3("site-701").get_object(Bucket=layout.BUCKET, Key=key)
+    with pytest.raises(ClientError, match="AccessDenied"):
+        running.s3("site-701").list_objects_v2(Bucket=layout.BUCKET, Prefix="studies/")
+    with pytest.raises(ClientError, match="AccessDenied"):
+        running.s3("site-701").delete_object(Bucket=layout.BUCKET, Key=key)
+
+
+def test_the_inner_interface_of_the_store_refuses_strangers(running):
+    filer = f"http://127.0.0.1:{read_state(running.home).ports.filer}/buckets/{layout.BUCKET}"
+    assert httpx.get(f"{filer}/federation/health", trust_env=False).status_code == 401
+    assert httpx.post(f"{filer}/forged", content=b"x", trust_env=False).status_code == 401
+
+
+@pytest.mark.parametrize("path", ["/api/v2/dags", "/api/v2/connections", "/execution/variables/x", "/ui/config"])
+def test_airflow_refuses_strangers(running, path):
+    answer = httpx.get(running.addresses.airflow_url + path, trust_env=False, timeout=30)
+    assert answer.status_code in (401, 403)
+
+
+def test_up_again_says_so_and_lets_a_new_site_in(running):
+    began = time.monotonic()
+    more = {"derm": ["701", "702", "703"]}
+    again = local.up(running.home, PROJECT, more, auto_ports=True, console=Console(quiet=True))
+    assert again.was_running
+    assert again.addresses == running.addresses
+    assert time.monotonic() - began < 30
+    key, deadline = layout.update_tensors("derm", 1, "703"), time.monotonic() + 20
+    while True:  # the store reads its list again within a second or so
+        try:
+            running.s3("site-703").put_object(Bucket=layout.BUCKET, Key=key, Body=b"x")
+            break
+        except ClientError:
+            assert time.monotonic() < deadline
+            time.sleep(0.3)
+
+
+def test_a_run_through_the_client_and_a_killed_scheduler(running):
+    api = running.api
+    assert api.wait_for_dag("hello", timeout=90)["is_paused"] is False
+    assert api.import_errors() == []
+    run = api.trigger("hello", run_id="r1")["dag_run_id"]
+    tasks = _until(lambda: (t := _states(api, run)).get("sleep") == "running" and t, 90)
+    assert tasks["add"] == "success"
+    assert [(x["key"], x["value"]) for x in api.xcoms("hello", run)] == [("return_value", 41)]
+    assert "sum is 42" in api.log("hello", run, "add")
+
+    before = read_state(running.home).services["scheduler"]
+    os.kill(before.pid, signal.SIGKILL)
+    after = _until(lambda: (s := read_state(running.home).services["scheduler"]).restarts == 1 and s, 30)
+    assert after.pid != before.pid
+    _until(lambda: not unhealthy(running.home, read_state(running.home)), 90)
+    api.set_task_state("hello", run, "sleep", "failed")
+    assert api.wait_for_run("hello", run, timeout=60)["state"] == "failed"
+    assert [r["dag_run_id"] for r in api.dag_runs("hello")] == ["r1"]
+
+
+def test_down_leaves_data_and_no_process(running):
+    """Last in this module: it ends the deployment, then starts it once more."""
+    assert local.down(running.home) > 5
+    assert processes.family(running.home) == []
+    assert not (running.home / "deployment.json").exists()
+    console = Console(quiet=True)
+    with pytest.raises(ConfigError, match=r"seaweedfs.*not ready after 0 s"):
+        local.up(running.home, PROJECT, SITES, auto_ports=True, console=console, timeout=0)
+    assert processes.family(running.home) == []
+    again = local.up(running.home, PROJECT, SITES, auto_ports=True, console=console, timeout=300)
+    store = running.__class__(running.home, again.addresses, SITES, running.api).store("site-701")
+    assert store.get(layout.update_tensors("derm", 1, "701")) == b"update"
+    os.kill(read_state(running.home).supervisor_pid, signal.SIGKILL)
+    assert local.down(running.home) > 5
+    assert processes.family(running.home) == []
+
+
+def _states(api, run):
+    return {task["task_id"]: task["state"] for task in api.task_instances("hello", run)}
+
+
+def _until(condition, timeout):
+    deadline = time.monotonic() + timeout
+    while time.monotonic() < deadline:
+        if value := condition():
+            return value
+        time.sleep(0.3)
+    raise AssertionError(f"not within {timeout} s")

@@ -1,0 +1,55 @@
+"""The smallest real site and the default study, read once; tests change copies."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from tasks.data.prepare import prepare
+from tasks.data.tables import read_tables
+from tasks.features import build_inputs
+from tasks.study import Study, load_study
+from tasks.validation.parameters import site_parameters
+from tasks.validation.runner import ValidationResult, validate_site
+from tasks.validation.waivers import Waiver
+
+PROJECT = Path(__file__).resolve().parents[2]
+Tables = dict[str, pd.DataFrame]
+Validate = Callable[..., ValidationResult]
+
+
+@pytest.fixture(scope="session")
+def suites_dir() -> Path:
+    return PROJECT / "expectations"
+
+
+@pytest.fixture(scope="session")
+def study() -> Study:
+    return load_study(PROJECT / "studies/xanomeline_derm56.yaml")
+
+
+@pytest.fixture(scope="session")
+def sites_dir(tmp_path_factory: pytest.TempPathFactory, suites_dir: Path) -> Path:
+    data_dir = tmp_path_factory.mktemp("prepared") / "data"
+    prepare(data_dir, suites_dir=suites_dir)
+    return data_dir / "sites"
+
+
+@pytest.fixture
+def tables(sites_dir: Path, study: Study, suites_dir: Path) -> Tables:
+    """Site 717: seven patients, the smallest."""
+    return read_tables(sites_dir / "717", study.data.tables, suites_dir)
+
+
+@pytest.fixture
+def validate(study: Study, suites_dir: Path) -> Validate:
+    """Run all suites on the tables of a site, 717 by default."""
+
+    def run(tables: Tables, site: str = "717", waivers: tuple[Waiver, ...] = ()) -> ValidationResult:
+        parameters = site_parameters(study, site)
+        return validate_site(tables, lambda: build_inputs(tables, study), parameters, waivers, suites_dir)
+
+    return run
