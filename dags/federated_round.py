@@ -130,7 +130,7 @@ def build_dag(study: Study) -> DAG:
             ),
             "note": Param("", type="string", maxLength=500, title="Note"),
             "series": Param(
-                "", type="string", title="Series", description="Leave empty: later runs of a series set it"
+                "", type="string", title="Series", description="Leave empty; set by a series"
             ),
         },
     )

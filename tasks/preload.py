@@ -6,16 +6,30 @@ No torch operation runs here: a forked child must start its own threads.
 from __future__ import annotations
 
 import gc
+import importlib
 
-import tasks.hub.aggregate
-import tasks.hub.close
-import tasks.hub.open
-import tasks.report.build
-import tasks.report.store
-import tasks.site.steps
-import tasks.validation.engine  # noqa: F401
 from tasks.storage import warm_up
 
-warm_up()
-gc.collect()
-gc.freeze()
+HEAVY = (
+    "tasks.hub.aggregate",
+    "tasks.hub.finish",
+    "tasks.hub.open",
+    "tasks.site.daily",
+    "tasks.site.steps",
+    "tasks.validation.engine",
+    "torch._dynamo",  # torch.func imports it at its first call
+    "pyarrow.pandas_compat",
+    "PIL.PngImagePlugin",
+)
+
+
+def preload() -> None:
+    """Import everything heavy, warm botocore, and keep the garbage collector from copying it all into each fork."""
+    for module in HEAVY:
+        importlib.import_module(module)
+    warm_up()
+    gc.collect()
+    gc.freeze()
+
+
+preload()

@@ -46,7 +46,7 @@ def valid_patients(ctx: SiteContext) -> Patients:
     result.require()
     if patients is None:
         raise DataError(
-            f"site {ctx.site} is valid but has no arrays: remove {ctx.work_dir / 'validated'} and run again"
+            f"site {ctx.site} has no arrays: remove {ctx.work_dir / 'validated'} and run again"
         )
     return patients
 
