@@ -31,7 +31,7 @@ from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOpe
 from airflow.sdk import DAG, Param, TaskGroup, get_current_context, get_parsing_context, task
 from airflow.sdk.exceptions import AirflowSkipException
 
-from dags.wiring import DEFAULTS, at_site, nightly, study_names, tell_of_failure
+from dags.wiring import DEFAULTS, at_site, nightly, site_group, sites_to_wire, study_names, tell_of_failure
 from tasks.settings import project_dir
 from tasks.study import Study, load_study
 
@@ -135,26 +135,26 @@ def build_dag(study: Study) -> DAG:
         },
     )
     with dag:
-        _wire(study)
+        _wire(study, sites_to_wire(study.sites, get_parsing_context().task_id))
     return dag
 
 
-def _wire(study: Study) -> None:
+def _wire(study: Study, sites: list[str]) -> None:
     name, opened = study.study, open_round(study.study)
     model = aggregate(name, opened)
     all_sites_in = EmptyOperator(task_id="all_sites_in", doc_md="Green: every site contributed. Amber: one is missing.")
     closed = close_round(name, opened)
     uploads = {}
-    for site in study.sites:
-        with TaskGroup(f"site_{site}", tooltip=f"What happens at site {site}; nothing but its update leaves"):
+    for site in sites:
+        with TaskGroup(site_group(site), tooltip=f"What happens at site {site}; nothing but its update leaves"):
             where = at_site(site)
             checked = validate_data.override(**where)(name, site, opened)
             trained = train_local.override(**where)(name, site, opened)
             uploads[site] = privatize_and_upload.override(**where)(name, site, opened)
             checked >> trained >> uploads[site] >> [model, all_sites_in]
     with TaskGroup("validation", tooltip="The new model on each site's held-out patients"):
-        for site in study.sites:
-            validated = validate_global.override(task_id=f"site_{site}", **at_site(site))(name, site, opened)
+        for site in sites:
+            validated = validate_global.override(task_id=site_group(site), **at_site(site))(name, site, opened)
             [model, uploads[site]] >> validated >> closed
     [model, all_sites_in] >> closed
     closed >> NextRound(task_id="next_round", trigger_dag_id=f"federated_round.{name}", doc_md=NextRound.__doc__)

@@ -11,9 +11,9 @@ data manager learns of a problem in the morning and not from a failed round.
 
 from __future__ import annotations
 
-from airflow.sdk import DAG, Param, task
+from airflow.sdk import DAG, Param, get_parsing_context, task
 
-from dags.wiring import DEFAULTS, at_site, nightly, study_names, tell_of_failure
+from dags.wiring import DEFAULTS, at_site, nightly, site_group, sites_to_wire, study_names, tell_of_failure
 from tasks.settings import project_dir
 from tasks.study import load_study
 
@@ -39,6 +39,7 @@ with DAG(
     params={"note": Param("", type="string", maxLength=500, title="Note")},
 ):
     _studies = [load_study(project_dir() / "studies" / f"{name}.yaml") for name in study_names()]
-    for _site in sorted({site for study in _studies for site in study.sites}):
+    _sites = sorted({site for study in _studies for site in study.sites})
+    for _site in sites_to_wire(_sites, get_parsing_context().task_id):
         _names = [study.study for study in _studies if _site in study.sites]
-        validate_site.override(task_id=f"site_{_site}", **at_site(_site))(_site, _names)
+        validate_site.override(task_id=site_group(_site), **at_site(_site))(_site, _names)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,21 @@ def at_site(site: str) -> dict[str, Any]:
     """
     executor = os.environ.get("PHARMAFED_SITE_EXECUTOR")
     return {"queue": f"site-{site}", "owner": f"site {site}", **({"executor": executor} if executor else {})}
+
+
+def sites_to_wire(sites: Iterable[str], task_id: str | None) -> list[str]:
+    """The sites whose tasks a parse of the DAG file needs.
+
+    Airflow parses the file again in the process of every task (`task_id` is then set). Such a process runs its one
+    task and knows the rest from the scheduler, so it builds that task's site only: a tenth of the work, 57 times.
+    """
+    own = [site for site in sites if task_id is not None and site_group(site) in task_id.split(".")]
+    return own or list(sites)[: 1 if task_id else None]
+
+
+def site_group(site: str) -> str:
+    """What a site's tasks and task groups are called."""
+    return f"site_{site}"
 
 
 def tell_of_failure(context: Any) -> None:

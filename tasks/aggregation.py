@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from math import sqrt
+from typing import Annotated
 
 import torch
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, TypeAdapter
+from pydantic_core import from_json
 
 from tasks.errors import UpdateRejected
 from tasks.records import TensorSpec
 from tasks.tensors import Weights
+
+#: Values whose squares are summed in float32 before the sum goes on in float64.
+_NORM_BLOCK = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -66,12 +71,21 @@ def flat_update(body: bytearray | bytes, shape: Shape, site: str) -> torch.Tenso
     if header_size == 0 or start + 4 * shape.num_values != len(body):
         raise UpdateRejected(site, f"{len(body)} bytes are not the {shape.num_values} float32 values of the model")
     entries = _header(bytes(body[8:start]), site)
-    if {(n, tuple(e["shape"]), e["dtype"]) for n, e in entries.items()} != {
-        (s.name, s.shape, s.dtype) for s in shape.specs
-    }:
+    if {(n, tuple(e.shape), e.dtype) for n, e in entries.items()} != {(s.name, s.shape, s.dtype) for s in shape.specs}:
         raise UpdateRejected(site, "names, shapes or types of its tensors are not those of the model")
     values = torch.frombuffer(body, dtype=torch.float32, offset=start)
     return _in_order(values, entries, shape, site)
+
+
+def norm(update: torch.Tensor) -> float:
+    """The L2 norm of a flat float32 vector; relative error under 1e-5. NaN or infinity when the vector holds any.
+
+    Many times faster than a norm in float64. Values beyond 1e19 overflow, so their norm is infinity.
+    """
+    whole = len(update) // _NORM_BLOCK * _NORM_BLOCK
+    blocks = torch.linalg.vector_norm(update[:whole].view(-1, _NORM_BLOCK), dim=1).double()
+    rest = torch.linalg.vector_norm(update[whole:]).double()
+    return sqrt(float(blocks.square().sum() + rest.square()))
 
 
 def weight_of(weighting: str, num_examples: int, local_iterations: int) -> float:
@@ -89,23 +103,34 @@ def running_mean(previous: Weights, count: int, current: Weights) -> Weights:
     return {name: previous[name] + (current[name] - previous[name]) / (count + 1) for name in previous}
 
 
-def _header(raw: bytes, site: str) -> dict[str, dict[str, Any]]:
+class _Entry(BaseModel):
+    """One tensor in a safetensors header; offsets are in bytes from the end of the header."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    dtype: str
+    shape: list[NonNegativeInt]
+    data_offsets: Annotated[list[NonNegativeInt], Field(min_length=2, max_length=2)]
+
+
+_ENTRIES = TypeAdapter(dict[str, _Entry])
+
+
+def _header(raw: bytes, site: str) -> dict[str, _Entry]:
     try:
-        entries = json.loads(raw)
+        entries = from_json(raw)
         entries.pop("__metadata__", None)
-        if all(set(entry) == {"dtype", "shape", "data_offsets"} for entry in entries.values()):
-            return dict(entries)
+        return _ENTRIES.validate_python(entries)
     except (ValueError, AttributeError, TypeError):
-        pass
-    raise UpdateRejected(site, "its safetensors header cannot be read")
+        raise UpdateRejected(site, "its safetensors header cannot be read") from None
 
 
-def _in_order(values: torch.Tensor, entries: dict[str, dict[str, Any]], shape: Shape, site: str) -> torch.Tensor:
+def _in_order(values: torch.Tensor, entries: dict[str, _Entry], shape: Shape, site: str) -> torch.Tensor:
     pieces: list[torch.Tensor] = []
     position, contiguous = 0, True
     for spec in shape.specs:
-        begin, end = entries[spec.name]["data_offsets"]
-        if end - begin != 4 * _numel(spec) or begin % 4 or not 0 <= begin <= end <= 4 * len(values):
+        begin, end = entries[spec.name].data_offsets
+        if end - begin != 4 * _numel(spec) or begin % 4 or end > 4 * len(values):
             raise UpdateRejected(site, f"tensor {spec.name} does not lie where its header says")
         contiguous &= begin == position
         position = end
@@ -116,9 +141,9 @@ def _in_order(values: torch.Tensor, entries: dict[str, dict[str, Any]], shape: S
     return torch.cat(pieces)
 
 
-def _check_cover(entries: Iterable[dict[str, Any]], num_values: int, site: str) -> None:
+def _check_cover(entries: Iterable[_Entry], num_values: int, site: str) -> None:
     position = 0
-    for begin, end in sorted((e["data_offsets"][0], e["data_offsets"][1]) for e in entries):
+    for begin, end in sorted(entry.data_offsets for entry in entries):
         if begin != position:
             raise UpdateRejected(site, "its tensors overlap or leave gaps")
         position = end

@@ -9,6 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 from tasks import settings
+from tasks.data.cli import app as data_app
 from tasks.errors import PharmafedError
 
 if TYPE_CHECKING:
@@ -36,6 +37,9 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
+
+
+app.add_typer(data_app, name="data")
 
 
 def show_error(error: PharmafedError) -> None:
@@ -70,6 +74,7 @@ def up(
         dags_folder=dags.resolve() if dags else None,
         console=Console(stderr=True),
     )
+    local.offer_dvc_remote(settings.home(), settings.project_dir(), result.addresses.s3_endpoint)
     typer.echo("Already running." if result.was_running else f"Up after {result.seconds:.0f} s.")
     _print_addresses(show_password=False)
 
@@ -99,6 +104,33 @@ def status(
     _print_addresses(show_password)
     if found.unhealthy:
         raise typer.Exit(1)
+
+
+@app.command("round")
+def run_round(
+    study: Annotated[str, typer.Argument(help="a study's name, as in studies/<name>.yaml")],
+    rounds: Annotated[int, typer.Option(min=1, help="how many rounds to run, one after the other")] = 1,
+    min_sites: Annotated[int | None, typer.Option(min=1, help="quorum for these rounds")] = None,
+    note: Annotated[str, typer.Option(help="kept with the run")] = "",
+) -> None:
+    """Trigger rounds of a study in Airflow, follow them, and print what they brought."""
+    from rich.console import Console
+
+    from tasks import follow
+    from tasks.deploy import airflow
+    from tasks.deploy.airflow_api import AirflowApi
+    from tasks.hub.context import HubContext
+
+    hub = HubContext.load(study)
+    console = Console()
+    login = airflow.ui_login(settings.home())
+    with AirflowApi(settings.addresses().airflow_url, login["username"], login["password"]) as api:
+        closed = follow.run_rounds(api, hub, rounds, min_sites=min_sites, note=note, console=console)
+    console.print(follow.result_table(closed))
+    newest = closed[-1]
+    console.print(f"report  {settings.home() / 'reports' / study / f'{newest.server_round:04d}' / 'report.html'}")
+    console.print(f"web UI  {settings.addresses().airflow_url}/dags/{follow.dag_id(study)}", soft_wrap=True)
+    follow.require_closed(closed)
 
 
 def _print_services(found: Status) -> None:

@@ -8,7 +8,11 @@ from __future__ import annotations
 import gc
 import importlib
 
-from tasks.storage import warm_up
+from tasks import settings
+from tasks.storage import connect_identities, warm_up
+from tasks.study import load_studies
+from tasks.validation.parameters import site_parameters
+from tasks.validation.suites import all_columns
 
 HEAVY = (
     "tasks.hub.aggregate",
@@ -28,6 +32,10 @@ def preload() -> None:
     for module in HEAVY:
         importlib.import_module(module)
     warm_up()
+    connect_identities()
+    suites = settings.project_dir() / "expectations"
+    for study in load_studies(settings.project_dir() / "studies", columns=all_columns(suites)).values():
+        site_parameters(study, next(iter(study.sites)))
     gc.collect()
     gc.freeze()
 

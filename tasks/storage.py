@@ -201,3 +201,14 @@ def site_store(site: str) -> ObjectStore:
     """The store with one site's credential: reads models and plans, writes only the site's own prefix."""
     where = settings.addresses()
     return ObjectStore.connect(where.s3_endpoint, where.bucket, settings.site_credential(site), f"site-{site}")
+
+
+def connect_identities() -> None:
+    """Build the client of every credential that lies on this machine, for the forks of this process to use."""
+    if not (settings.home() / "deployment.json").exists():
+        return
+    for path in sorted((settings.home() / "secrets" / "s3").glob("*.json")):
+        if path.stem == "hub":
+            hub_store()
+        elif path.stem.startswith("site-"):
+            site_store(path.stem.removeprefix("site-"))

@@ -33,7 +33,7 @@ import importlib
 import importlib.util
 import sys
 
-PRELOADED = ["tasks.preload"]
+PRELOADED = ["tasks.preload", "dags.preload"]
 
 if {"scheduler", "edge"} & set(sys.argv):
     for module in PRELOADED:

@@ -15,6 +15,7 @@ from typing import NamedTuple
 from rich.console import Console
 
 from tasks import layout
+from tasks.data.remote import BUCKET, configure_remote
 from tasks.deploy import airflow, processes, seaweedfs
 from tasks.deploy.health import unhealthy, wait_until_healthy
 from tasks.deploy.ports import Ports, choose_ports
@@ -101,6 +102,13 @@ def _only_one(home: Path) -> Iterator[None]:
         yield
 
 
+def offer_dvc_remote(home: Path, project: Path, endpoint: str) -> None:
+    """Make the project's DVC remote `store` lead to this object store, with a key for the bucket of data only."""
+    seaweedfs.create_bucket(endpoint, seaweedfs.credential(home, seaweedfs.HUB), BUCKET)
+    key = seaweedfs.credential(home, seaweedfs.DVC)
+    configure_remote(project, endpoint, key.access_key, key.secret_key)
+
+
 def _refresh(home: Path, sites_by_study: Mapping[str, Sequence[str]]) -> None:
     """Give a running store the credentials of sites that have joined since."""
     if seaweedfs.write_identities(home, sites_by_study):
@@ -114,6 +122,7 @@ def _launch(
     seaweedfs.prepare(spec.home, sites_by_study)
     airflow.prepare(spec.home)
     write_spec(spec)
+    write_private(spec.home / "deployment.json", _addresses(spec.ports).model_dump_json(indent=2) + "\n")
     if airflow.needs_migration(spec.home):
         with console.status("Creating Airflow's metadata database"):
             airflow.migrate(spec.home, marked(airflow_environment(spec, environ), spec.home, "migrate"))
@@ -148,7 +157,7 @@ def _stopping_on_failure(home: Path, keep: bool) -> Iterator[None]:
 
 
 def _settle(home: Path, timeout: float, console: Console) -> State:
-    """Wait for health, then write `deployment.json`."""
+    """Wait until everything is healthy, saying what is."""
     ready: set[str] = set()
 
     def report(missing: set[str]) -> None:
@@ -161,7 +170,6 @@ def _settle(home: Path, timeout: float, console: Console) -> State:
     with console.status("Starting") as spinner:
         state = wait_until_healthy(home, timeout, report)
     require_same_time(state.ports.s3_endpoint)
-    write_private(home / "deployment.json", _addresses(state.ports).model_dump_json(indent=2) + "\n")
     return state
 
 

@@ -23,6 +23,7 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from tasks import layout
+from tasks.data import remote
 from tasks.deploy.ports import LOOPBACK, Ports
 from tasks.deploy.secret_files import private_folder, read_or_create, write_private
 from tasks.deploy.state import read_state
@@ -31,6 +32,7 @@ from tasks.settings import S3Credential
 
 NAME = "seaweedfs"
 HUB = "hub"
+DVC = "dvc"
 _HUB_ACTIONS = ["Admin", "Read", "Write", "List", "Tagging"]
 _VOLUME_SIZE_MB = 256
 _MAX_VOLUMES = 400
@@ -128,8 +130,8 @@ def write_identities(home: Path, sites_by_study: Mapping[str, Sequence[str]]) ->
 
 
 def identities(home: Path, sites_by_study: Mapping[str, Sequence[str]]) -> list[dict[str, Any]]:
-    """The hub, which may do everything, and each site, which may read and write what `layout` grants it."""
-    actions = {HUB: _HUB_ACTIONS}
+    """The hub, which may do everything; DVC, in its own bucket; each site, with what `layout` grants it."""
+    actions = {HUB: _HUB_ACTIONS, DVC: [f"{verb}:{remote.BUCKET}" for verb in ("Read", "Write", "List")]}
     for study, sites in sorted(sites_by_study.items()):
         for site in sorted(sites):
             granted = actions.setdefault(f"site-{site}", [])
@@ -186,11 +188,11 @@ def client(endpoint: str, key: S3Credential) -> Any:
     )
 
 
-def create_bucket(endpoint: str, hub: S3Credential) -> None:
-    """Create the federation's bucket; an existing one is kept."""
+def create_bucket(endpoint: str, hub: S3Credential, bucket: str = layout.BUCKET) -> None:
+    """Create the federation's bucket, or another one of the hub's; an existing one is kept."""
     s3 = client(endpoint, hub)
     try:
-        s3.create_bucket(Bucket=layout.BUCKET)
+        s3.create_bucket(Bucket=bucket)
     except (s3.exceptions.BucketAlreadyOwnedByYou, s3.exceptions.BucketAlreadyExists):
         return
 

@@ -48,12 +48,12 @@ def _frozen(hub: HubContext, plan: Plan) -> Selection | None:
 
 def _average(hub: HubContext, plan: Plan, answers: Answers, frozen: Selection | None, mean: StreamingMean) -> Selection:
     """One pass over the updates, by site name, holding one at a time."""
+    enrolments = hub.enrolments()
     if frozen is not None:
         for chosen in frozen.chosen:
-            _, update = checked_update(hub, plan, chosen.site, hub.enrolments().get(chosen.site), mean.shape)
+            _, update = checked_update(hub, plan, chosen.site, enrolments.get(chosen.site), mean.shape)
             mean.add(update, chosen.weight)
         return frozen
-    enrolments = hub.enrolments()
     missing = dict(plan.left_out)
     chosen_updates: list[Chosen] = []
     for site in sorted(plan.sites):

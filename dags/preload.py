@@ -1,0 +1,11 @@
+"""What every DAG file imports, imported once in the process that forks the tasks (see `tasks/preload.py`)."""
+
+import importlib
+
+for module in (
+    "airflow.sdk",
+    "airflow.providers.standard.operators.empty",
+    "airflow.providers.standard.operators.trigger_dagrun",
+    "dags.wiring",
+):
+    importlib.import_module(module)
