@@ -31,7 +31,16 @@ from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOpe
 from airflow.sdk import DAG, Param, TaskGroup, get_current_context, get_parsing_context, task
 from airflow.sdk.exceptions import AirflowSkipException
 
-from dags.wiring import DEFAULTS, at_site, nightly, site_group, sites_to_wire, study_names, tell_of_failure
+from dags.wiring import (
+    DEFAULTS,
+    at_site,
+    nightly,
+    opened_round,
+    site_group,
+    sites_to_wire,
+    study_names,
+    tell_of_failure,
+)
 from tasks.settings import project_dir
 from tasks.study import Study, load_study
 
@@ -49,53 +58,53 @@ def open_round(study: str) -> int:
 
 
 @task
-def validate_data(study: str, site: str, server_round: int) -> None:
+def validate_data(study: str, site: str) -> None:
     """Check the site's files against their pin, then against the expectation suites. Failures name expectations."""
     from tasks.site import steps
 
-    steps.validate_data(steps.SiteContext.load(study, site), server_round)
+    steps.validate_data(steps.SiteContext.load(study, site), opened_round())
 
 
 @task
-def train_local(study: str, site: str, server_round: int) -> None:
+def train_local(study: str, site: str) -> None:
     """Train from the round's base model. The raw update stays in the site's own folder."""
     from tasks.site import steps
 
-    steps.train(steps.SiteContext.load(study, site), server_round)
+    steps.train(steps.SiteContext.load(study, site), opened_round())
 
 
 @task
-def privatize_and_upload(study: str, site: str, server_round: int) -> None:
+def privatize_and_upload(study: str, site: str) -> None:
     """Make the update private, write the spend into the ledger, then upload. Whatever fails, nothing leaves."""
     from tasks.site import steps
 
-    steps.privatize_and_upload(steps.SiteContext.load(study, site), server_round)
+    steps.privatize_and_upload(steps.SiteContext.load(study, site), opened_round())
 
 
 @task(trigger_rule="one_success")
-def aggregate(study: str, server_round: int) -> None:
+def aggregate(study: str) -> None:
     """Wait until every site has answered or the deadline has passed, check every update, average, write the model."""
     from tasks.hub.aggregate import aggregate
     from tasks.hub.context import HubContext
 
-    selection = aggregate(HubContext.load(study), server_round)
+    selection = aggregate(HubContext.load(study), opened_round())
     print(f"{len(selection.chosen)} updates averaged; missing: {selection.missing or 'none'}")
 
 
 @task
-def validate_global(study: str, site: str, server_round: int) -> None:
+def validate_global(study: str, site: str) -> None:
     """Validate the new model on the site's held-out patients. Cells under the study's minimum are suppressed."""
     from tasks.site import steps
 
-    steps.validate_global(steps.SiteContext.load(study, site), server_round)
+    steps.validate_global(steps.SiteContext.load(study, site), opened_round())
 
 
 @task(trigger_rule="all_done", on_failure_callback=tell_of_failure)
-def close_round(study: str, server_round: int | None) -> None:
+def close_round(study: str) -> None:
     """Move the pointer to the new model, write the round's record, publish the report, notify."""
     from tasks.hub.finish import finish_round
 
-    print(finish_round(study, server_round))
+    print(finish_round(study, opened_round()))
 
 
 class NextRound(TriggerDagRunOperator):
@@ -103,10 +112,11 @@ class NextRound(TriggerDagRunOperator):
 
     def execute(self, context):
         """Trigger with one round less; skip after the last."""
-        params = context["params"]
+        params, conf = context["params"], context["dag_run"].conf or {}
         if params["rounds"] <= 1:
             raise AirflowSkipException("that was the last of the rounds asked for")
-        self.conf = {**params, "rounds": params["rounds"] - 1, "series": params["series"] or context["run_id"]}
+        series = conf.get("series", context["run_id"])
+        self.conf = {**params, "rounds": params["rounds"] - 1, "series": series}
         super().execute(context)
 
 
@@ -128,10 +138,8 @@ def build_dag(study: Study) -> DAG:
             "min_sites": Param(
                 None, type=["null", "integer"], minimum=1, maximum=len(study.sites), title="Quorum (empty: the study's)"
             ),
-            "note": Param("", type="string", maxLength=500, title="Note"),
-            "series": Param(
-                "", type="string", title="Series", description="Leave empty; set by a series"
-            ),
+            "note": Param(None, type=["null", "string"], maxLength=500, title="Note"),
+            "study": Param(study.study, type="string", enum=[study.study], title="Study"),
         },
     )
     with dag:
@@ -141,20 +149,20 @@ def build_dag(study: Study) -> DAG:
 
 def _wire(study: Study, sites: list[str]) -> None:
     name, opened = study.study, open_round(study.study)
-    model = aggregate(name, opened)
+    model = aggregate(name)
     all_sites_in = EmptyOperator(task_id="all_sites_in", doc_md="Green: every site contributed. Amber: one is missing.")
-    closed = close_round(name, opened)
+    closed = close_round(name)
     uploads = {}
     for site in sites:
         with TaskGroup(site_group(site), tooltip=f"What happens at site {site}; nothing but its update leaves"):
             where = at_site(site)
-            checked = validate_data.override(**where)(name, site, opened)
-            trained = train_local.override(**where)(name, site, opened)
-            uploads[site] = privatize_and_upload.override(**where)(name, site, opened)
-            checked >> trained >> uploads[site] >> [model, all_sites_in]
+            checked = validate_data.override(**where)(name, site)
+            trained = train_local.override(**where)(name, site)
+            uploads[site] = privatize_and_upload.override(**where)(name, site)
+            opened >> checked >> trained >> uploads[site] >> [model, all_sites_in]
     with TaskGroup("validation", tooltip="The new model on each site's held-out patients"):
         for site in sites:
-            validated = validate_global.override(task_id=site_group(site), **at_site(site))(name, site, opened)
+            validated = validate_global.override(task_id=site_group(site), **at_site(site))(name, site)
             [model, uploads[site]] >> validated >> closed
     [model, all_sites_in] >> closed
     closed >> NextRound(task_id="next_round", trigger_dag_id=f"federated_round.{name}", doc_md=NextRound.__doc__)

@@ -8,7 +8,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from airflow.sdk import CronTriggerTimetable, ExceptionRetryPolicy, RetryAction, RetryRule
+from airflow.sdk import CronTriggerTimetable, ExceptionRetryPolicy, RetryAction, RetryRule, get_current_context
 
 from tasks.settings import project_dir
 
@@ -53,6 +53,11 @@ def at_site(site: str) -> dict[str, Any]:
     """
     executor = os.environ.get("PHARMAFED_SITE_EXECUTOR")
     return {"queue": f"site-{site}", "owner": f"site {site}", **({"executor": executor} if executor else {})}
+
+
+def opened_round() -> int | None:
+    """The number of the round that this run has opened; None when it could not open one."""
+    return get_current_context()["ti"].xcom_pull(task_ids="open_round")
 
 
 def sites_to_wire(sites: Iterable[str], task_id: str | None) -> list[str]:

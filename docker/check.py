@@ -21,13 +21,14 @@ SECRET = {
     "AIRFLOW__API_AUTH__JWT_SECRET",
     "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN",
 }
-#: Addresses of other containers, and the executor that hands tasks to the sites.
+#: Addresses of other containers, a writable copy of the passwords, and the executor that hands tasks to the sites.
 DIFFERENT = {
     "PYTHONPATH",
     "NO_PROXY",
     "no_proxy",
     "AIRFLOW__CORE__EXECUTOR",
     "AIRFLOW__CORE__EXECUTION_API_SERVER_URL",
+    "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE",
     "AIRFLOW__API__HOST",
     "AIRFLOW__API__BASE_URL",
 }

@@ -1,4 +1,4 @@
-"""Runs once before the hub's services: the metadata database, the bucket, and the enrolment of every site.
+"""Runs once before the hub's services: the metadata database, the buckets, and the enrolment of every site.
 
 Harmless when run again: each step keeps what it finds.
 """
@@ -6,10 +6,10 @@ Harmless when run again: each step keeps what it finds.
 from __future__ import annotations
 
 import subprocess
-import sys
 import time
 
 from tasks import settings
+from tasks.data import remote
 from tasks.deploy import seaweedfs
 from tasks.enrolment import enrol_local_sites
 from tasks.errors import ConfigError
@@ -23,6 +23,7 @@ def main() -> None:
     """Bring database and object store to the state that the services expect."""
     subprocess.run(["airflow", "db", "migrate"], check=True)
     _wait_for_store()
+    seaweedfs.create_bucket(settings.addresses().s3_endpoint, settings.hub_credential(), remote.BUCKET)
     studies = load_studies(settings.project_dir() / "studies")
     sites = sorted({site for study in studies.values() for site in study.sites})
     enrol_local_sites(hub_store(), settings.home(), sites)
@@ -34,9 +35,11 @@ def _wait_for_store() -> None:
     endpoint, deadline = settings.addresses().s3_endpoint, time.monotonic() + STORE_TIMEOUT_S
     while not seaweedfs.accepts_writes(endpoint, settings.hub_credential()):
         if time.monotonic() > deadline:
-            raise ConfigError(f"{endpoint} takes no writes after {STORE_TIMEOUT_S} s: see `docker compose logs seaweedfs`")
+            raise ConfigError(
+                f"{endpoint} takes no writes after {STORE_TIMEOUT_S} s: see `docker compose logs seaweedfs`"
+            )
         time.sleep(1)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

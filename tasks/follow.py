@@ -18,6 +18,7 @@ from tasks.deploy.airflow_api import AirflowApi
 from tasks.errors import ObjectMissing, RoundError
 from tasks.hub.context import HubContext
 from tasks.records import RoundMetrics
+from tasks.report import words
 
 POLL_SECONDS = 1.0
 STEPS = ("validate_data", "train_local", "privatize_and_upload")
@@ -158,7 +159,7 @@ def result_table(rounds: list[RoundMetrics]) -> Table:
 def _spent(metrics: RoundMetrics) -> str:
     if metrics.mechanism == "none":
         return "[red]no privacy[/]"
-    return f"{metrics.epsilon or 0:.2f} of {metrics.epsilon_budget or 0:g}"
+    return f"{words.spend(metrics.epsilon)} of {words.spend(metrics.epsilon_budget)}"
 
 
 def _figure(pooled: float | None, reported: float | None) -> str:

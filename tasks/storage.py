@@ -83,8 +83,7 @@ class ObjectStore:
 
     def get(self, key: str) -> bytes:
         """Read a whole object. Raises ObjectMissing."""
-        body: bytes = self._call("get_object", key)["Body"].read()
-        return body
+        return self._read(key, self._call("get_object", key))
 
     def get_into(self, key: str, buffer: bytearray) -> bytearray:
         """Read a whole object into a buffer of its size, without a second copy. Raises ObjectMissing, StoreError."""
@@ -109,7 +108,7 @@ class ObjectStore:
     def get_with_etag(self, key: str) -> tuple[bytes, str]:
         """Read an object and the tag that `replace` needs. Raises ObjectMissing."""
         answer = self._call("get_object", key)
-        return answer["Body"].read(), str(answer["ETag"])
+        return self._read(key, answer), str(answer["ETag"])
 
     def size(self, key: str) -> int:
         """Bytes of an object. Raises ObjectMissing."""
@@ -163,6 +162,13 @@ class ObjectStore:
             if not page.get("IsTruncated"):
                 return
             token = {"ContinuationToken": page["NextContinuationToken"]}
+
+    def _read(self, key: str, answer: Any) -> bytes:
+        try:
+            body: bytes = answer["Body"].read()
+        except (BotoCoreError, OSError) as error:
+            raise self._unavailable(key, error) from None
+        return body
 
     def _call(self, operation: str, key: str | None, **arguments: Any) -> Any:
         target = {} if key is None else {"Key": key}

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from functools import cache
 from pathlib import Path
@@ -193,7 +194,8 @@ class Study(_Section):
     @property
     def digest(self) -> str:
         """sha256 of the canonical study: two files that mean the same have the same digest."""
-        return hashlib.sha256(self.model_dump_json(by_alias=True).encode()).hexdigest()
+        canonical = json.dumps(self.model_dump(mode="json", by_alias=True), sort_keys=True)
+        return hashlib.sha256(canonical.encode()).hexdigest()
 
     @property
     def input_names(self) -> list[str]:

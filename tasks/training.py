@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 
 import numpy as np
@@ -53,16 +54,21 @@ def train_local(
 
 
 def summed_gradients(model: nn.Module, inputs: torch.Tensor, labels: torch.Tensor, clip_norm: float) -> torch.Tensor:
-    """Sum of the clipped per-patient gradients of the log-loss, (parameters,) int64 grid steps, by sorted name."""
+    """Sum of the clipped per-patient gradients of the log-loss, (parameters,) int64 grid steps, by sorted name.
+
+    In float64: a float32 gradient depends in its last bits on how many patients are beside it in the batch, and on the
+    grid that would show.
+    """
+    model = copy.deepcopy(model).double()
     weights = parameters(model)
 
     def loss(weights: Weights, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         logit = functional_call(model, weights, (x.unsqueeze(0),))
         return nn.functional.binary_cross_entropy_with_logits(logit.squeeze(0), y)
 
-    gradients = vmap(grad(loss), in_dims=(None, 0, 0))(weights, inputs, labels)
+    gradients = vmap(grad(loss), in_dims=(None, 0, 0))(weights, inputs.double(), labels.double())
     rows = torch.cat([gradients[name].flatten(1) for name in weights], dim=1)
-    return torch.from_numpy(clip_to_grid(rows.double().numpy(), clip_norm))
+    return torch.from_numpy(clip_to_grid(rows.numpy(), clip_norm))
 
 
 def _descend(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ import pytest
 from tasks import layout, storage
 from tasks.deploy import airflow, local, seaweedfs
 from tasks.deploy.airflow_api import AirflowApi
+from tasks.deploy.ports import choose_ports
 from tasks.settings import PROJECT, Addresses, S3Credential
 
 START_TIMEOUT_S = 300.0
@@ -52,11 +55,12 @@ def start_deployment(
     enrol: local.Enrol | None = None,
     dags_folder: Path | None = None,
     environ: dict[str, str] | None = None,
+    project: Path = PROJECT,
 ) -> Deployment:
     """Bring up a deployment on free ports; take it down with `local.down(home)`."""
     result = local.up(
         home,
-        PROJECT,
+        project,
         sites_by_study,
         enrol=enrol,
         auto_ports=True,
@@ -98,3 +102,58 @@ def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]
 def _forget_stores() -> None:
     storage.hub_store.cache_clear()
     storage.site_store.cache_clear()
+
+
+#: Names that the object store's identities know before it starts: one per test that asks for a study of its own.
+STUDY_NAMES = tuple(f"study_{number:02d}" for number in range(80))
+STORE_SITES = ("701", "702")
+
+
+@dataclass(frozen=True)
+class ObjectStoreServer:
+    """A running object store without Airflow, with a hub and the sites of STORE_SITES in every study of STUDY_NAMES."""
+
+    home: Path
+    endpoint: str
+    names: Iterator[str] = field(default_factory=lambda: iter(STUDY_NAMES))
+
+    def store(self, identity: str) -> storage.ObjectStore:
+        """The project's own client, acting as `hub` or `site-<site>`."""
+        credential = seaweedfs.credential(self.home, identity)
+        return storage.ObjectStore.connect(self.endpoint, layout.BUCKET, credential, identity)
+
+
+@pytest.fixture(scope="session")
+def object_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectStoreServer]:
+    """Only the object store, on free ports; stopped at the end of the run."""
+    home, ports = tmp_path_factory.mktemp("store"), choose_ports(auto=True)
+    seaweedfs.prepare(home, {name: STORE_SITES for name in STUDY_NAMES})
+    with (home / "store.log").open("wb") as log:
+        server = subprocess.Popen(
+            seaweedfs.command(home, ports), cwd=seaweedfs.folder(home), stdout=log, stderr=subprocess.STDOUT
+        )
+    try:
+        _wait_for_writes(server, ports.s3_endpoint, home)
+        yield ObjectStoreServer(home, ports.s3_endpoint)
+    finally:
+        server.terminate()
+        try:
+            server.wait(timeout=20)
+        except subprocess.TimeoutExpired:
+            server.kill()
+            server.wait()
+
+
+@pytest.fixture
+def study_name(object_store: ObjectStoreServer) -> str:
+    """A study that no other test has written to."""
+    return next(object_store.names)
+
+
+def _wait_for_writes(server: subprocess.Popen[bytes], endpoint: str, home: Path) -> None:
+    until = time.monotonic() + 60
+    while not seaweedfs.accepts_writes(endpoint, seaweedfs.credential(home, seaweedfs.HUB)):
+        if server.poll() is not None or time.monotonic() > until:
+            log = (home / "store.log").read_text()[-2000:]
+            raise RuntimeError(f"the object store did not start (exit code {server.poll()}):\n{log}")
+        time.sleep(0.1)

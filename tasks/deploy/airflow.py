@@ -111,7 +111,7 @@ def _core(home: Path, dags_folder: Path, project: Path) -> dict[str, str]:
     keys = _keys(home)
     return {
         "CORE__DAGS_FOLDER": str(dags_folder),
-        "CORE__PLUGINS_FOLDER": str(project / "dags" / "plugins"),
+        "CORE__PLUGINS_FOLDER": str(dags_folder / "plugins"),
         "CORE__LOAD_EXAMPLES": "False",
         "CORE__EXECUTOR": "LocalExecutor",
         "CORE__PARALLELISM": "16",

@@ -6,6 +6,7 @@ site that lost its disk does not start again at zero.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -28,14 +29,16 @@ class SiteLedger:
         self.folder = folder / "ledger" / study
 
     def releases_before(self, server_round: int) -> int:
-        """How many rounds before this one the site has released something in."""
-        return sum(self._entry(past) is not None for past in range(1, server_round))
+        """How many other rounds the site has released something in, in whatever order they were opened."""
+        earlier = sum(self._entry(past) is not None for past in range(1, server_round))
+        return earlier + sum(entry.server_round > server_round for entry in self._own_entries())
 
     def record(self, server_round: int, spend: Spend, commitment: str) -> LedgerEntry:
         """Write the spend, first at the site, then in the store. The same release again is the same entry.
 
         Raises:
-            PrivacyError: this round has already paid for something else; a round never releases two things.
+            PrivacyError: this round has already paid for something else; a round never releases two things. Or the
+                study's privacy settings changed since its first release, so that the running total would be wrong.
         """
         entry = self._entry(server_round)
         if entry is None:
@@ -52,6 +55,7 @@ class SiteLedger:
                 f"round {server_round} of {self.study}: site {self.site} has already recorded another release; "
                 "its data or model changed since. It stays out of this round"
             )
+        self._check_terms(entry)
         self._write_own(entry)
         self.store.create_record(layout.ledger_entry(self.study, self.site, server_round), entry)
         return entry
@@ -67,8 +71,25 @@ class SiteLedger:
         self._write_own(entry)
         return entry
 
+    def _check_terms(self, entry: LedgerEntry) -> None:
+        """All releases of a study must cost the same: its total is computed from their number."""
+        for own in self._own_entries():
+            if _terms(own.spend) != _terms(entry.spend):
+                raise PrivacyError(
+                    f"the privacy settings or rounds.total of {self.study} changed after round {own.server_round} was "
+                    "released: the budget is one for the whole study. Change them back, or start a new study"
+                )
+
+    def _own_entries(self) -> Iterator[LedgerEntry]:
+        for path in sorted(self.folder.glob("[0-9]*.json")):
+            yield LedgerEntry.model_validate_json(path.read_bytes())
+
     def _write_own(self, entry: LedgerEntry) -> None:
         write_private(self.folder / f"{entry.server_round:04d}.json", to_json(entry))
+
+
+def _terms(spend: Spend) -> tuple[object, ...]:
+    return spend.mechanism, spend.mu, spend.delta, spend.epsilon_budget
 
 
 def spent(store: ObjectStore, study: str) -> dict[str, LedgerEntry]:

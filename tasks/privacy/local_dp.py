@@ -33,7 +33,8 @@ def clip_to_grid(gradients: npt.NDArray[np.float64], clip_norm: float) -> npt.ND
     norms = np.linalg.norm(gradients, axis=1, keepdims=True)
     factors = np.minimum(1.0, clip_norm / np.maximum(norms, np.finfo(np.float64).tiny)) * (1 - 1e-12)
     steps = np.trunc(gradients * factors * (STEPS_PER_CLIP / clip_norm)).astype(np.int64)
-    if ((steps.astype(object) ** 2).sum(axis=1) > STEPS_PER_CLIP**2).any():
+    # Sums of squares below 2^53 are exact in float64, and STEPS_PER_CLIP^2 is 2^48.
+    if (np.square(steps, dtype=np.float64).sum(axis=1) > STEPS_PER_CLIP**2).any():
         raise PrivacyError("a clipped gradient is longer than the clip norm")
     total: npt.NDArray[np.int64] = steps.sum(axis=0)
     return total

@@ -6,7 +6,9 @@ two releases that differ in any input get independent noise, and nobody without 
 
 The sum to protect is an integer vector, so adding round(sd * z) equals rounding the sum plus sd * z: the rounding is
 post-processing of the Gaussian mechanism, and the low bits of a float cannot leak the sum (Mironov 2012).
-What is left of floating point is that z has 53 random bits behind it; the tail beyond 8.5 sd (1e-17) is missing.
+That needs noise that can take every grid step. The radius of a Box-Muller pair comes from 75 random bits, so in the
+tails too its steps are finer than the grid's (with 53 bits, one pair in 10^9 would have gaps, and gaps tell sums apart).
+What is left of floating point: the tail beyond 10.2 sd (1e-22 of a pair) is missing.
 """
 
 from __future__ import annotations
@@ -19,7 +21,9 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from tasks.errors import PrivacyError
 
+MAX_SD = 2**45
 _BLOCK = 1 << 20
+_LOW_BITS = np.uint64(0x7FF)
 
 
 def derive_key(secret: bytes, *context: str) -> bytes:
@@ -38,10 +42,11 @@ def gaussian_integers(key: bytes, size: int, sd: float) -> npt.NDArray[np.int64]
     """`size` integers: normal with standard deviation `sd` (in grid steps), rounded; a function of the key alone.
 
     Raises:
-        PrivacyError: sd is not finite and at least 1 (the grid would be too coarse), or too large for int64.
+        PrivacyError: sd is not finite and at least 1 (the grid would be too coarse), or so large that a float64
+            would skip grid steps.
     """
-    if not (np.isfinite(sd) and 1 <= sd < 2**58):
-        raise PrivacyError(f"noise of sd {sd} grid steps cannot be drawn; it must lie in [1, 2^58)")
+    if not (np.isfinite(sd) and 1 <= sd < MAX_SD):
+        raise PrivacyError(f"noise of sd {sd} grid steps cannot be drawn; it must lie in [1, 2^45)")
     keystream = Cipher(algorithms.ChaCha20(key, bytes(16)), mode=None).encryptor()
     blocks = [_normal_block(keystream.update(bytes(16 * -(-n // 2)))) for n in _block_sizes(size)]
     normal = np.concatenate(blocks)[:size] if blocks else np.empty(0)
@@ -53,9 +58,10 @@ def _block_sizes(size: int) -> list[int]:
 
 
 def _normal_block(stream: bytes) -> npt.NDArray[np.float64]:
-    """Box-Muller on pairs of 53-bit uniforms; u is in (0, 1], so its logarithm is finite."""
+    """Box-Muller: 64 + 11 bits for the radius, 53 for the angle; u is in (0, 1], so its logarithm is finite."""
     words = np.frombuffer(stream, dtype="<u8").reshape(2, -1)
-    uniform = (words >> np.uint64(11)).astype(np.float64) * 2.0**-53
-    radius = np.sqrt(-2.0 * np.log1p(-uniform[0]))
-    angle = 2.0 * np.pi * uniform[1]
+    low = ((words[1] & _LOW_BITS).astype(np.float64) + 0.5) * 2.0**-11
+    u = (words[0].astype(np.float64) + low) * 2.0**-64
+    radius = np.sqrt(-2.0 * np.log(u))
+    angle = 2.0 * np.pi * ((words[1] >> np.uint64(11)).astype(np.float64) * 2.0**-53)
     return np.concatenate([radius * np.cos(angle), radius * np.sin(angle)])

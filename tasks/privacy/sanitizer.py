@@ -48,15 +48,23 @@ def sanitize(raw: RawUpdate, base: Weights, plan: Plan, *, site: str, releases: 
     """
     _check(raw)
     spend = plan_spend(plan, releases)
-    context = (plan.study, str(plan.server_round), site, plan.base_model.sha256, _digest(raw.tensors))
+    terms = f"{plan.privacy.model_dump_json()}/{plan.total_rounds}"
+    context = (plan.study, str(plan.server_round), site, plan.base_model.sha256, terms, _digest(raw.tensors))
     commitment = hmac.new(secret, "|".join(context).encode(), hashlib.sha256).hexdigest()
     if isinstance(plan.privacy, NoPrivacy):
         tensors = raw.tensors
     else:
         mechanism = LocalDPMechanism(plan.privacy, plan.total_rounds)
-        noisy = mechanism.privatize(raw.tensors["sum"], secret, context)
+        noisy = mechanism.privatize(_summed_gradient(raw, base), secret, context)
         tensors = _gradient_step(noisy, base, plan)
     return Release(_as_released(tensors, base), spend, commitment)
+
+
+def _summed_gradient(raw: RawUpdate, base: Weights) -> torch.Tensor:
+    size = sum(weights.numel() for weights in base.values())
+    if set(raw.tensors) != {"sum"} or raw.tensors["sum"].numel() != size:
+        raise PrivacyError(f"local_dp needs one summed gradient of {size} values: the update stays at the site")
+    return raw.tensors["sum"]
 
 
 def _gradient_step(gradient: torch.Tensor, base: Weights, plan: Plan) -> Weights:
@@ -82,6 +90,9 @@ def _check(raw: RawUpdate) -> None:
 def _as_released(tensors: Weights, base: Weights) -> Weights:
     if {name: t.shape for name, t in tensors.items()} != {name: t.shape for name, t in base.items()}:
         raise PrivacyError("the update's tensors are not the model's parameters: the update stays at the site")
+    for name, tensor in tensors.items():
+        if not tensor.is_floating_point():
+            raise PrivacyError(f"tensor {name} is {tensor.dtype}, not floating point: the update stays at the site")
     released = {name: tensor.to(torch.float32).contiguous() for name, tensor in tensors.items()}
     for name, tensor in released.items():
         if not torch.isfinite(tensor).all():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,25 +20,28 @@ def no_values_in_errors(step: str, site: str) -> Iterator[None]:
     """Let our own errors through; of any other, raise only its type and the place in our code.
 
     An exception of pandas, numpy or Great Expectations may quote a cell. It is neither chained nor logged here, so
-    its message reaches no traceback, log or callback.
+    its message reaches no traceback, log or callback; nor does one that led to an error of ours.
     """
-    place = ""
+    failure: PharmafedError
     try:
         yield
-    except PharmafedError:
-        raise
+        return
+    except PharmafedError as error:
+        failure = error
     except Exception as error:
-        place = f"{type(error).__name__} at {_place(error)}"
-    if place:
-        raise SiteStepFailed(
-            f"{step} at site {site}: {place}. The message is withheld because it may quote a patient's record: "
-            f"run the step at the site to see it"
+        failure = SiteStepFailed(
+            f"{step} at site {site}: {type(error).__name__} at {_place(error)}. The message is withheld because it "
+            "may quote a patient's record: run the step at the site to see it"
         )
+    try:
+        raise failure
+    finally:  # the `with` statement is still handling the first error, so Python has just chained it
+        failure.__cause__ = failure.__context__ = None
 
 
 @contextmanager
 def before(deadline: datetime, what: str) -> Iterator[None]:
-    """Stop the work when the round's deadline passes.
+    """Stop the work when the round's deadline passes. An alarm that was set before goes on afterwards.
 
     Raises:
         DeadlinePassed: at the deadline, or at once if it is over.
@@ -53,12 +57,15 @@ def before(deadline: datetime, what: str) -> Iterator[None]:
         raise DeadlinePassed(f"{what}: stopped at the deadline {deadline.isoformat()}")
 
     previous = signal.signal(signal.SIGALRM, stop)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+    started = time.monotonic()
+    outer, interval = signal.setitimer(signal.ITIMER_REAL, seconds)
     try:
         yield
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, previous)
+        if outer:
+            signal.setitimer(signal.ITIMER_REAL, max(outer - (time.monotonic() - started), 1e-3), interval)
 
 
 def _place(error: BaseException) -> str:

@@ -1,0 +1,8 @@
+"""Speed and memory of pharmafed, each figure beside something measured in the same run: `python -m benchmarks`.
+
+    aggregation  averaging updates, beside reading the same bytes once and beside Flower
+    rounds       one warm federated round on a real Airflow, and where its time goes
+    demo         `make demo` from an empty clone
+
+Only ratios compare between machines; seconds are of this machine at this moment.
+"""
