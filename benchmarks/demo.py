@@ -15,7 +15,7 @@ from rich.table import Table
 
 from tasks.settings import PROJECT
 
-_PHASE = re.compile(r"^(?P<name>(?:install|demo): .+): (?P<seconds>\d+\.\d) s$", re.MULTILINE)
+_PHASE = re.compile(r"^(?P<name>(?:install|demo): .+): (?P<seconds>\d+) s$", re.MULTILINE)
 
 _NOT_INHERITED = {"VIRTUAL_ENV", "PYTHONPATH", "PHARMAFED_PROJECT", "MAKEFLAGS", "MAKELEVEL"}
 

@@ -73,9 +73,10 @@ def _one_round(api: AirflowApi, home: Path) -> Round:
     run_id = api.trigger(DAG)["dag_run_id"]
     ended = api.wait_for_run(DAG, run_id, RUN_TIMEOUT_S)
     after = _cpu_seconds(home)
+    found = api.task_instances(DAG, run_id)
     if ended["state"] != "success":
-        raise RuntimeError(f"run {run_id} ended as {ended['state']}: the figures would mean nothing")
-    instances = [instance for instance in api.task_instances(DAG, run_id) if instance["start_date"]]
+        raise RuntimeError(_failure(api, run_id, [i for i in found if i["state"] == "failed"]))
+    instances = [instance for instance in found if instance["start_date"]]
     return Round(
         seconds=_between(ended, "start_date", "end_date"),
         task_instances=len(instances),
@@ -83,6 +84,12 @@ def _one_round(api: AirflowApi, home: Path) -> Round:
         waiting_s=sum(_between(i, "queued_when", "start_date") for i in instances if i["queued_when"]),
         cpu_s={service: after[service] - before.get(service, 0.0) for service in after},
     )
+
+
+def _failure(api: AirflowApi, run_id: str, failed: list[dict[str, Any]]) -> str:
+    """What failed, with the end of the first one's log: a failed round's seconds would mean nothing."""
+    log = api.log(DAG, run_id, failed[0]["task_id"], failed[0]["try_number"])[-2000:] if failed else ""
+    return f"run {run_id} failed at {', '.join(i['task_id'] for i in failed) or 'no task'}\n{log}"
 
 
 def _between(record: Mapping[str, Any], start: str, end: str) -> float:

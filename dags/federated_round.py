@@ -104,7 +104,7 @@ def close_round(study: str) -> None:
     """Move the pointer to the new model, write the round's record, publish the report, notify."""
     from tasks.hub.finish import finish_round
 
-    print(finish_round(study, opened_round()))
+    print(finish_round(study, opened_round(), get_current_context()["run_id"]))
 
 
 class NextRound(TriggerDagRunOperator):

@@ -293,7 +293,10 @@ def _read(path: Path) -> tuple[yaml.Node, Any]:
 
 def _explain(path: Path, root: yaml.Node, error: ValidationError) -> str:
     lines = []
-    for problem in error.errors():
+    problems = error.errors()
+    for problem in problems:
+        if problem["type"] == "too_short" and any(p["loc"][:-1] == problem["loc"] for p in problems):
+            continue  # its one item was wrong, which is told already
         loc = tuple(part for part in problem["loc"] if part not in _UNION_TAGS) or _named_place(problem["msg"])
         lines.append(f"{path}:{_line(root, loc)}: {'.'.join(map(str, loc)) or 'study'}: {_reason(problem)}")
     return "\n".join(dict.fromkeys(lines))

@@ -51,7 +51,9 @@ def _average(hub: HubContext, plan: Plan, answers: Answers, frozen: Selection | 
     enrolments = hub.enrolments()
     if frozen is not None:
         for chosen in frozen.chosen:
-            _, update = checked_update(hub, plan, chosen.site, enrolments.get(chosen.site), mean.shape)
+            manifest, update = checked_update(hub, plan, chosen.site, enrolments.get(chosen.site), mean.shape)
+            if manifest.sha256 != chosen.sha256:
+                raise UpdateRejected(chosen.site, "it is not the update that was selected: it was exchanged since")
             mean.add(update, chosen.weight)
         return frozen
     missing = dict(plan.left_out)

@@ -9,21 +9,33 @@ from typing import TypeVar
 from pydantic import BaseModel
 
 from tasks import layout
-from tasks.errors import ObjectMissing, QuorumMissed, RoundRefused, StoreError, StoreUnavailable
+from tasks.aggregation import Shape
+from tasks.errors import (
+    ObjectExists,
+    ObjectMissing,
+    QuorumMissed,
+    RoundRefused,
+    StoreError,
+    StoreUnavailable,
+    UpdateRejected,
+)
 from tasks.hub.aggregate import largest_spend
-from tasks.hub.collect import read_answers, reason_of
+from tasks.hub.collect import checked_update, read_answers, reason_of
 from tasks.hub.context import HubContext
 from tasks.records import Chosen, ModelCard, Plan, Pointer, RoundMetrics, Selection, SiteMetrics, SiteRow
 from tasks.reference import PooledFigures, pooled_figures
 from tasks.storage import to_json
+from tasks.tensors import fetch_model
 from tasks.validation.runner import ValidationResult
 
 Record = TypeVar("Record", bound=BaseModel)
 _STEPS = ("train_local", "privatize_and_upload", "validate_global")
 
 
-def close_round(hub: HubContext, server_round: int) -> RoundMetrics:
+def close_round(hub: HubContext, server_round: int, run_id: str | None = None) -> RoundMetrics:
     """Move the pointer to the round's model and write the round's record; a rerun finds both and changes nothing.
+
+    `run_id` is the run that closes the round: another one may have opened it and died.
 
     Raises:
         RoundRefused: the pointer has moved past this round: another run closed a later one.
@@ -36,7 +48,7 @@ def close_round(hub: HubContext, server_round: int) -> RoundMetrics:
     selection, card = _model_of(hub, plan)
     if card is not None:
         _move_pointer(hub, card)
-    metrics = _summarise(hub, plan, selection, card)
+    metrics = _summarise(hub, plan, selection, card).model_copy(update={"run_id": run_id or plan.run_id})
     hub.store.create_record(layout.round_metrics(hub.name, server_round), metrics)
     return metrics
 
@@ -57,10 +69,8 @@ def _model_of(hub: HubContext, plan: Plan) -> tuple[Selection | None, ModelCard 
 
 def _move_pointer(hub: HubContext, card: ModelCard) -> None:
     pointer, etag = hub.pointer()
-    if pointer is not None and pointer.server_round >= card.server_round:
-        if pointer.model == card.model:
-            return
-        raise RoundRefused(f"{hub.name} is at round {pointer.server_round} already: round {card.server_round} is void")
+    if _is_moved(hub, pointer, card):
+        return
     moved = Pointer(
         study=hub.name,
         server_round=card.server_round,
@@ -68,13 +78,27 @@ def _move_pointer(hub: HubContext, card: ModelCard) -> None:
         evaluated_model=card.evaluated_model,
         averaged_rounds=card.averaged_rounds,
     )
-    hub.store.replace(layout.latest(hub.name), to_json(moved), etag=etag)
+    try:
+        hub.store.replace(layout.latest(hub.name), to_json(moved), etag=etag)
+    except ObjectExists:  # another run's move, or our own whose answer was lost
+        if not _is_moved(hub, hub.pointer()[0], card):
+            raise
+
+
+def _is_moved(hub: HubContext, pointer: Pointer | None, card: ModelCard) -> bool:
+    """Whether the pointer is at this round. Raises RoundRefused when it is at another model of it, or past it."""
+    if pointer is None or pointer.server_round < card.server_round:
+        return False
+    if pointer.model == card.model:
+        return True
+    raise RoundRefused(f"{hub.name} is at round {pointer.server_round} already: round {card.server_round} is void")
 
 
 def _summarise(hub: HubContext, plan: Plan, selection: Selection | None, card: ModelCard | None) -> RoundMetrics:
     missing = selection.missing if selection else _missing(hub, plan)
     chosen = {c.site: c for c in selection.chosen} if selection and card else {}
-    rows = tuple(_row(hub, plan, site, chosen.get(site), missing.get(site, "")) for site in hub.study.sites)
+    metrics = {site: _site_metrics(hub, plan, site, card) for site in hub.study.sites}
+    rows = tuple(_row(hub, plan, site, chosen.get(site), missing.get(site, ""), metrics[site]) for site in metrics)
     pooled = pooled_figures(hub.study, hub.store, card.evaluated_model) if card else PooledFigures()
     spend = largest_spend(selection) if selection else None
     closed_at = datetime.now(UTC)
@@ -106,23 +130,36 @@ def _summarise(hub: HubContext, plan: Plan, selection: Selection | None, card: M
 
 
 def _missing(hub: HubContext, plan: Plan) -> dict[str, str]:
+    """Why each site is not in, where no selection says so: the round made no model."""
     answers = read_answers(hub, plan)
-    silent = {site: reason_of(hub, plan, site, answers) for site in plan.sites if site not in answers.updates}
-    return {**plan.left_out, **silent}
+    shape, enrolments = Shape.of(fetch_model(hub.store, plan.base_model)), hub.enrolments()
+    reasons = dict(plan.left_out)
+    for site in plan.sites:
+        if site not in answers.updates:
+            reasons[site] = reason_of(hub, plan, site, answers)
+            continue
+        try:
+            checked_update(hub, plan, site, enrolments.get(site), shape)
+            reasons[site] = "a valid update, but the round made no model"
+        except UpdateRejected as error:
+            reasons[site] = f"rejected: {error.reason}"
+    return reasons
 
 
 def _message(rows: Sequence[SiteRow], plan: Plan) -> str:
     have = sum(row.contributed for row in rows)
     missing = "; ".join(f"{row.site}: {row.reason}" for row in rows if not row.contributed and row.reason)
     text = f"{have} of {len(rows)} contributed"
-    if have < plan.min_sites:
-        text += f", {plan.min_sites} are needed"
+    needed = len(rows) if plan.strict else plan.min_sites
+    if have < needed:
+        text += f", {needed} are needed"
     return f"{text}. Missing: {missing}" if missing else text
 
 
-def _row(hub: HubContext, plan: Plan, site: str, chosen: Chosen | None, reason: str) -> SiteRow:
+def _row(
+    hub: HubContext, plan: Plan, site: str, chosen: Chosen | None, reason: str, metrics: SiteMetrics | None
+) -> SiteRow:
     data = _written(hub, layout.data_validation(plan.study, plan.server_round, site), ValidationResult)
-    metrics = _written(hub, layout.site_metrics(plan.study, plan.server_round, site), SiteMetrics)
     facts = (
         {
             "num_examples": chosen.num_examples,
@@ -147,6 +184,15 @@ def _row(hub: HubContext, plan: Plan, site: str, chosen: Chosen | None, reason: 
         waived_expectations=tuple(check.id for check in data.waived) if data else (),
         **facts,
     )
+
+
+def _site_metrics(hub: HubContext, plan: Plan, site: str, card: ModelCard | None) -> SiteMetrics | None:
+    """What a site has measured on this round's model; what is about anything else counts as not written."""
+    metrics = _written(hub, layout.site_metrics(plan.study, plan.server_round, site), SiteMetrics)
+    if metrics is None or card is None or not 0 <= metrics.seconds < float("inf"):
+        return None
+    said = (metrics.study, metrics.server_round, metrics.site, metrics.model_sha256)
+    return metrics if said == (plan.study, plan.server_round, site, card.evaluated_model.sha256) else None
 
 
 def _written(hub: HubContext, key: str, record: type[Record]) -> Record | None:

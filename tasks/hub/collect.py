@@ -12,7 +12,7 @@ import torch
 from tasks import __version__, layout
 from tasks.aggregation import Shape, flat_update
 from tasks.enrolment import is_signed_by
-from tasks.errors import ObjectMissing, StoreError, StoreUnavailable, UpdateRejected
+from tasks.errors import BudgetExhausted, ObjectMissing, StoreError, StoreUnavailable, UpdateRejected
 from tasks.hub.context import HubContext
 from tasks.privacy.sanitizer import plan_spend
 from tasks.records import Enrolment, LedgerEntry, Manifest, Plan, Refusal
@@ -58,8 +58,9 @@ def wait_for_answers(
 def read_answers(hub: HubContext, plan: Plan) -> Answers:
     """Who has answered by now. A manifest counts for more than a refusal of an earlier try."""
     answers = Answers()
-    for key in hub.store.keys(f"{layout.round_prefix(plan.study, plan.server_round)}/updates/"):
-        *_, site, name = key.split("/")
+    prefix = f"{layout.round_prefix(plan.study, plan.server_round)}/updates/"
+    for key in hub.store.keys(prefix):
+        site, _, name = key.removeprefix(prefix).partition("/")  # a site may write deeper keys: they are no answers
         if site in plan.sites and name == "manifest.json":
             answers.updates.add(site)
         elif site in plan.sites and name == "refusal.json":
@@ -129,6 +130,8 @@ def _check_manifest(manifest: Manifest, plan: Plan, site: str, enrolment: Enrolm
         raise UpdateRejected(site, f"{manifest.local_iterations} local iterations, the plan asks for {iterations}")
     if manifest.num_examples > MAX_EXAMPLES or manifest.local_iterations > MAX_EXAMPLES:
         raise UpdateRejected(site, f"counts beyond {MAX_EXAMPLES}")
+    if not all(0 <= seconds < float("inf") for seconds in manifest.seconds.values()):
+        raise UpdateRejected(site, "the seconds in its manifest are no durations")
     if not is_signed_by(enrolment, manifest.signature, to_json(manifest.model_copy(update={"signature": ""}))):
         raise UpdateRejected(site, "the signature is not the enrolled site's")
 
@@ -140,9 +143,17 @@ def _check_spend(hub: HubContext, manifest: Manifest, plan: Plan) -> None:
         entry = hub.store.get_record(layout.ledger_entry(plan.study, site, plan.server_round), LedgerEntry)
     except ObjectMissing:
         raise UpdateRejected(site, "its privacy spend is not in the ledger") from None
+    except StoreUnavailable:
+        raise
+    except StoreError as error:
+        raise UpdateRejected(site, f"its ledger entry cannot be read ({type(error).__name__})") from None
     if entry.spend != manifest.spend or (entry.site, entry.server_round) != (site, plan.server_round):
         raise UpdateRejected(site, "its manifest and its ledger entry disagree on the privacy spend")
-    if manifest.spend != plan_spend(plan, manifest.spend.releases):
+    try:
+        planned = plan_spend(plan, manifest.spend.releases)
+    except BudgetExhausted as error:
+        raise UpdateRejected(site, f"its privacy spend: {error}") from None
+    if manifest.spend != planned:
         raise UpdateRejected(site, "its privacy spend is not what the plan costs")
 
 

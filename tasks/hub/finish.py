@@ -12,7 +12,7 @@ from tasks.report.build import build_report
 from tasks.report.store import publish_report
 
 
-def finish_round(study: str, server_round: int | None) -> str:
+def finish_round(study: str, server_round: int | None, run_id: str | None = None) -> str:
     """Close the round and publish its report; gives the line for the log.
 
     Raises:
@@ -21,7 +21,7 @@ def finish_round(study: str, server_round: int | None) -> str:
     if server_round is None:
         raise RoundRefused("the round was not opened: the reason is in the log of open_round")
     hub = HubContext.load(study)
-    metrics = close_round(hub, server_round)
+    metrics = close_round(hub, server_round, run_id)
     publish(hub)
     for notice in notices_of(metrics):
         notify(notice)

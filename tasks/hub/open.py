@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 from tasks import layout
-from tasks.errors import BudgetExhausted, RoundRefused
+from tasks.errors import BudgetExhausted, ObjectExists, RoundRefused
 from tasks.hub.context import HubContext
 from tasks.privacy.ledger import spent
 from tasks.records import ModelRef, Plan, Pointer
@@ -36,7 +36,10 @@ def open_round(hub: HubContext, run_id: str, *, min_sites: int | None = None) ->
     _refuse_closed(hub)
     pointer = _pointer(hub)
     plan = _new_plan(hub, number + 1, run_id, pointer, min_sites)
-    hub.store.create_record(layout.plan(hub.name, number + 1), plan)
+    try:
+        hub.store.create_record(layout.plan(hub.name, number + 1), plan)
+    except ObjectExists:  # another run has opened it at the same moment
+        return hub.plan(number + 1)
     return plan
 
 
@@ -79,7 +82,9 @@ def _left_out(hub: HubContext) -> dict[str, str]:
     if hub.study.privacy.mechanism == "none":
         return reasons
     for site, entry in spent(hub.store, hub.name).items():
-        if entry.spend.releases >= hub.study.rounds.total:
+        if entry is None:
+            reasons.setdefault(site, "its newest ledger entry cannot be read")
+        elif entry.spend.releases >= hub.study.rounds.total:
             reasons.setdefault(site, f"privacy budget spent: {entry.spend.releases} of {hub.study.rounds.total} rounds")
     return reasons
 
@@ -104,5 +109,8 @@ def _pointer(hub: HubContext) -> Pointer:
     ref = ModelRef(server_round=0, key=layout.model(hub.name, 0), sha256=sha256(body))
     hub.store.create(ref.key, body)
     pointer = Pointer(study=hub.name, server_round=0, model=ref, evaluated_model=ref)
-    hub.store.replace(layout.latest(hub.name), to_json(pointer), etag=None)
+    try:
+        hub.store.replace(layout.latest(hub.name), to_json(pointer), etag=None)
+    except ObjectExists:  # another run has written the same, or has gone on since
+        return hub.pointer()[0] or pointer
     return pointer

@@ -72,7 +72,7 @@ def _smallest(holds: Callable[[float], bool], low: float, high: float) -> float:
 
 def _log_phi(x: float) -> float:
     """log of the standard normal distribution function, without underflow in the far tail."""
-    if x > -20:
+    if x > -37:
         return math.log(math.erfc(-x / math.sqrt(2)) / 2)
     square = x * x
     return -square / 2 - math.log(-x * math.sqrt(2 * math.pi)) + math.log1p(-1 / square + 3 / square**2)

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from tasks import layout
-from tasks.errors import ObjectMissing, PrivacyError
+from tasks.errors import ObjectMissing, PrivacyError, StoreError, StoreUnavailable
 from tasks.files import write_private
 from tasks.records import LedgerEntry, Spend
 from tasks.storage import ObjectStore, to_json
@@ -92,9 +92,20 @@ def _terms(spend: Spend) -> tuple[object, ...]:
     return spend.mechanism, spend.mu, spend.delta, spend.epsilon_budget
 
 
-def spent(store: ObjectStore, study: str) -> dict[str, LedgerEntry]:
-    """Each site's newest ledger entry, read with the hub's credential."""
-    newest: dict[str, str] = {}
-    for key in store.keys(layout.ledger_prefix(study) + "/"):
-        newest[key.split("/")[-2]] = key
-    return {site: store.get_record(key, LedgerEntry) for site, key in newest.items()}
+def spent(store: ObjectStore, study: str) -> dict[str, LedgerEntry | None]:
+    """Each site's newest ledger entry, read with the hub's credential; None where it is no ledger entry.
+
+    A site writes its own entries, so one that it has spoilt must not keep the hub from reading the others.
+    """
+    prefix = layout.ledger_prefix(study) + "/"
+    newest = {key.removeprefix(prefix).partition("/")[0]: key for key in store.keys(prefix)}
+    return {site: _entry_or_none(store, key) for site, key in newest.items()}
+
+
+def _entry_or_none(store: ObjectStore, key: str) -> LedgerEntry | None:
+    try:
+        return store.get_record(key, LedgerEntry)
+    except StoreUnavailable:
+        raise
+    except StoreError:
+        return None

@@ -15,6 +15,10 @@ from tasks.errors import DeadlinePassed, PharmafedError, SiteStepFailed
 from tasks.settings import PROJECT
 
 
+class _Stopped(BaseException):
+    """What the alarm raises: no Exception, so no library takes the deadline for a fault of its own and goes on."""
+
+
 @contextmanager
 def no_values_in_errors(step: str, site: str) -> Iterator[None]:
     """Let our own errors through; of any other, raise only its type and the place in our code.
@@ -54,13 +58,15 @@ def before(deadline: datetime, what: str) -> Iterator[None]:
         return
 
     def stop(_signal: int, _frame: FrameType | None) -> None:
-        raise DeadlinePassed(f"{what}: stopped at the deadline {deadline.isoformat()}")
+        raise _Stopped
 
     previous = signal.signal(signal.SIGALRM, stop)
     started = time.monotonic()
     outer, interval = signal.setitimer(signal.ITIMER_REAL, seconds)
     try:
         yield
+    except _Stopped:
+        raise DeadlinePassed(f"{what}: stopped at the deadline {deadline.isoformat()}") from None
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, previous)

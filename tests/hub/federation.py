@@ -15,6 +15,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from tasks.data.pin import file_digests, listing_digest
 from tasks.deploy import seaweedfs
 from tasks.deploy.ports import Ports, choose_ports
 from tasks.errors import PharmafedError
+from tasks.files import write_private
 from tasks.hub.aggregate import aggregate
 from tasks.hub.close import close_round
 from tasks.hub.context import HubContext
@@ -33,6 +35,8 @@ from tasks.hub.open import open_round
 from tasks.records import LedgerEntry, Manifest, Plan, RoundMetrics, Selection
 from tasks.site import steps
 from tasks.site.context import SiteContext
+from tasks.site.prepared import cache_file, save_patients
+from tasks.site.validation import _check_key, checked_patients, data_version
 from tasks.storage import ObjectStore, to_json
 
 DERM, NOCOMP = "xanomeline_derm56", "xanomeline_nocomp24"
@@ -103,19 +107,17 @@ class Federation:
 
     def restore(self, study: str, objects: dict[str, bytes]) -> None:
         """Bring the study's objects back to what they were."""
-        store = self.store()
-        for key, body in self.objects(layout.study_prefix(study) + "/").items():
-            if key not in objects:
-                self.delete(key)
-            elif objects[key] == body:
-                continue
+        store, now = self.store(), self.objects(layout.study_prefix(study) + "/")
+        for key in now.keys() - objects.keys():
+            self.delete(key)
         for key, body in objects.items():
-            store.put(key, body, content_type="application/octet-stream")
+            if now.get(key) != body:
+                store.put(key, body, content_type="application/octet-stream")
 
     # studies
 
     def new_study(self, *, base: str = DERM, sites: Sequence[str] = FEW, name: str | None = None, **parts: Any) -> str:
-        """Write a study like the shipped one, with these sites; `parts` are merged into its sections."""
+        """Write a study like the shipped one with these sites; `parts` are merged into its sections or replace them."""
         content = yaml.safe_load((settings.PROJECT / "studies" / f"{base}.yaml").read_text())
         content = copy.deepcopy(content)
         content["study"] = name or self.spare.pop(0)
@@ -123,9 +125,27 @@ class Federation:
         content["rounds"] |= {"min_sites": max(1, len(sites) - 1), "total": 50}
         content["evaluation"]["data_are_public"] = False
         for section, change in parts.items():
-            content[section] = {**content[section], **change} if isinstance(change, dict) else change
-        (self.project / "studies" / f"{content['study']}.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
-        return str(content["study"])
+            merged = isinstance(change, dict) and section != "privacy"
+            content[section] = {**content[section], **change} if merged else change
+        study = str(content["study"])
+        (self.project / "studies" / f"{study}.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
+        if base == DERM:
+            self._warm(study, sites)
+        return study
+
+    def _warm(self, study: str, sites: Iterable[str]) -> None:
+        """Keep at each site what checking the shipped study's data has shown: same data, suites, inputs and label.
+
+        Validation takes half a second a site, and most tests are about something else. Data that a test has changed
+        have another version, so they are checked.
+        """
+        for site in sites:
+            shipped, own = self.site(DERM, site), self.site(study, site)
+            result, patients = checked_patients(shipped)
+            assert patients is not None
+            version = data_version(shipped)
+            save_patients(cache_file(own.work_dir, version, own.study), patients)
+            write_private(own.work_dir / "validated" / f"{_check_key(own, version)}.json", to_json(result))
 
     def own_data(self, folder: str, broken: str) -> Path:
         """A second data root `<folder>/sites`: one site's folder is a copy to break, the others are links."""
@@ -157,6 +177,13 @@ class Federation:
 
     def open(self, study: str, run_id: str = "run", **arguments: Any) -> Plan:
         return open_round(self.hub(study), run_id, **arguments)
+
+    def set_deadline(self, study: str, server_round: int, seconds: float) -> Plan:
+        """Move a round's deadline to `seconds` from now, which no step can."""
+        deadline = datetime.now(UTC) + timedelta(seconds=seconds)
+        plan = self.hub(study).plan(server_round).model_copy(update={"deadline": deadline})
+        self.store().put(layout.plan(study, server_round), to_json(plan), content_type="application/json")
+        return plan
 
     def run_site(self, study: str, server_round: int, site: str, names: Iterable[str] = SITE_STEPS) -> None:
         """The site's tasks in order; the first that fails ends it, as in the DAG."""

@@ -40,9 +40,8 @@ def round_keys(study: str, r: int) -> set[str]:
     at_sites = (layout.update_tensors, layout.update_manifest, layout.data_validation, layout.site_metrics)
     keys = {place(study, r, site) for place in at_sites for site in SITES}
     keys |= {layout.ledger_entry(study, site, r) for site in SITES}
-    return keys | {place(study, r) for place in (layout.plan, layout.selection, layout.model, layout.card)} | {
-        layout.round_metrics(study, r)
-    }
+    of_round = (layout.plan, layout.selection, layout.model, layout.card, layout.round_metrics)
+    return keys | {place(study, r) for place in of_round}
 
 
 def mean_of_updates(fed: Federation, study: str, r: int) -> dict[str, np.ndarray]:

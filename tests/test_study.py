@@ -1,0 +1,280 @@
+"""Study files: what ships loads, and what a file cannot mean is refused with line, key and what would be allowed."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tasks.errors import ConfigError
+from tasks.settings import PROJECT
+from tasks.study import LEAKING_COLUMNS, LocalDP, NoPrivacy, load_studies, load_study
+from tasks.validation.suites import all_columns
+
+COLUMNS = {
+    "adsl": {"USUBJID", "AGE", "SEX", "COMP24FL", "TRTDURD"},
+    "advs": {"USUBJID", "PARAMCD", "AVAL", "ADY"},
+}
+GOOD = """\
+study: small
+title: A small study
+description: Two inputs.
+owner: data-science
+data:
+  tables: [adsl, advs]
+sites:
+  "701": ["701"]
+  pool: ["702", "703"]
+label:
+  name: left_early
+  table: adsl
+  positive_when:
+    - {column: COMP24FL, is_not: "Y"}
+inputs:
+  - {name: age, table: adsl, column: AGE, centre: 75, scale: 8}
+  - name: pulse
+    table: advs
+    column: AVAL
+    where: {PARAMCD: PULSE}
+    on_or_before: [ADY, 1]
+    reduce: mean
+    centre: 72
+    scale: 10
+model:
+  path: tasks.models:LogisticRegression
+training:
+  lr: 0.3
+  local_iterations: 1
+  weighting: plain
+privacy:
+  mechanism: local_dp
+  epsilon: 3
+  delta: 0.00001
+  clip_norm: 1
+  public_num_examples: 50
+rounds:
+  total: 20
+  min_sites: 2
+  deadline_seconds: 60
+evaluation:
+  holdout_fraction: 0.2
+"""
+Write = Callable[[str], Path]
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Write:
+    def write(text: str) -> Path:
+        path = tmp_path / "small.yaml"
+        path.write_text(text)
+        return path
+
+    return write
+
+
+def line_of(text: str, part: str) -> int:
+    """The 1-based line that `part` begins, else the one that it stands on; there must be one only."""
+    numbered = list(enumerate(text.splitlines(), 1))
+    lines = [number for number, line in numbered if line.startswith(part)]
+    lines = lines or [number for number, line in numbered if part in line]
+    assert len(lines) == 1, part
+    return lines[0]
+
+
+# what ships
+
+
+def test_both_shipped_studies_load_against_the_suites() -> None:
+    studies = load_studies(PROJECT / "studies", columns=all_columns(PROJECT / "expectations"))
+    assert sorted(studies) == ["xanomeline_derm56", "xanomeline_nocomp24"]
+    assert isinstance(studies["xanomeline_derm56"].privacy, LocalDP)
+    assert isinstance(studies["xanomeline_nocomp24"].privacy, NoPrivacy)
+    for study in studies.values():
+        assert (len(study.sites), len(study.inputs)) == (13, 22)
+        assert sum(len(members) for members in study.sites.values()) == 17
+        assert study.input_names[:2] == ["active_arm", "dose"]
+
+
+def test_a_good_file_loads(write: Write) -> None:
+    study = load_study(write(GOOD), columns=COLUMNS)
+    assert study.input_names == ["age", "pulse"]
+    assert study.inputs[1].on_or_before == ("ADY", 1)
+    assert study.privacy.epsilon == 3
+    assert (study.training.optimizer, study.training.batch_size) == ("sgd", "full")
+
+
+# refusals: (what is replaced, by what, the line's text, what the message says after the line)
+
+NO_PRIVACY = re.search(r"privacy:\n(?:  .*\n)+", GOOD).group()  # type: ignore[union-attr]
+REFUSALS: dict[str, tuple[str, str, str, str]] = {
+    "unknown key": ("  lr: 0.3", "  lr: 0.3\n  momentum: 0.9", "momentum", "training.momentum: unknown key; allowed: optimizer, lr"),
+    "unknown key at the top": ("owner: data", "budget: 3\nowner: data", "budget", "budget: unknown key; allowed: study, title"),
+    "unknown key of an input": ("centre: 72", "center: 72\n    centre: 72", "center", "inputs.1.center: unknown key; allowed: name, table"),
+    "unknown key of privacy": ("  clip_norm: 1", "  clip_norm: 1\n  gamma: 2", "gamma", "privacy.gamma: unknown key; allowed: mechanism, epsilon"),
+    "missing key": ("  lr: 0.3\n", "", "training:", "training.lr: Field required"),
+    "negative epsilon": ("epsilon: 3", "epsilon: -3", "epsilon", "privacy.epsilon: Input should be greater than 0"),
+    "epsilon that is no number": ("epsilon: 3", "epsilon: .nan", "epsilon", "privacy.epsilon: Input should be"),
+    "delta of 1": ("0.00001", "1", "delta", "privacy.delta: Input should be less than 0.1"),
+    "wrong type": ("lr: 0.3", "lr: fast", "lr:", "training.lr: Input should be a valid number"),
+    "wrong choice": ("  lr: 0.3", "  lr: 0.3\n  optimizer: lion", "lion", "training.optimizer: Input should be 'sgd' or 'adam'"),
+    "quorum above the sites": ("min_sites: 2", "min_sites: 3", "min_sites", "rounds.min_sites is 3, but the study has 2 sites"),
+    "unknown column": ("column: AGE", "column: AEG", "AEG", "table adsl has no column AEG; it has: AGE, COMP24FL, SEX"),
+    "unknown column of the label": ("COMP24FL", "COMP99", "COMP99", "table adsl has no column COMP99; it has: AGE"),
+    "unknown column in where": ("{PARAMCD: PULSE}", "{PARAM: PULSE}", "{PARAM:", "table advs has no column PARAM; it has: ADY, AVAL"),
+    "unknown day": ("[ADY, 1]", "[DAY, 1]", "DAY", "table advs has no column DAY; it has: ADY"),
+    "leaking column": ("column: AGE", "column: TRTDURD", "TRTDURD", "inputs.0.column: TRTDURD is known only after the outcome"),
+    "leaking column in where": ("{PARAMCD: PULSE}", "{EFFFL: Y}", "EFFFL", "EFFFL is known only after the outcome"),
+    "unknown table of an input": ("table: advs", "table: adlb", "table: adlb", "inputs.1.table is adlb, which is not among data.tables: adsl, advs"),
+    "unknown table of the label": ("left_early\n  table: adsl", "left_early\n  table: adtte", "adtte", "label.table is adtte, which is not among data.tables: adsl, advs"),
+    "table without a suite": ("[adsl, advs]", "[adsl, advs, dm]", "tables", "data.tables: no suite for table dm; there is one for: adsl, advs"),
+    "unknown mechanism": ("mechanism: local_dp", "mechanism: magic", "privacy:", "privacy: Input tag 'magic' found using 'mechanism' does not match any of the expected tags: 'none', 'local_dp'"),
+    "two local iterations": ("local_iterations: 1", "local_iterations: 2", "local_iterations", "training.local_iterations must be 1 with privacy.mechanism local_dp"),
+    "Adam under local_dp": ("  lr: 0.3", "  lr: 0.3\n  optimizer: adam", "adam", "training.optimizer must be sgd with privacy.mechanism local_dp"),
+    "batches under local_dp": ("  lr: 0.3", "  lr: 0.3\n  batch_size: 8", "batch_size", "training.batch_size must be full with privacy.mechanism local_dp"),
+    "weighting by samples": ("weighting: plain", "weighting: samples", "weighting", "training.weighting must be plain or iterations with privacy.mechanism local_dp"),
+    "none without consent": (NO_PRIVACY, "privacy:\n  mechanism: none\n", "privacy:", "privacy.i_accept_no_privacy: Field required"),
+    "none with consent refused": (NO_PRIVACY, "privacy:\n  mechanism: none\n  i_accept_no_privacy: false\n", "i_accept", "privacy.i_accept_no_privacy: Input should be True"),
+    "epochs and iterations": ("  lr: 0.3", "  lr: 0.3\n  local_epochs: 2", "training:", "training: give exactly one of: local_epochs, local_iterations"),
+    "two comparisons": ('is_not: "Y"', 'is_not: "Y", is: "N"', "COMP24FL", "label.positive_when.0: give exactly one of: is, is_not"),
+    "reduce without a column": ("    column: AVAL\n", "", "- name: pulse", "inputs.1: reduce: mean needs a column"),
+    "a SITEID twice": ('["702", "703"]', '["702", "701"]', "sites:", "sites hold one SITEID twice"),
+    "an input twice": ("name: pulse", "name: age", "inputs:", "inputs use a name twice"),
+    "a scale of zero": ("scale: 10", "scale: 0", "scale: 0", "inputs.1.scale: Input should be greater than 0"),
+    "a name that is no file name": ("name: pulse", "name: Pulse rate", "Pulse rate", "inputs.1.name: String should match pattern"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", REFUSALS)
+def test_refusals_name_the_line_the_key_and_what_is_allowed(case: str, write: Write) -> None:
+    old, new, on_line, says = REFUSALS[case]
+    assert GOOD.count(old) == 1
+    text = GOOD.replace(old, new)
+    path = write(text)
+    with pytest.raises(ConfigError) as caught:
+        load_study(path, columns=COLUMNS)
+    message = str(caught.value)
+    assert says in message
+    assert f"{path}:{line_of(text, on_line)}: " in message
+    assert len(message.splitlines()) == 1, "one mistake, one line"
+
+
+def test_all_mistakes_are_told_at_once(write: Write) -> None:
+    text = GOOD.replace("lr: 0.3", "lr: -1").replace("epsilon: 3", "epsilon: 0").replace("total: 20", "total: 0")
+    with pytest.raises(ConfigError) as caught:
+        load_study(write(text))
+    assert [re.search(r"yaml:\d+: ([\w.]+):", line).group(1) for line in str(caught.value).splitlines()] == [  # type: ignore[union-attr]
+        "training.lr",
+        "privacy.epsilon",
+        "rounds.total",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (GOOD.replace("study: small", "study: large"), ":1: study is 'large', but the file is named small.yaml"),
+        (GOOD.replace("tables: [adsl, advs]", "tables: [adsl, advs"), ":7: not readable as YAML: "),
+        ("- a\n- b\n", ": a study is a mapping of keys; this file holds none"),
+        ("just a text\n", ": a study is a mapping of keys; this file holds none"),
+        ("", ": a study is a mapping of keys; this file holds none"),
+        (GOOD + "---\n" + GOOD, "not readable as YAML"),
+        (GOOD.replace("title: A", "title: !!python/object/apply:os.getcwd []\nx: A"), "not readable as YAML"),
+    ],
+    ids=["another name", "broken", "a list", "a text", "empty", "two documents", "a Python object"],
+)
+def test_files_that_are_no_study_are_refused(text: str, says: str, write: Write) -> None:
+    path = write(text)
+    with pytest.raises(ConfigError) as caught:
+        load_study(path)
+    assert says in str(caught.value)
+    assert str(path) in str(caught.value)
+
+
+def test_a_file_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "small.yaml"
+    path.write_bytes(GOOD.replace("A small", "A smäll").encode("latin-1"))
+    with pytest.raises(ConfigError, match="not readable as YAML"):
+        load_study(path)
+
+
+def test_a_missing_file_names_the_studies_that_there_are(write: Write, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no study file .*other.yaml; studies in .*: none"):
+        load_study(tmp_path / "other.yaml")
+    write(GOOD)
+    with pytest.raises(ConfigError, match="no study file .*other.yaml; studies in .*: small"):
+        load_study(tmp_path / "other.yaml")
+
+
+@pytest.mark.parametrize(
+    "column",
+    "TRTDUR TRTDURD AVGDD CUMDOSE TRTEDT VISNUMEN RFENDTC RFENDT COMP8FL COMP16FL COMP24FL EFFFL DISCONFL DSRAEFL "
+    "DTHFL DCDECOD DCREASCD EOSSTT CNSR".split(),
+)
+def test_columns_that_tell_the_outcome_are_known(column: str) -> None:
+    assert LEAKING_COLUMNS.match(column)
+
+
+@pytest.mark.parametrize("column", ["AGE", "TRT01P", "AVAL", "ADY", "MHDY", "CMTRT", "SITEID", "MMSETOT", "ABLFL"])
+def test_columns_known_at_first_dose_are_allowed(column: str) -> None:
+    assert not LEAKING_COLUMNS.match(column)
+
+
+# digest
+
+
+def reordered(value: Any) -> Any:
+    """The same content with every mapping in reverse order."""
+    if isinstance(value, dict):
+        return {key: reordered(value[key]) for key in reversed(value)}
+    return [reordered(item) for item in value] if isinstance(value, list) else value
+
+
+def test_the_digest_is_of_the_meaning_not_of_the_text(write: Write) -> None:
+    digests = {load_study(write(GOOD)).digest}
+    other = yaml.safe_dump(reordered(yaml.safe_load(GOOD)), sort_keys=False)
+    assert other.splitlines()[0] == "evaluation:"
+    for text in ("# a comment\n" + GOOD, GOOD.replace("epsilon: 3", "epsilon: 3.0"), other):
+        assert text != GOOD
+        path = write(text)
+        os.utime(path, ns=(0, len(digests) + len(text)))
+        digests.add(load_study(path).digest)
+    assert len(digests) == 1
+
+
+def test_the_digest_changes_with_the_meaning(write: Write) -> None:
+    texts = [GOOD, GOOD.replace("epsilon: 3", "epsilon: 4"), GOOD.replace("centre: 72", "centre: 73"), GOOD.replace("AGE", "SEX")]
+    digests = set()
+    for number, text in enumerate(texts):
+        path = write(text)
+        os.utime(path, ns=(0, number))
+        digests.add(load_study(path).digest)
+    assert len(digests) == len(texts)
+
+
+# cache
+
+
+def test_a_file_is_parsed_once_until_it_changes(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(GOOD)
+    os.utime(path, ns=(0, 1_000))
+    first = load_study(path)
+    reads: list[Path] = []
+    read_text = Path.read_text
+    monkeypatch.setattr(Path, "read_text", lambda self, *a, **k: (reads.append(self), read_text(self, *a, **k))[1])
+    assert load_study(path) is first
+    assert reads == []
+    path.write_text(GOOD.replace("epsilon: 3", "epsilon: 5"))
+    os.utime(path, ns=(0, 2_000))
+    assert load_study(path).privacy.epsilon == 5
+    assert reads == [path]
+
+
+def test_a_file_that_was_wrong_is_read_again_once_it_is_right(write: Write) -> None:
+    with pytest.raises(ConfigError):
+        load_study(write("study: small\n"))
+    assert load_study(write(GOOD)).study == "small"
