@@ -40,6 +40,7 @@ from dags.wiring import (
     sites_to_wire,
     study_names,
     tell_of_failure,
+    without_templates,
 )
 from tasks.settings import project_dir
 from tasks.study import Study, load_study
@@ -144,7 +145,7 @@ def build_dag(study: Study) -> DAG:
     )
     with dag:
         _wire(study, sites_to_wire(study.sites, get_parsing_context().task_id))
-    return dag
+    return without_templates(dag)
 
 
 def _wire(study: Study, sites: list[str]) -> None:

@@ -128,7 +128,8 @@ def run_round(
         closed = follow.run_rounds(api, hub, rounds, min_sites=min_sites, note=note, console=console)
     console.print(follow.result_table(closed))
     newest = closed[-1]
-    console.print(f"report  {settings.home() / 'reports' / study / f'{newest.server_round:04d}' / 'report.html'}", soft_wrap=True)
+    report = settings.home() / "reports" / study / f"{newest.server_round:04d}" / "report.html"
+    console.print(f"report  {report}", soft_wrap=True)
     console.print(f"web UI  {settings.addresses().airflow_url}/dags/{follow.dag_id(study)}", soft_wrap=True)
     follow.require_closed(closed)
 

@@ -247,5 +247,5 @@ def test_a_signature_is_the_sites_over_these_bytes(site_folder: Path, tmp_path: 
 
 
 def test_a_key_that_is_not_there_says_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="no key at .*: enrol the site, or run `pharmafed up`"):
+    with pytest.raises(ConfigError, match=r"no key at .*: enrol the site, or run `pharmafed up`"):
         load_key(tmp_path / "signing_key.pem")

@@ -26,8 +26,15 @@ AUC, LOSS = 0.7654321, 0.6543219
 
 def metrics(total: int) -> SiteMetrics:
     return SiteMetrics(
-        study="s", server_round=1, site="701", model_sha256="", min_cell=MIN_CELL, num_examples=total, log_loss=LOSS, auc=AUC
-    )  # fmt: skip
+        study="s",
+        server_round=1,
+        site="701",
+        model_sha256="",
+        min_cell=MIN_CELL,
+        num_examples=total,
+        log_loss=LOSS,
+        auc=AUC,
+    )
 
 
 def labels(positive: int, negative: int) -> torch.Tensor:

@@ -112,41 +112,147 @@ def test_a_good_file_loads(write: Write) -> None:
 
 NO_PRIVACY = re.search(r"privacy:\n(?:  .*\n)+", GOOD).group()  # type: ignore[union-attr]
 REFUSALS: dict[str, tuple[str, str, str, str]] = {
-    "unknown key": ("  lr: 0.3", "  lr: 0.3\n  momentum: 0.9", "momentum", "training.momentum: unknown key; allowed: optimizer, lr"),
-    "unknown key at the top": ("owner: data", "budget: 3\nowner: data", "budget", "budget: unknown key; allowed: study, title"),
-    "unknown key of an input": ("centre: 72", "center: 72\n    centre: 72", "center", "inputs.1.center: unknown key; allowed: name, table"),
-    "unknown key of privacy": ("  clip_norm: 1", "  clip_norm: 1\n  gamma: 2", "gamma", "privacy.gamma: unknown key; allowed: mechanism, epsilon"),
+    "unknown key": (
+        "  lr: 0.3",
+        "  lr: 0.3\n  momentum: 0.9",
+        "momentum",
+        "training.momentum: unknown key; allowed: optimizer, lr",
+    ),
+    "unknown key at the top": (
+        "owner: data",
+        "budget: 3\nowner: data",
+        "budget",
+        "budget: unknown key; allowed: study, title",
+    ),
+    "unknown key of an input": (
+        "centre: 72",
+        "center: 72\n    centre: 72",
+        "center",
+        "inputs.1.center: unknown key; allowed: name, table",
+    ),
+    "unknown key of privacy": (
+        "  clip_norm: 1",
+        "  clip_norm: 1\n  gamma: 2",
+        "gamma",
+        "privacy.gamma: unknown key; allowed: mechanism, epsilon",
+    ),
     "missing key": ("  lr: 0.3\n", "", "training:", "training.lr: Field required"),
     "negative epsilon": ("epsilon: 3", "epsilon: -3", "epsilon", "privacy.epsilon: Input should be greater than 0"),
     "epsilon that is no number": ("epsilon: 3", "epsilon: .nan", "epsilon", "privacy.epsilon: Input should be"),
     "delta of 1": ("0.00001", "1", "delta", "privacy.delta: Input should be less than 0.1"),
     "wrong type": ("lr: 0.3", "lr: fast", "lr:", "training.lr: Input should be a valid number"),
-    "wrong choice": ("  lr: 0.3", "  lr: 0.3\n  optimizer: lion", "lion", "training.optimizer: Input should be 'sgd' or 'adam'"),
-    "quorum above the sites": ("min_sites: 2", "min_sites: 3", "min_sites", "rounds.min_sites is 3, but the study has 2 sites"),
+    "wrong choice": (
+        "  lr: 0.3",
+        "  lr: 0.3\n  optimizer: lion",
+        "lion",
+        "training.optimizer: Input should be 'sgd' or 'adam'",
+    ),
+    "quorum above the sites": (
+        "min_sites: 2",
+        "min_sites: 3",
+        "min_sites",
+        "rounds.min_sites is 3, but the study has 2 sites",
+    ),
     "unknown column": ("column: AGE", "column: AEG", "AEG", "table adsl has no column AEG; it has: AGE, COMP24FL, SEX"),
     "unknown column of the label": ("COMP24FL", "COMP99", "COMP99", "table adsl has no column COMP99; it has: AGE"),
-    "unknown column in where": ("{PARAMCD: PULSE}", "{PARAM: PULSE}", "{PARAM:", "table advs has no column PARAM; it has: ADY, AVAL"),
+    "unknown column in where": (
+        "{PARAMCD: PULSE}",
+        "{PARAM: PULSE}",
+        "{PARAM:",
+        "table advs has no column PARAM; it has: ADY, AVAL",
+    ),
     "unknown day": ("[ADY, 1]", "[DAY, 1]", "DAY", "table advs has no column DAY; it has: ADY"),
-    "leaking column": ("column: AGE", "column: TRTDURD", "TRTDURD", "inputs.0.column: TRTDURD is known only after the outcome"),
+    "leaking column": (
+        "column: AGE",
+        "column: TRTDURD",
+        "TRTDURD",
+        "inputs.0.column: TRTDURD is known only after the outcome",
+    ),
     "leaking column in where": ("{PARAMCD: PULSE}", "{EFFFL: Y}", "EFFFL", "EFFFL is known only after the outcome"),
-    "unknown table of an input": ("table: advs", "table: adlb", "table: adlb", "inputs.1.table is adlb, which is not among data.tables: adsl, advs"),
-    "unknown table of the label": ("left_early\n  table: adsl", "left_early\n  table: adtte", "adtte", "label.table is adtte, which is not among data.tables: adsl, advs"),
-    "table without a suite": ("[adsl, advs]", "[adsl, advs, dm]", "tables", "data.tables: no suite for table dm; there is one for: adsl, advs"),
-    "unknown mechanism": ("mechanism: local_dp", "mechanism: magic", "privacy:", "privacy: Input tag 'magic' found using 'mechanism' does not match any of the expected tags: 'none', 'local_dp'"),
-    "two local iterations": ("local_iterations: 1", "local_iterations: 2", "local_iterations", "training.local_iterations must be 1 with privacy.mechanism local_dp"),
-    "Adam under local_dp": ("  lr: 0.3", "  lr: 0.3\n  optimizer: adam", "adam", "training.optimizer must be sgd with privacy.mechanism local_dp"),
-    "batches under local_dp": ("  lr: 0.3", "  lr: 0.3\n  batch_size: 8", "batch_size", "training.batch_size must be full with privacy.mechanism local_dp"),
-    "weighting by samples": ("weighting: plain", "weighting: samples", "weighting", "training.weighting must be plain or iterations with privacy.mechanism local_dp"),
-    "none without consent": (NO_PRIVACY, "privacy:\n  mechanism: none\n", "privacy:", "privacy.i_accept_no_privacy: Field required"),
-    "none with consent refused": (NO_PRIVACY, "privacy:\n  mechanism: none\n  i_accept_no_privacy: false\n", "i_accept", "privacy.i_accept_no_privacy: Input should be True"),
-    "epochs and iterations": ("  lr: 0.3", "  lr: 0.3\n  local_epochs: 2", "training:", "training: give exactly one of: local_epochs, local_iterations"),
-    "two comparisons": ('is_not: "Y"', 'is_not: "Y", is: "N"', "COMP24FL", "label.positive_when.0: give exactly one of: is, is_not"),
+    "unknown table of an input": (
+        "table: advs",
+        "table: adlb",
+        "table: adlb",
+        "inputs.1.table is adlb, which is not among data.tables: adsl, advs",
+    ),
+    "unknown table of the label": (
+        "left_early\n  table: adsl",
+        "left_early\n  table: adtte",
+        "adtte",
+        "label.table is adtte, which is not among data.tables: adsl, advs",
+    ),
+    "table without a suite": (
+        "[adsl, advs]",
+        "[adsl, advs, dm]",
+        "tables",
+        "data.tables: no suite for table dm; there is one for: adsl, advs",
+    ),
+    "unknown mechanism": (
+        "mechanism: local_dp",
+        "mechanism: magic",
+        "privacy:",
+        "privacy: Input tag 'magic' found using 'mechanism' does not match any of the expected tags: "
+        "'none', 'local_dp'",
+    ),
+    "two local iterations": (
+        "local_iterations: 1",
+        "local_iterations: 2",
+        "local_iterations",
+        "training.local_iterations must be 1 with privacy.mechanism local_dp",
+    ),
+    "Adam under local_dp": (
+        "  lr: 0.3",
+        "  lr: 0.3\n  optimizer: adam",
+        "adam",
+        "training.optimizer must be sgd with privacy.mechanism local_dp",
+    ),
+    "batches under local_dp": (
+        "  lr: 0.3",
+        "  lr: 0.3\n  batch_size: 8",
+        "batch_size",
+        "training.batch_size must be full with privacy.mechanism local_dp",
+    ),
+    "weighting by samples": (
+        "weighting: plain",
+        "weighting: samples",
+        "weighting",
+        "training.weighting must be plain or iterations with privacy.mechanism local_dp",
+    ),
+    "none without consent": (
+        NO_PRIVACY,
+        "privacy:\n  mechanism: none\n",
+        "privacy:",
+        "privacy.i_accept_no_privacy: Field required",
+    ),
+    "none with consent refused": (
+        NO_PRIVACY,
+        "privacy:\n  mechanism: none\n  i_accept_no_privacy: false\n",
+        "i_accept",
+        "privacy.i_accept_no_privacy: Input should be True",
+    ),
+    "epochs and iterations": (
+        "  lr: 0.3",
+        "  lr: 0.3\n  local_epochs: 2",
+        "training:",
+        "training: give exactly one of: local_epochs, local_iterations",
+    ),
+    "two comparisons": (
+        'is_not: "Y"',
+        'is_not: "Y", is: "N"',
+        "COMP24FL",
+        "label.positive_when.0: give exactly one of: is, is_not",
+    ),
     "reduce without a column": ("    column: AVAL\n", "", "- name: pulse", "inputs.1: reduce: mean needs a column"),
     "a SITEID twice": ('["702", "703"]', '["702", "701"]', "sites:", "sites hold one SITEID twice"),
     "an input twice": ("name: pulse", "name: age", "inputs:", "inputs use a name twice"),
     "a scale of zero": ("scale: 10", "scale: 0", "scale: 0", "inputs.1.scale: Input should be greater than 0"),
-    "a name that is no file name": ("name: pulse", "name: Pulse rate", "Pulse rate", "inputs.1.name: String should match pattern"),
-}  # fmt: skip
+    "a name that is no file name": (
+        "name: pulse",
+        "name: Pulse rate",
+        "Pulse rate",
+        "inputs.1.name: String should match pattern",
+    ),
+}
 
 
 @pytest.mark.parametrize("case", REFUSALS)
@@ -203,17 +309,19 @@ def test_a_file_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_missing_file_names_the_studies_that_there_are(write: Write, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="no study file .*other.yaml; studies in .*: none"):
+    with pytest.raises(ConfigError, match=r"no study file .*other\.yaml; studies in .*: none"):
         load_study(tmp_path / "other.yaml")
     write(GOOD)
-    with pytest.raises(ConfigError, match="no study file .*other.yaml; studies in .*: small"):
+    with pytest.raises(ConfigError, match=r"no study file .*other\.yaml; studies in .*: small"):
         load_study(tmp_path / "other.yaml")
 
 
 @pytest.mark.parametrize(
     "column",
-    "TRTDUR TRTDURD AVGDD CUMDOSE TRTEDT VISNUMEN RFENDTC RFENDT COMP8FL COMP16FL COMP24FL EFFFL DISCONFL DSRAEFL "
-    "DTHFL DCDECOD DCREASCD EOSSTT CNSR".split(),
+    [
+        *("TRTDUR", "TRTDURD", "AVGDD", "CUMDOSE", "TRTEDT", "VISNUMEN", "RFENDTC", "RFENDT", "EOSSTT", "CNSR"),
+        *("COMP8FL", "COMP16FL", "COMP24FL", "EFFFL", "DISCONFL", "DSRAEFL", "DTHFL", "DCDECOD", "DCREASCD"),
+    ],
 )
 def test_columns_that_tell_the_outcome_are_known(column: str) -> None:
     assert LEAKING_COLUMNS.match(column)
@@ -247,7 +355,12 @@ def test_the_digest_is_of_the_meaning_not_of_the_text(write: Write) -> None:
 
 
 def test_the_digest_changes_with_the_meaning(write: Write) -> None:
-    texts = [GOOD, GOOD.replace("epsilon: 3", "epsilon: 4"), GOOD.replace("centre: 72", "centre: 73"), GOOD.replace("AGE", "SEX")]
+    texts = [
+        GOOD,
+        GOOD.replace("epsilon: 3", "epsilon: 4"),
+        GOOD.replace("centre: 72", "centre: 73"),
+        GOOD.replace("AGE", "SEX"),
+    ]
     digests = set()
     for number, text in enumerate(texts):
         path = write(text)

@@ -9,7 +9,7 @@ from tasks.aggregation import Shape, StreamingMean, add_to, running_mean, weight
 from tasks.errors import ObjectMissing, QuorumMissed, UpdateRejected
 from tasks.hub.collect import Answers, checked_update, read_answers, reason_of, wait_for_answers
 from tasks.hub.context import HubContext
-from tasks.records import Chosen, Manifest, ModelCard, ModelRef, Plan, Selection, Spend
+from tasks.records import Chosen, Enrolment, Manifest, ModelCard, ModelRef, Plan, Selection, Spend
 from tasks.tensors import Weights, fetch_model, sha256, to_bytes
 
 LIMITS = (
@@ -51,10 +51,7 @@ def _average(hub: HubContext, plan: Plan, answers: Answers, frozen: Selection | 
     enrolments = hub.enrolments()
     if frozen is not None:
         for chosen in frozen.chosen:
-            manifest, update = checked_update(hub, plan, chosen.site, enrolments.get(chosen.site), mean.shape)
-            if manifest.sha256 != chosen.sha256:
-                raise UpdateRejected(chosen.site, "it is not the update that was selected: it was exchanged since")
-            mean.add(update, chosen.weight)
+            _add(hub, plan, chosen.site, enrolments, mean, selected=chosen)
         return frozen
     missing = dict(plan.left_out)
     chosen_updates: list[Chosen] = []
@@ -63,12 +60,9 @@ def _average(hub: HubContext, plan: Plan, answers: Answers, frozen: Selection | 
             missing[site] = reason_of(hub, plan, site, answers)
             continue
         try:
-            manifest, update = checked_update(hub, plan, site, enrolments.get(site), mean.shape)
+            chosen_updates.append(_add(hub, plan, site, enrolments, mean))
         except UpdateRejected as error:
             missing[site] = f"rejected: {error.reason}"
-            continue
-        chosen_updates.append(_chosen(manifest, plan))
-        mean.add(update, chosen_updates[-1].weight)
     return Selection(
         study=plan.study,
         server_round=plan.server_round,
@@ -76,6 +70,24 @@ def _average(hub: HubContext, plan: Plan, answers: Answers, frozen: Selection | 
         chosen=tuple(chosen_updates),
         missing=missing,
     )
+
+
+def _add(
+    hub: HubContext,
+    plan: Plan,
+    site: str,
+    enrolments: dict[str, Enrolment],
+    mean: StreamingMean,
+    *,
+    selected: Chosen | None = None,
+) -> Chosen:
+    """Check one update and add it; it is freed on return, before the next is read. Raises UpdateRejected."""
+    manifest, update = checked_update(hub, plan, site, enrolments.get(site), mean.shape)
+    if selected is not None and manifest.sha256 != selected.sha256:
+        raise UpdateRejected(site, "it is not the update that was selected: it was exchanged since")
+    chosen = selected or _chosen(manifest, plan)
+    mean.add(update, chosen.weight)
+    return chosen
 
 
 def _chosen(manifest: Manifest, plan: Plan) -> Chosen:

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 import torch
 
 from tasks import __version__, layout
-from tasks.aggregation import Shape, flat_update
+from tasks.aggregation import Shape, flat_update, norm
 from tasks.enrolment import is_signed_by
 from tasks.errors import BudgetExhausted, ObjectMissing, StoreError, StoreUnavailable, UpdateRejected
 from tasks.hub.context import HubContext
@@ -94,9 +94,9 @@ def checked_update(
     key = layout.update_tensors(plan.study, plan.server_round, site)
     body = _body(hub, key, manifest, site, shape)
     update = flat_update(body, shape, site)
-    norm = float(torch.linalg.vector_norm(update, dtype=torch.float64))
-    if not norm <= hub.study.rounds.max_update_norm:
-        what = "holds NaN or infinity" if norm != norm or norm == float("inf") else f"has norm {norm:.3g}"
+    size = norm(update)
+    if not size <= hub.study.rounds.max_update_norm:
+        what = "holds NaN or infinity" if size != size or size == float("inf") else f"has norm {size:.3g}"
         raise UpdateRejected(site, f"{what}; the largest norm allowed is {hub.study.rounds.max_update_norm:g}")
     return manifest, update
 

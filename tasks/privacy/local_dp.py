@@ -52,7 +52,7 @@ class LocalDPMechanism:
         public: the number of patients of a site, the number of sites, and N.
 
     Edge cases
-        no patients, NaN or infinite gradients: PrivacyError, nothing is released.
+        NaN or infinite gradients: PrivacyError, nothing is released. no patients: DataError before it (`train_local`).
         a round beyond `rounds.total`: BudgetExhausted.
         the same round again: the same bytes (see `tasks.privacy.noise`).
 

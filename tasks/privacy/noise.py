@@ -6,9 +6,9 @@ two releases that differ in any input get independent noise, and nobody without 
 
 The sum to protect is an integer vector, so adding round(sd * z) equals rounding the sum plus sd * z: the rounding is
 post-processing of the Gaussian mechanism, and the low bits of a float cannot leak the sum (Mironov 2012).
-That needs noise that can take every grid step. The radius of a Box-Muller pair comes from 75 random bits, so in the
-tails too its steps are finer than the grid's (with 53 bits, one pair in 10^9 would have gaps, and gaps tell sums apart).
-What is left of floating point: the tail beyond 10.2 sd (1e-22 of a pair) is missing.
+That needs noise that can take every grid step. The radius of a Box-Muller pair comes from 75 random bits, so that in
+the tails too its steps are finer than the grid's: with 53 bits, some 2 pairs in 10^9 would fall where there are gaps,
+and gaps tell sums apart. What is left of floating point: the tail beyond 10.2 sd (1e-22 of a pair) is missing.
 """
 
 from __future__ import annotations

@@ -79,7 +79,7 @@ def _place(error: BaseException) -> str:
     ours = [
         frame
         for frame in traceback.extract_tb(error.__traceback__)
-        if frame.filename.startswith(str(PROJECT / "tasks"))
+        if frame.filename.startswith(str(PROJECT / "tasks")) and frame.filename != __file__
     ]
     if not ours:
         return "an unknown place"

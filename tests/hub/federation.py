@@ -57,6 +57,7 @@ class Federation:
     ports: Ports
     process: subprocess.Popen[bytes] | None = None
     spare: list[str] = field(default_factory=lambda: list(SPARE))
+    clients: dict[tuple[str, str], ObjectStore] = field(default_factory=dict)
 
     @classmethod
     def create(cls, folder: Path) -> Federation:
@@ -92,9 +93,12 @@ class Federation:
             self.process.wait(30)
 
     def store(self, identity: str = "hub", endpoint: str | None = None) -> ObjectStore:
-        """A client of its own, as `hub` or `site-<site>`."""
-        key = seaweedfs.credential(self.home, identity)
-        return ObjectStore.connect(endpoint or self.ports.s3_endpoint, layout.BUCKET, key, identity)
+        """A client that the steps do not use, as `hub` or `site-<site>`."""
+        where = (identity, endpoint or self.ports.s3_endpoint)
+        if where not in self.clients:
+            key = seaweedfs.credential(self.home, identity)
+            self.clients[where] = ObjectStore.connect(where[1], layout.BUCKET, key, identity)
+        return self.clients[where]
 
     def delete(self, key: str) -> None:
         """Remove an object with the hub's key: no step of the project ever does."""

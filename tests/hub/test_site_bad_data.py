@@ -1,4 +1,4 @@
-"""One site's data are wrong in one way: that site stays out and says which file or expectation, the other twelve go on."""
+"""One site's data are wrong in one way: it stays out and says which file or expectation; the other twelve go on."""
 
 from __future__ import annotations
 

@@ -68,7 +68,7 @@ def test_the_same_release_again_is_the_same_entry(ledger: SiteLedger, object_sto
 
 def test_another_release_in_the_same_round_is_refused(ledger: SiteLedger) -> None:
     first = ledger.record(1, spend(1), "a" * 64)
-    with pytest.raises(PrivacyError, match="round 1 .* already recorded another release"):
+    with pytest.raises(PrivacyError, match=r"round 1 .* already recorded another release"):
         ledger.record(1, spend(1), "b" * 64)
     assert stored(ledger, 1) == first
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -63,9 +64,7 @@ def test_clipping_keeps_short_gradients_and_shortens_long_ones() -> None:
     grid = STEPS_PER_CLIP / 2.0
     np.testing.assert_allclose(clip_to_grid(rows[:1], 2.0) / grid, [0.3, 0.4], atol=1e-6)
     np.testing.assert_allclose(clip_to_grid(rows[1:], 2.0) / grid, [1.2, 1.6], atol=1e-6)
-    np.testing.assert_array_equal(
-        clip_to_grid(rows, 2.0), clip_to_grid(rows[:1], 2.0) + clip_to_grid(rows[1:], 2.0)
-    )
+    np.testing.assert_array_equal(clip_to_grid(rows, 2.0), clip_to_grid(rows[:1], 2.0) + clip_to_grid(rows[1:], 2.0))
 
 
 @pytest.mark.filterwarnings("ignore:overflow")
@@ -140,7 +139,7 @@ def test_the_same_context_gives_the_same_release() -> None:
 
 def test_the_last_release_spends_the_budget_and_the_next_is_refused() -> None:
     spends = [MECHANISM.spend(releases) for releases in range(1, 21)]
-    assert all(a.epsilon < b.epsilon for a, b in zip(spends, spends[1:], strict=False))
+    assert all(a.epsilon < b.epsilon for a, b in pairwise(spends))
     assert spends[-1].epsilon <= 3
     assert spends[-1].epsilon == pytest.approx(3, rel=1e-6)
     assert (spends[0].unit, spends[0].mechanism, spends[0].epsilon_budget) == ("patient", "local_dp", 3)

@@ -114,9 +114,7 @@ CANARY = 123456789
         ({"sum": torch.zeros((1, 4), dtype=torch.int64)}, LOCAL, "vector of int64 grid steps"),
     ],
 )
-def test_what_cannot_be_privatised_stays_at_the_site(
-    tensors: Weights, privacy: NoPrivacy | LocalDP, says: str
-) -> None:
+def test_what_cannot_be_privatised_stays_at_the_site(tensors: Weights, privacy: NoPrivacy | LocalDP, says: str) -> None:
     with pytest.raises(PrivacyError, match=says) as caught:
         release(tensors, privacy)
     assert str(CANARY) not in str(caught.value)

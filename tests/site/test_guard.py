@@ -37,7 +37,12 @@ def leaks(error: BaseException) -> list[str]:
     """Where SECRET shows."""
     found = []
     for number, one in enumerate(chain(error)):
-        texts = {"str": str(one), "repr": repr(one), "args": repr(one.args), "notes": repr(getattr(one, "__notes__", ""))}
+        texts = {
+            "str": str(one),
+            "repr": repr(one),
+            "args": repr(one.args),
+            "notes": repr(getattr(one, "__notes__", "")),
+        }
         found += [f"{number}.{place}" for place, text in texts.items() if SECRET in text]
     if SECRET in "".join(traceback.format_exception(error)):
         found.append("traceback")
@@ -45,7 +50,7 @@ def leaks(error: BaseException) -> list[str]:
 
 
 def caught(raiser: Callable[[], object]) -> BaseException:
-    with pytest.raises(BaseException) as info:  # noqa: PT011
+    with pytest.raises(BaseException) as info:
         raiser()
     return info.value
 
@@ -135,7 +140,8 @@ def test_a_foreign_error_becomes_its_type_and_place() -> None:
 
 
 def test_a_place_outside_our_code_is_unknown() -> None:
-    assert "ValueError at an unknown place" in str(guarded(plain))
+    error = guarded(plain)
+    assert str(error).startswith("train_local at site 701: ValueError at an unknown place. ")
 
 
 def test_our_own_errors_pass_as_they_are() -> None:
@@ -182,8 +188,9 @@ def soon(seconds: float) -> datetime:
 
 def test_a_sleeping_step_is_stopped_at_the_deadline() -> None:
     started = time.monotonic()
-    with pytest.raises(DeadlinePassed, match="train_local of round 3: stopped at the deadline 20"), before(
-        soon(0.2), "train_local of round 3"
+    with (
+        pytest.raises(DeadlinePassed, match="train_local of round 3: stopped at the deadline 20"),
+        before(soon(0.2), "train_local of round 3"),
     ):
         time.sleep(20)
     assert 0.15 < time.monotonic() - started < 5
@@ -192,8 +199,7 @@ def test_a_sleeping_step_is_stopped_at_the_deadline() -> None:
 def test_a_computing_step_is_stopped_at_the_deadline() -> None:
     started = time.monotonic()
     with pytest.raises(DeadlinePassed), before(soon(0.2), "x"):
-        while time.monotonic() - started < 20:
-            pass
+        sum(1 for _ in iter(lambda: time.monotonic() - started > 20, True))
     assert time.monotonic() - started < 5
 
 
