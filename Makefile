@@ -48,7 +48,7 @@ demo: install ## from nothing to a report: data, object store, Airflow, three fe
 	@echo '  $(BIN)/pharmafed down                      stop; make clean removes the deployment too'
 
 test: install data/sites ## run every test, on a real Airflow and a real object store: minutes
-	@$(BIN)/python -m pytest -m 'not e2e'
+	@$(BIN)/python -m pytest -m 'not e2e' --numprocesses 2 --dist loadfile
 	@$(BIN)/python -m pytest -m e2e
 
 data/sites: | install

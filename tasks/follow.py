@@ -172,5 +172,3 @@ def require_closed(rounds: list[RoundMetrics]) -> None:
     failed = [metrics for metrics in rounds if metrics.status == "failed"]
     if failed:
         raise RoundError(f"round {failed[0].server_round} made no model: {failed[0].message}")
-
-

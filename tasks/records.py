@@ -17,7 +17,7 @@ Step = Literal["validate_data", "train_local", "privatize_and_upload", "validate
 class Record(BaseModel):
     """Frozen, and strict about its keys."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class ModelRef(Record):

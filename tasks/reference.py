@@ -17,6 +17,7 @@ from tasks.files import write_private
 from tasks.records import Baselines, ModelRef
 from tasks.simulation import pool, score, simulate, without_privacy
 from tasks.site.context import SiteContext
+from tasks.site.guard import no_values_in_errors
 from tasks.site.prepared import Patients
 from tasks.site.validation import data_version, valid_patients
 from tasks.storage import ObjectStore, to_json
@@ -50,9 +51,15 @@ def public_patients(study: Study) -> dict[str, Patients] | None:
     if not study.evaluation.data_are_public:
         return None
     try:
-        return {site: valid_patients(SiteContext.load(study.study, site)) for site in study.sites}
+        return {site: _patients(study, site) for site in study.sites}
     except PharmafedError:
         return None
+
+
+def _patients(study: Study, site: str) -> Patients:
+    with no_values_in_errors("reference figures", site):
+        return valid_patients(SiteContext.load(study.study, site))
+    raise AssertionError("unreachable: the guard raises")
 
 
 def baselines(study: Study) -> Baselines | None:

@@ -39,6 +39,8 @@ _CODES: dict[str, type[StoreError]] = {
     "SignatureDoesNotMatch": AccessDenied,
     "InvalidAccessKeyId": AccessDenied,
 }
+#: No record is as large; a site must not be able to fill the hub's memory with one.
+MAX_RECORD = 4 << 20
 _session_lock = threading.Lock()
 
 
@@ -81,9 +83,12 @@ class ObjectStore:
             )
         return cls(client, bucket, identity)
 
-    def get(self, key: str) -> bytes:
-        """Read a whole object. Raises ObjectMissing."""
-        return self._read(key, self._call("get_object", key))
+    def get(self, key: str, *, max_bytes: int | None = None) -> bytes:
+        """Read a whole object. Raises ObjectMissing; StoreError when it has more than `max_bytes`."""
+        answer = self._call("get_object", key)
+        if max_bytes is not None and answer["ContentLength"] > max_bytes:
+            raise StoreError(f"{self.bucket}/{key} has {answer['ContentLength']} bytes, more than {max_bytes}")
+        return self._read(key, answer)
 
     def get_into(self, key: str, buffer: bytearray) -> bytearray:
         """Read a whole object into a buffer of its size, without a second copy. Raises ObjectMissing, StoreError."""
@@ -101,7 +106,7 @@ class ObjectStore:
     def get_record(self, key: str, record: type[Record]) -> Record:
         """Read a JSON object into its record. Raises ObjectMissing, StoreError when it is no such record."""
         try:
-            return record.model_validate_json(self.get(key))
+            return record.model_validate_json(self.get(key, max_bytes=MAX_RECORD))
         except ValueError as error:
             raise StoreError(f"{self.bucket}/{key} is not a valid {record.__name__}: {type(error).__name__}") from None
 

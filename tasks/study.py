@@ -39,7 +39,7 @@ InputColumn = Annotated[str, AfterValidator(_not_leaking)]
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Data(_Section):

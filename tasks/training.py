@@ -103,12 +103,20 @@ def build_optimizer(model: nn.Module, training: Training) -> torch.optim.Optimiz
 def _batches(num_examples: int, training: Training, rng: np.random.Generator) -> list[torch.Tensor]:
     """Row indices of each local iteration: whole shuffled epochs, or as many batches as the study asks for."""
     size = num_examples if training.batch_size == "full" else min(training.batch_size, num_examples)
-    wanted = training.local_iterations
+    wanted = num_iterations(training, num_examples)
     batches: list[torch.Tensor] = []
-    for _ in range(training.local_epochs or -(-(wanted or 1) * size // num_examples) + 1):
+    while len(batches) < wanted:
         order = torch.from_numpy(rng.permutation(num_examples))
         batches += list(torch.split(order, size))
-    return batches[:wanted] if wanted else batches
+    return batches[:wanted]
+
+
+def num_iterations(training: Training, num_examples: int) -> int:
+    """Optimizer steps that the study asks of a site with so many patients; the hub holds each site to it."""
+    if training.local_iterations is not None:
+        return training.local_iterations
+    size = num_examples if training.batch_size == "full" else min(training.batch_size, num_examples)
+    return (training.local_epochs or 1) * -(-num_examples // size)
 
 
 def _saved(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:

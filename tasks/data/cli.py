@@ -11,7 +11,6 @@ from rich.table import Table
 
 from tasks import settings
 from tasks.data import pin as pins
-from tasks.data.prepare import prepare as prepare_data
 
 app = typer.Typer(no_args_is_help=True, help="Prepare, pin and verify the sites' data.")
 EXIT_DIFFERS = 2
@@ -22,10 +21,12 @@ def _data_dir() -> Path:
     return settings.project_dir() / "data"
 
 
-@app.command()
-def prepare(force: Force = False) -> None:
+@app.command("prepare")
+def run_prepare(force: Force = False) -> None:
     """Write every site's tables from the CDISC pilot trial into data/sites/."""
-    summary = prepare_data(_data_dir(), force=force)
+    from tasks.data.prepare import prepare  # pandas
+
+    summary = prepare(_data_dir(), force=force)
     table = Table("site", "patients", "rows", "bytes", "")
     for site in summary.sites:
         state = "written" if site.written else "unchanged"

@@ -52,6 +52,11 @@ class Difference:
     file: str
     kind: Literal["missing", "changed", "extra"]
 
+    @property
+    def pinned(self) -> bool:
+        """Whether the file's name stands in the pin."""
+        return self.kind != "extra"
+
     def __str__(self) -> str:
         return f"{self.site}/{self.file} {self.kind}"
 
@@ -92,7 +97,8 @@ def verify_site(site_dir: Path, pin_file: Path, site: str) -> str:
     """Check one site's folder and return its digest.
 
     Raises:
-        DataPinMismatch: naming each file that is missing, changed or extra, and the remedy.
+        DataPinMismatch: naming each pinned file that is missing or changed, and the remedy. Other files are counted:
+            the name of one may be a patient's, and this message leaves the site.
         ConfigError: see `read_pin`, or the pin has no such site.
     """
     files = read_pin(pin_file).site_files(site)
@@ -100,7 +106,9 @@ def verify_site(site_dir: Path, pin_file: Path, site: str) -> str:
         raise ConfigError(f"{pin_file} pins no site {site}: add its folder, then run `pharmafed data pin`")
     differences = _compare(site, files, site_dir, _dvc_ignore(pin_file))
     if differences:
-        named = ", ".join(f"{difference.file} {difference.kind}" for difference in differences)
+        named = ", ".join(f"{difference.file} {difference.kind}" for difference in differences if difference.pinned)
+        extra = sum(not difference.pinned for difference in differences)
+        named += f"{', ' * bool(named)}{extra} file(s) that are not pinned" if extra else ""
         raise DataPinMismatch(f"site {site}: {site_dir} is not what {pin_file.name} pins: {named}; {RESTORE}; {REPIN}")
     return listing_digest(files)
 

@@ -71,6 +71,11 @@ def _move_pointer(hub: HubContext, card: ModelCard) -> None:
     pointer, etag = hub.pointer()
     if _is_moved(hub, pointer, card):
         return
+    if pointer is not None and pointer.model != card.base_model:
+        raise RoundRefused(
+            f"{hub.name}: round {card.server_round} was trained from another model than the newest, that of round "
+            f"{pointer.server_round}: it is void"
+        )
     moved = Pointer(
         study=hub.name,
         server_round=card.server_round,

@@ -18,6 +18,7 @@ from tasks.privacy.sanitizer import plan_spend
 from tasks.records import Enrolment, LedgerEntry, Manifest, Plan, Refusal
 from tasks.storage import to_json
 from tasks.tensors import sha256
+from tasks.training import num_iterations
 
 #: A safetensors header may add this much to the tensors' own bytes.
 MAX_HEADER = 1 << 20
@@ -125,11 +126,11 @@ def _check_manifest(manifest: Manifest, plan: Plan, site: str, enrolment: Enrolm
     for name, (found, wanted) in facts.items():
         if found != wanted:
             raise UpdateRejected(site, f"wrong {name} in its manifest")
-    iterations = plan.training.local_iterations
-    if iterations is not None and manifest.local_iterations != iterations:
-        raise UpdateRejected(site, f"{manifest.local_iterations} local iterations, the plan asks for {iterations}")
-    if manifest.num_examples > MAX_EXAMPLES or manifest.local_iterations > MAX_EXAMPLES:
+    if manifest.num_examples > MAX_EXAMPLES:
         raise UpdateRejected(site, f"counts beyond {MAX_EXAMPLES}")
+    iterations = num_iterations(plan.training, manifest.num_examples)
+    if manifest.local_iterations != iterations:
+        raise UpdateRejected(site, f"{manifest.local_iterations} local iterations, the plan asks for {iterations}")
     if not all(0 <= seconds < float("inf") for seconds in manifest.seconds.values()):
         raise UpdateRejected(site, "the seconds in its manifest are no durations")
     if not is_signed_by(enrolment, manifest.signature, to_json(manifest.model_copy(update={"signature": ""}))):

@@ -16,7 +16,9 @@ from tasks.study import LocalDP
 
 #: Steps of the integer grid in one clip norm: 2^-24 of it, far below the noise, far above float32's own error.
 STEPS_PER_CLIP = 1 << 24
-NEIGHBOURS = "data sets that differ by one patient, added or removed"
+NEIGHBOURS = (
+    "training sets that differ in whether one patient contributes; counts of patients and the hold-out split are public"
+)
 
 
 def clip_to_grid(gradients: npt.NDArray[np.float64], clip_norm: float) -> npt.NDArray[np.int64]:
@@ -45,7 +47,7 @@ class LocalDPMechanism:
     """Gaussian mechanism on the sum of clipped per-patient gradients.
 
     Guarantee
-        unit: one patient of this site. neighbours: add or remove that patient.
+        unit: one training patient of this site. neighbours: that patient contributes, or nothing stands in its place.
         sensitivity: clip_norm in L2, exact on the integer grid (`clip_to_grid`).
         spend: 1/noise_multiplier-GDP a round; sqrt(T)/noise_multiplier-GDP over T rounds, exact.
         epsilon: total over `rounds.total` rounds of the study, at `delta`.

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from tasks import layout
+from tasks.privacy.local_dp import NEIGHBOURS as LOCAL_DP_NEIGHBOURS
 from tasks.records import Baselines, RoundMetrics, SiteMetrics, SiteRow
 from tasks.report import words
 from tasks.study import LocalDP, Study
@@ -158,7 +159,7 @@ def _privacy_facts(study: Study, now: RoundMetrics, unit: str) -> tuple[tuple[st
     small = f"cells under {study.evaluation.min_cell} patients"
     if now.mechanism == "none":
         return (("Mechanism", "none"), ("Protects", unit), ("ε, δ", "none are accounted for"), ("Suppressed", small))
-    neighbours = "data sets that differ by one patient, added or removed"
+    neighbours = LOCAL_DP_NEIGHBOURS
     spent = (
         f"{words.spend(now.epsilon)} of {words.spend(now.epsilon_budget)}: all rounds so far, the site with the most"
     )

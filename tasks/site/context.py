@@ -68,6 +68,7 @@ class SiteContext:
                 f"studies/{self.study.study}.yaml at site {self.site} is not the file that round {server_round} was "
                 "opened with: bring both to the same version"
             )
+        _refuse_other_terms(plan, self.study, self.site)
         return plan
 
     def noise_secret(self) -> bytes:
@@ -80,3 +81,23 @@ class SiteContext:
     def token(self) -> str:
         """The token that the hub gave at enrolment. Raises ConfigError."""
         return self.store.get_record(layout.enrolment(self.site), Enrolment).token
+
+
+def _refuse_other_terms(plan: Plan, study: Study, site: str) -> None:
+    """The site trains and protects its update by its own study file: a plan cannot talk it out of its privacy.
+
+    Raises:
+        ConfigError: naming what the plan would change.
+    """
+    terms = {
+        "privacy": (plan.privacy, study.privacy),
+        "training": (plan.training, study.training),
+        "evaluation": (plan.evaluation, study.evaluation),
+        "total_rounds": (plan.total_rounds, study.rounds.total),
+    }
+    changed = [name for name, (planned, own) in terms.items() if planned != own]
+    if changed:
+        raise ConfigError(
+            f"round {plan.server_round} of {study.study} is planned with another {', '.join(changed)} than "
+            f"studies/{study.study}.yaml at site {site}: the site does not follow it"
+        )

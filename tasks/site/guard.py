@@ -62,7 +62,8 @@ def before(deadline: datetime, what: str) -> Iterator[None]:
 
     previous = signal.signal(signal.SIGALRM, stop)
     started = time.monotonic()
-    outer, interval = signal.setitimer(signal.ITIMER_REAL, seconds)
+    # Again each second: Python drops an exception that a handler raises inside a destructor or a weak reference.
+    outer, interval = signal.setitimer(signal.ITIMER_REAL, seconds, 1.0)
     try:
         yield
     except _Stopped:

@@ -45,9 +45,7 @@ def valid_patients(ctx: SiteContext) -> Patients:
     result, patients = checked_patients(ctx)
     result.require()
     if patients is None:
-        raise DataError(
-            f"site {ctx.site} has no arrays: remove {ctx.work_dir / 'validated'} and run again"
-        )
+        raise DataError(f"site {ctx.site} has no arrays: remove {ctx.work_dir / 'validated'} and run again")
     return patients
 
 

@@ -25,7 +25,7 @@ def may(identity, action, key):
 
 
 def test_there_is_one_identity_per_site_and_the_hub(identities):
-    assert list(identities) == ["hub", "site-702", "site-701"]
+    assert list(identities) == ["hub", "dvc", "site-702", "site-701"]
     assert identities["hub"]["actions"] == ["Admin", "Read", "Write", "List", "Tagging"]
 
 
@@ -53,21 +53,22 @@ def test_a_site_reads_models_and_plans_of_its_studies_only(identities):
 
 
 def test_a_site_has_no_right_without_a_pattern(identities):
-    granted = [action for name, entry in identities.items() if name != "hub" for action in entry["actions"]]
+    granted = [a for name, entry in identities.items() if name.startswith("site-") for a in entry["actions"]]
     assert len(granted) > 10
-    assert all(re.fullmatch(rf"(Read|Write):{layout.BUCKET}/.+", action) for action in granted)
+    assert all(re.fullmatch(rf"(Read|Write):{layout.BUCKET}/.*\*.*", action) for action in granted)
+    assert all(action.endswith(":pharmafed-dvc") for action in identities["dvc"]["actions"])
     assert all(len(e["actions"]) == len(set(e["actions"])) for e in identities.values())
 
 
 def test_credentials_are_random_private_and_kept(tmp_path, identities):
     keys = [entry["credentials"][0]["secretKey"] for entry in identities.values()]
-    assert len(set(keys)) == 3
+    assert len(set(keys)) == 4
     assert min(map(len, keys)) >= 40
     before = seaweedfs.identities_file(tmp_path).read_text()
     assert seaweedfs.write_identities(tmp_path, STUDIES) is False
     assert seaweedfs.identities_file(tmp_path).read_text() == before
     files = [p for p in tmp_path.rglob("*.json")]
-    assert len(files) == 4
+    assert len(files) == 5
     assert {stat.S_IMODE(p.stat().st_mode) for p in files} == {0o600}
 
 

@@ -192,7 +192,7 @@ CASES: dict[str, Case] = {
     "wrong code version": (with_line(code_version="0.0.0"), "wrong code version in its manifest"),
     "more local iterations than planned": (with_line(local_iterations=2), "2 local iterations, the plan asks for 1"),
     "an absurd number of examples": (with_line(num_examples=10**8), "counts beyond 10000000"),
-    "timings that are no numbers": (with_raw_line(seconds={"train_local": math.nan}), "seconds"),
+    "timings that are no numbers": (with_raw_line(seconds={"train_local": math.nan}), "is not a valid Manifest"),
     "another site's name": (
         lambda f: f.put(f.manifest.model_copy(update={"site": HONEST[0]})),
         "wrong site in its manifest",

@@ -38,7 +38,7 @@ from tasks.study import NoPrivacy
 SITES = ("715", "717", "718")
 SITE = "717"
 NO_PRIVACY = {"mechanism": "none", "i_accept_no_privacy": True}
-#: Twenty thousand small steps: a training that lasts long enough to be killed in.
+#: Thousands of small steps: a training that lasts long enough to be killed in.
 LONG = {"optimizer": "adam", "lr": 0.01, "batch_size": 1, "local_iterations": 2500, "average_iterates": "none"}
 
 

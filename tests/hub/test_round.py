@@ -12,10 +12,12 @@ from safetensors.numpy import load
 
 from tasks import layout
 from tasks.deploy import seaweedfs
-from tasks.errors import AccessDenied
+from tasks.errors import AccessDenied, ConfigError
 from tasks.hub.finish import finish_round
 from tasks.records import LedgerEntry, ModelCard, Pointer, RoundMetrics, Selection, SiteMetrics
 from tasks.report.store import CONTENT_TYPES
+from tasks.storage import to_json
+from tasks.study import NoPrivacy
 from tasks.tensors import sha256
 
 SHIPPED = (DERM, NOCOMP)
@@ -230,3 +232,20 @@ def test_the_averaged_model_of_the_second_half_is_the_mean_of_its_iterates(fed: 
     assert not fed.store().exists(layout.averaged_model(study, 3))
     validated = fed.store().get_record(layout.site_metrics(study, 4, "717"), SiteMetrics)
     assert validated.model_sha256 == pointer.evaluated_model.sha256
+
+
+@pytest.mark.parametrize("change", ["privacy", "training", "total_rounds"])
+def test_a_site_does_not_follow_a_plan_that_changes_its_terms(fed: Federation, change: str) -> None:
+    """The hub writes the plan: with the study's right digest it must still not get a raw or cheaper update."""
+    study = fed.new_study(sites=("717",))
+    plan = fed.open(study)
+    changes = {
+        "privacy": {"privacy": NoPrivacy(mechanism="none", i_accept_no_privacy=True)},
+        "training": {"training": plan.training.model_copy(update={"lr": 1.0})},
+        "total_rounds": {"total_rounds": 2},
+    }
+    key = layout.plan(study, 1)
+    fed.store().put(key, to_json(plan.model_copy(update=changes[change])), content_type="application/json")
+    with pytest.raises(ConfigError, match=f"planned with another {change}"):
+        fed.run_site(study, 1, "717", ("train",))
+    assert not fed.store().exists(layout.update_tensors(study, 1, "717"))
