@@ -67,7 +67,7 @@ def test_every_listening_socket_is_on_loopback(running):
 
 def test_no_file_with_a_secret_is_readable_by_others(running):
     files = [p for p in (running.home / "secrets").rglob("*") if p.is_file()]
-    assert len(files) == 7  # 3 identities, the store's list, Airflow's keys, user, password file
+    assert len(files) == 8  # 4 identities, the store's list, Airflow's keys, user, password file
     assert {stat.S_IMODE(p.stat().st_mode) for p in files} == {0o600}
     database = running.home / "airflow" / "airflow.db"
     assert stat.S_IMODE(database.stat().st_mode) == 0o600
