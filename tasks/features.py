@@ -40,7 +40,8 @@ def scale_inputs(inputs: pd.DataFrame, study: Study) -> npt.NDArray[np.float32]:
 
 def _subjects(tables: Tables, study: Study) -> pd.Index:
     """The subjects of the first table: each site's subject-level table lists every patient once."""
-    return pd.Index(sorted(tables[study.data.tables[0]][study.data.subject]), name=study.data.subject)
+    subjects: pd.Index = pd.Index(sorted(tables[study.data.tables[0]][study.data.subject]), name=study.data.subject)
+    return subjects
 
 
 def _build_input(rows: pd.DataFrame, spec: Input, subject: str, subjects: pd.Index) -> pd.Series:
@@ -60,7 +61,7 @@ def _empty(spec: Input) -> float:
 
 def _reduce(rows: pd.DataFrame, spec: Input, subject: str) -> pd.Series:
     groups = rows.groupby(subject, sort=False)
-    if spec.reduce in ("any", "count"):
+    if spec.column is None or spec.reduce in ("any", "count"):
         sizes = groups.size()
         return (sizes > 0).astype(np.float64) if spec.reduce == "any" else sizes
     values = groups[spec.column]

@@ -12,6 +12,7 @@ import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -122,12 +123,12 @@ def _write(frame: pd.DataFrame, suite: Suite, path: Path) -> None:
     path.write_bytes(buffer.getvalue().encode("utf-8"))
 
 
-def _text(value: object, type_: ColumnType) -> str:
+def _text(value: Any, type_: ColumnType) -> str:
     if pd.isna(value):
         return ""
     if type_ not in ("integer", "number"):
         return str(value)
-    number = float(f"{float(value):.{_DIGITS}g}")  # type: ignore[arg-type]
+    number = float(f"{float(value):.{_DIGITS}g}")
     return str(int(number)) if number.is_integer() else repr(number)
 
 
