@@ -1,0 +1,117 @@
+"""What hub and sites exchange in a secure sum, and the private state that a site keeps. Byte strings are base64."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from typing import Annotated
+
+from pydantic import BeforeValidator, ConfigDict, Field, PlainSerializer
+
+from tasks.records import Record
+from tasks.storage import to_json
+
+
+def _from_base64(value: object) -> object:
+    """Only the one spelling that encoding gives, so that a record has one digest."""
+    if not isinstance(value, str):
+        return value
+    raw = base64.b64decode(value, validate=True)
+    if base64.b64encode(raw).decode() != value:
+        raise ValueError("not the canonical base64 of its bytes")
+    return raw
+
+
+def _to_base64(value: bytes) -> str:
+    return base64.b64encode(value).decode()
+
+
+Base64Bytes = Annotated[bytes, BeforeValidator(_from_base64), PlainSerializer(_to_base64, when_used="json")]
+Key = Annotated[Base64Bytes, Field(min_length=32, max_length=32)]
+Share = Annotated[Base64Bytes, Field(min_length=33, max_length=33)]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class SealingKey(Record):
+    """A site's long-lived X25519 key, to which other sites seal its shares."""
+
+    site: str
+    certificate_pem: str
+    public_key: Key
+    signature: str = Field(default="", description="Ed25519 over the record without this field, base64")
+
+
+class RoundKeys(Record):
+    """A site's secrets of one round, and the one roster it has joined with them. Never leaves the site."""
+
+    model_config = ConfigDict(hide_input_in_errors=True)
+
+    study: str
+    server_round: int = Field(gt=0)
+    site: str
+    mask_private_key: Key = Field(repr=False)
+    self_seed: Key = Field(repr=False)
+    roster_sha256: Sha256 | None = None
+
+
+class SharePair(Record):
+    """One holder's shares of a site's mask key and self seed, sealed to it, and the digests of the two shares.
+
+    A digest hides its share (257 random bits) and lets the hub see whose share is wrong.
+    """
+
+    sealed: Base64Bytes
+    self_seed_share_sha256: Sha256
+    mask_key_share_sha256: Sha256
+
+
+class KeyMessage(Record):
+    """A site's public part in a round: its mask key, a commitment to its self seed, and the sealed shares of both."""
+
+    study: str
+    server_round: int = Field(gt=0)
+    site: str
+    certificate_pem: str
+    threshold: int = Field(ge=2)
+    mask_public_key: Key
+    self_seed_commitment: Sha256
+    shares: dict[str, SharePair] = Field(description="by holder: every planned site, the sender too")
+    signature: str = Field(default="", description="Ed25519 over the message without this field, base64")
+
+
+class Roster(Record):
+    """Whose key messages take part, frozen by the hub: every member masks against exactly these."""
+
+    study: str
+    server_round: int = Field(gt=0)
+    run_id: str
+    threshold: int = Field(ge=2)
+    members: dict[str, Sha256] = Field(description="site -> SHA-256 of its key message's JSON")
+    missing: dict[str, str] = Field(default_factory=dict, description="site -> why it is not a member")
+    tolerated_dropouts: int = Field(ge=0)
+
+
+class Survivors(Record):
+    """Whose uploads the hub has, frozen: the sum is over exactly these."""
+
+    study: str
+    server_round: int = Field(gt=0)
+    roster_sha256: Sha256
+    sites: tuple[str, ...]
+
+
+class UnmaskAnswer(Record):
+    """A survivor's shares: of the self seeds of survivors, and of the mask keys of members that dropped out."""
+
+    study: str
+    server_round: int = Field(gt=0)
+    site: str
+    survivors_sha256: Sha256
+    self_seed_shares: dict[str, Share]
+    mask_key_shares: dict[str, Share]
+    signature: str = Field(default="", description="Ed25519 over the answer without this field, base64")
+
+
+def sha256(record: Record) -> str:
+    """SHA-256, hex, of the record's JSON bytes."""
+    return hashlib.sha256(to_json(record)).hexdigest()

@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+import base64
+import json
+
+import pytest
+from pydantic import ValidationError
+from secure_sum_federation import Federation
+
+from tasks.privacy.secure_sum.records import KeyMessage, RoundKeys, SharePair
+from tasks.storage import to_json
+
+SECRETS = {"mask_private_key": b"m" * 32, "self_seed": b"s" * 32}
+
+
+def test_records_survive_json_with_the_same_bytes(federation: Federation) -> None:
+    message = federation.start(3, 2).messages["701"]
+    body = to_json(message)
+    assert KeyMessage.model_validate_json(body) == message
+    assert to_json(KeyMessage.model_validate_json(body)) == body
+    assert base64.b64decode(json.loads(body)["mask_public_key"]) == message.mask_public_key
+
+
+def test_round_keys_are_stored_but_never_shown() -> None:
+    keys = RoundKeys(study="cardio", server_round=1, site="701", **SECRETS)
+    shown = repr(keys) + str(keys) + f"{keys}"
+    assert "701" in shown
+    for secret in SECRETS.values():
+        assert secret.decode() not in shown
+        assert base64.b64encode(secret).decode() not in shown
+    assert RoundKeys.model_validate_json(to_json(keys)) == keys
+
+
+def test_a_refused_key_is_not_shown_either() -> None:
+    with pytest.raises(ValidationError) as refusal:
+        RoundKeys(study="cardio", server_round=1, site="701", mask_private_key=b"hush" * 9, self_seed=b"s" * 32)
+    assert "mask_private_key" in str(refusal.value)
+    assert "hush" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("text", ["AA=", "AAB=", "AA==\n", "A A==", "AA-_", "é"])
+def test_bytes_have_one_spelling(text: str) -> None:
+    body = {"sealed": text, "self_seed_share_sha256": "0" * 64, "mask_key_share_sha256": "0" * 64}
+    with pytest.raises(ValidationError):
+        SharePair.model_validate_json(json.dumps(body))
+    assert SharePair.model_validate_json(json.dumps(body | {"sealed": "AAA="})).sealed == b"\0\0"
