@@ -7,11 +7,12 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from tasks.study import Evaluation, Privacy, Training
+from tasks.study import Aggregation, Evaluation, Training
+from tasks.study_privacy import Privacy
 
 Digest = str
 Unit = Literal["patient", "site", "nothing"]
-Step = Literal["validate_data", "train_local", "privatize_and_upload", "validate_global"]
+Step = Literal["validate_data", "train_local", "privatize_and_upload", "unmask", "validate_global"]
 
 
 class Record(BaseModel):
@@ -42,21 +43,31 @@ class Plan(Record):
     min_sites: int
     strict: bool
     base_model: ModelRef
+    evaluated_model: ModelRef = Field(description="what sites count their held-out patients by: base model or average")
+    keys_deadline: datetime | None = Field(default=None, description="masks: until when a site may join the roster")
+    upload_deadline: datetime | None = Field(default=None, description="masks: until when it may upload")
     training: Training
     privacy: Privacy
+    aggregation: Aggregation = "plain"
     evaluation: Evaluation
     total_rounds: int
 
 
 class Spend(Record):
-    """What one release costs, and all releases of this unit so far."""
+    """What one release costs, and all releases of this unit so far.
+
+    `mu` (Gaussian mechanisms) or `pure_epsilon` (sparse vector) is of this release alone; `epsilon` at `delta` is the
+    total. `trust` says whom the promise needs: of a masked sum, for example, that few sites tell the hub their noise.
+    """
 
     mechanism: str
     unit: Unit
     neighbours: str
+    trust: str = ""
     noise_multiplier: float | None = Field(default=None, description="sd of the noise / sensitivity")
     clip_norm: float | None = None
     mu: float | None = Field(default=None, description="Gaussian-DP parameter of this release")
+    pure_epsilon: float | None = Field(default=None, description="pure epsilon of this release")
     releases: int = Field(ge=1, description="releases of this unit so far, this one included")
     epsilon: float | None = Field(default=None, description="total of all releases so far")
     delta: float | None = None
@@ -64,14 +75,17 @@ class Spend(Record):
 
 
 class LedgerEntry(Record):
-    """One spend, written before the update that it pays for leaves the site."""
+    """One spend, written before the update that it pays for leaves the site. Each names the entry before it."""
 
     study: str
-    server_round: int
     site: str
+    sequence: int = Field(ge=1, description="1, 2, 3 ... without gaps; equals spend.releases")
+    previous: Digest = Field(description="sha256 of the entry before, as stored; 64 zeros before the first")
+    server_round: int = Field(gt=0)
     spend: Spend
-    commitment: Digest = Field(description="keyed hash of what is released: the same round never releases two things")
+    release_sha256: Digest = Field(description="sha256 of the bytes that leave: a round never releases two things")
     recorded_at: datetime
+    signature: str = Field(default="", description="Ed25519 of the site over the entry without this field, base64")
 
 
 class TensorSpec(Record):
@@ -79,7 +93,7 @@ class TensorSpec(Record):
 
     name: str
     shape: tuple[int, ...]
-    dtype: Literal["F32"]
+    dtype: Literal["F32", "I32", "U64"]
 
 
 class Manifest(Record):
@@ -95,6 +109,9 @@ class Manifest(Record):
     data_version: str
     code_version: str
     spend: Spend
+    ledger_sequence: int = Field(ge=1)
+    ledger_sha256: Digest = Field(description="of the ledger entry that pays for this update")
+    roster_sha256: Digest | None = Field(default=None, description="whose masks are on it; null where there are none")
     tensors: tuple[TensorSpec, ...]
     num_bytes: int = Field(gt=0)
     sha256: Digest
@@ -122,6 +139,8 @@ class Chosen(Record):
     local_iterations: int
     num_bytes: int
     spend: Spend
+    ledger_sequence: int
+    ledger_sha256: Digest = Field(description="pins the site's ledger up to here: each entry names the one before")
     seconds: dict[str, float]
 
 
@@ -150,6 +169,15 @@ class SiteMetrics(Record):
     seconds: float = 0.0
 
 
+class PrivateAuc(Record):
+    """AUC over all sites' held-out patients, from noised counts by label and bin of predicted risk."""
+
+    auc: float
+    standard_error: float = Field(description="of the noise alone, not of the few patients")
+    num_examples: float = Field(description="noised count of held-out patients")
+    model_sha256: Digest
+
+
 class ModelCard(Record):
     """What a model is, where it came from and what it cost."""
 
@@ -167,6 +195,7 @@ class ModelCard(Record):
     contributors: dict[str, float]
     missing: dict[str, str]
     spend: Spend | None
+    private_auc: PrivateAuc | None = Field(default=None, description="of the evaluated model before this one")
     code_version: str
     intended_use: str
     limits: str
@@ -209,6 +238,8 @@ class RoundMetrics(Record):
     status: Literal["complete", "partial", "failed"]
     message: str
     mechanism: str
+    aggregation: str = "plain"
+    promise: Spend | None = Field(default=None, description="the contributor's spend that has released most")
     opened_at: datetime
     closed_at: datetime
     seconds: float
@@ -224,6 +255,7 @@ class RoundMetrics(Record):
     log_loss: float | None = None
     pooled_auc: float | None = None
     pooled_log_loss: float | None = None
+    private_auc: PrivateAuc | None = Field(default=None, description="of the model that the round started from")
     step_seconds: dict[str, float] = Field(default_factory=dict)
     slowest: str | None = None
 

@@ -11,8 +11,9 @@ from torch import nn
 from torch.func import functional_call, grad, vmap
 
 from tasks.errors import DataError
-from tasks.privacy.local_dp import clip_to_grid
-from tasks.study import LocalDP, NoPrivacy, Training
+from tasks.privacy.grid import clip_to_grid
+from tasks.study import Training
+from tasks.study_privacy import PatientLevel, Privacy
 from tasks.tensors import Weights, parameters
 
 
@@ -20,8 +21,8 @@ from tasks.tensors import Weights, parameters
 class RawUpdate:
     """What training leaves behind at the site, before the sanitiser. It never leaves the site as it is.
 
-    `tensors` is the difference of weights (mechanism none), or under "sum" the summed clipped gradients as int64
-    grid steps (local_dp).
+    `tensors` is the difference of weights; or for patient-level mechanisms, under "sum", the summed clipped gradients
+    as int64 grid steps, followed by counts of held-out patients where the study asks for them.
     """
 
     tensors: Weights
@@ -35,7 +36,7 @@ def train_local(
     inputs: torch.Tensor,
     labels: torch.Tensor,
     training: Training,
-    privacy: NoPrivacy | LocalDP,
+    privacy: Privacy,
     *,
     seed: int,
     optimizer_state: dict[str, torch.Tensor] | None = None,
@@ -47,7 +48,7 @@ def train_local(
     """
     if len(inputs) == 0:
         raise DataError("there is no patient left to train on after the hold-out split")
-    if isinstance(privacy, LocalDP):
+    if isinstance(privacy, PatientLevel):
         total = summed_gradients(model, inputs, labels, privacy.clip_norm)
         return RawUpdate({"sum": total}, len(inputs), local_iterations=1)
     return _descend(model, inputs, labels, training, seed, optimizer_state)

@@ -1,7 +1,13 @@
-"""Exact accounting of Gaussian mechanisms as Gaussian differential privacy (Dong, Roth & Su 2022, arXiv 1905.02383).
+"""Exact accounting of many releases, of Gaussian mechanisms and of pure ones.
 
-One Gaussian release with noise multiplier s (sd / L2 sensitivity) is mu-GDP with mu = 1/s; T of them are
-mu-GDP with mu = sqrt(T)/s, exactly; and mu-GDP is (epsilon, delta(epsilon))-DP for every epsilon, exactly.
+Gaussian: one release with noise multiplier s (sd / L2 sensitivity) is mu-GDP with mu = 1/s; T of them are mu-GDP with
+mu = sqrt(T)/s, exactly; and mu-GDP is (epsilon, delta(epsilon))-DP for every epsilon, exactly (Gaussian differential
+privacy: Dong, Roth & Su 2022, arXiv 1905.02383).
+
+Pure: T releases of e-DP each, chosen adaptively, leak at most what T randomised responses of e leak, and that is a
+binomial sum (Kairouz, Oh & Viswanath 2015, arXiv 1311.0776, theorem 3.3). So the total here is the optimal one: it is
+never above basic composition (T e) nor above advanced composition (Dwork, Rothblum & Vadhan 2010).
+
 A bare `epsilon` is the total over all releases.
 """
 
@@ -9,6 +15,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import lru_cache
+
+import numpy as np
+
+from tasks.errors import PrivacyError
 
 _MAX_EPSILON = 1e4
 
@@ -41,6 +52,7 @@ def compose(noise_multiplier: float, releases: int) -> float:
     return math.sqrt(releases) / noise_multiplier
 
 
+@lru_cache
 def noise_multiplier_for(epsilon: float, delta: float, releases: int) -> float:
     """The smallest noise multiplier whose total over `releases` is within (epsilon, delta).
 
@@ -56,6 +68,82 @@ def noise_multiplier_for(epsilon: float, delta: float, releases: int) -> float:
     while gdp_epsilon(compose(multiplier, releases), delta) > epsilon:
         multiplier *= 1 + 1e-9
     return multiplier
+
+
+def membership_auc_bound(mu: float) -> float:
+    """The largest AUC that a membership test can reach against mu-GDP: Phi(mu / sqrt 2).
+
+    The area under the trade-off curve of N(0, 1) against N(mu, 1); a test below it in every point has no larger area.
+    """
+    return math.erfc(-mu / 2) / 2
+
+
+def noise_share(sd: float, sites: int, dropouts: int, colluding: int) -> float:
+    """sd of the noise that each of `sites` adds, so that a sum keeps `sd` of noise that nobody else knows.
+
+    `dropouts` lost sites take their noise along, and `colluding` ones tell theirs.
+
+    Raises:
+        PrivacyError: no site is left whose noise would protect the sum.
+    """
+    honest = sites - dropouts - colluding
+    if honest < 1 or dropouts < 0 or colluding < 0:
+        raise PrivacyError(
+            f"{sites} sites cannot share noise that stands {dropouts} lost and {colluding} colluding ones: "
+            f"it takes at least {dropouts + colluding + 1} sites"
+        )
+    return sd / math.sqrt(honest)
+
+
+def pure_delta(epsilon_each: float, releases: int, epsilon: float) -> float:
+    """The smallest delta at which `releases` of `epsilon_each`-DP are (epsilon, delta)-DP in the worst case.
+
+    sum over l of C(T, l) max(0, e^((T-l) e) - e^epsilon e^(l e)) / (1 + e^e)^T, with e = epsilon_each, T = releases:
+    l of T randomised responses went the other way, and the privacy loss is (T - 2l) e.
+    """
+    flipped = np.arange(releases + 1, dtype=np.float64)
+    ratios = np.log((releases - flipped[:-1]) / (flipped[:-1] + 1))
+    log_choose = np.concatenate([[0.0], np.cumsum(ratios)])
+    log_mass = log_choose - releases * math.log1p(math.exp(-epsilon_each)) - flipped * epsilon_each
+    excess = -np.expm1(np.minimum(0.0, epsilon - (releases - 2 * flipped) * epsilon_each))
+    return float((np.exp(log_mass) * excess).sum())
+
+
+def pure_epsilon_total(epsilon_each: float, releases: int, delta: float) -> float:
+    """The smallest epsilon at which `releases` of `epsilon_each`-DP are (epsilon, delta)-DP, up to 1e-9 from above.
+
+    Raises:
+        ValueError: epsilon_each is not finite and at least 0, releases is negative, or delta is not in (0, 1).
+    """
+    _check_delta(delta)
+    if not (math.isfinite(epsilon_each) and epsilon_each >= 0 and releases >= 0):
+        raise ValueError(f"need a finite epsilon_each >= 0 and releases >= 0, not {epsilon_each} and {releases}")
+    basic = releases * epsilon_each
+    return _smallest(lambda epsilon: epsilon >= basic or _pays(epsilon_each, releases, epsilon, delta), 0.0, basic)
+
+
+@lru_cache
+def pure_epsilon_for(epsilon: float, delta: float, releases: int) -> float:
+    """The largest epsilon of each of `releases` pure releases whose total is within (epsilon, delta).
+
+    The recomputed total never exceeds the target.
+
+    Raises:
+        ValueError: epsilon or releases is not positive, or delta is not in (0, 1).
+    """
+    _check_delta(delta)
+    if not (math.isfinite(epsilon) and epsilon > 0 and releases > 0):
+        raise ValueError(f"need a finite epsilon > 0 and releases > 0, not {epsilon} and {releases}")
+    # Searched as the divisor of epsilon: T (basic composition) always pays, and a smaller one does for many releases.
+    divisor = _smallest(lambda d: _pays(epsilon / d, releases, epsilon, delta), 1e-6, float(releases))
+    while pure_epsilon_total(epsilon / divisor, releases, delta) > epsilon:
+        divisor *= 1 + 1e-9
+    return epsilon / divisor
+
+
+def _pays(epsilon_each: float, releases: int, epsilon: float, delta: float) -> bool:
+    """With a margin for the rounding of the sum, so that it errs on the private side."""
+    return pure_delta(epsilon_each, releases, epsilon) * (1 + 1e-8) <= delta
 
 
 def _smallest(holds: Callable[[float], bool], low: float, high: float) -> float:

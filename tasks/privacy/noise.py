@@ -1,67 +1,124 @@
-"""Gaussian noise on an integer grid, drawn from a ChaCha20 keystream.
+"""Noise on an integer grid: where a mechanism's randomness comes from.
 
-The key is derived (HKDF-SHA256, RFC 5869) from a secret that never leaves the site and from everything the release
-depends on. So a retried task draws the same noise for the same release, and never the same noise for another one:
-two releases that differ in any input get independent noise, and nobody without the secret can subtract it.
-
-The sum to protect is an integer vector, so adding round(sd * z) equals rounding the sum plus sd * z: the rounding is
-post-processing of the Gaussian mechanism, and the low bits of a float cannot leak the sum (Mironov 2012).
-That needs noise that can take every grid step. The radius of a Box-Muller pair comes from 75 random bits, so that in
-the tails too its steps are finer than the grid's: with 53 bits, some 2 pairs in 10^9 would fall where there are gaps,
-and gaps tell sums apart. What is left of floating point: the tail beyond 10.2 sd (1e-22 of a pair) is missing.
+A mechanism takes a `NoiseSource`, so that what it adds can be seen and repeated in a test and cannot be in production.
+`SystemNoise` keeps no key. A noise key that lives as long as the site could be stolen years later and would strip the
+noise from every past release; a key that is drawn for one vector and dropped with it cannot. The price is that a
+release cannot be drawn again, so it has to be stored before it is sent.
 """
 
 from __future__ import annotations
 
+import itertools
+import os
+from typing import Any, Protocol
+
 import numpy as np
 import numpy.typing as npt
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.ciphers import Cipher, algorithms
-from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from tasks.errors import PrivacyError
+from tasks.privacy import keystream
+from tasks.privacy.keystream import KEY_BYTES, keyed_gaussian, keyed_laplace, keyed_subset
 
-MAX_SD = 2**45
-_BLOCK = 1 << 20
-_LOW_BITS = np.uint64(0x7FF)
+#: Above it, float64 would skip grid steps.
+MAX_SCALE = 2**45
+#: Up to so many values, 10 to 30 us each, `SystemNoise` takes OpenDP's exact samplers.
+SMALL = 1024
 
 
-def derive_key(secret: bytes, *context: str) -> bytes:
-    """32 bytes bound to every part of `context`.
+class NoiseSource(Protocol):
+    """Draws independent noise with every call.
+
+    All methods raise PrivacyError for a size or a scale that they cannot honour; nothing is drawn then.
+    """
+
+    def gaussian(self, size: int, sd: float) -> npt.NDArray[np.int64]:
+        """(size,) integers from N(0, sd^2), rounded or discrete; sd in grid steps, 1 <= sd < 2^45."""
+
+    def laplace(self, size: int, scale: float) -> npt.NDArray[np.int64]:
+        """(size,) integers from Laplace(scale), rounded or discrete; scale in grid steps, 1 <= scale < 2^45."""
+
+    def subset(self, population: int, size: int) -> npt.NDArray[np.int64]:
+        """(size,) distinct integers of range(population), ascending; every such subset is equally likely."""
+
+
+class SystemNoise:
+    """Noise for releases: fresh entropy of the operating system for every call, and nothing kept.
+
+    Up to SMALL values: OpenDP's discrete Gaussian and discrete Laplace, exact in rational arithmetic (Canonne, Kamath
+    and Steinke 2020). More: `tasks.privacy.keystream`, which says how far it is from exact.
+    """
+
+    def gaussian(self, size: int, sd: float) -> npt.NDArray[np.int64]:
+        _check(size, sd, "sd")
+        return _exact("gaussian", size, sd) if size <= SMALL else keyed_gaussian(os.urandom(KEY_BYTES), size, sd)
+
+    def laplace(self, size: int, scale: float) -> npt.NDArray[np.int64]:
+        _check(size, scale, "scale")
+        return _exact("laplace", size, scale) if size <= SMALL else keyed_laplace(os.urandom(KEY_BYTES), size, scale)
+
+    def subset(self, population: int, size: int) -> npt.NDArray[np.int64]:
+        _check_subset(population, size)
+        return keyed_subset(os.urandom(KEY_BYTES), population, size)
+
+
+class SeededNoise:
+    """Noise that can be repeated, for tests and simulation only: whoever has the seed can subtract it.
+
+    The n-th call of two objects with one seed gives the same noise; successive calls are independent.
 
     Raises:
-        PrivacyError: the secret is shorter than 32 bytes.
+        PrivacyError: the seed is shorter than 32 bytes.
     """
-    if len(secret) < 32:
-        raise PrivacyError(f"the noise key has {len(secret)} bytes, not 32: enrol the site again")
-    info = b"".join(len(part.encode()).to_bytes(4, "big") + part.encode() for part in ("pharmafed noise", *context))
-    return HKDF(algorithm=hashes.SHA256(), length=32, salt=None, info=info).derive(secret)
+
+    def __init__(self, seed: bytes) -> None:
+        if len(seed) < KEY_BYTES:
+            raise PrivacyError(f"the noise seed has {len(seed)} bytes; it must have at least {KEY_BYTES}")
+        self._seed = seed
+        self._calls = itertools.count()
+
+    def derive(self, *context: str) -> SeededNoise:
+        """An independent source bound to every part of `context`; the same context gives the same source."""
+        return SeededNoise(keystream.derive_key(self._seed, "derive", *context))
+
+    def gaussian(self, size: int, sd: float) -> npt.NDArray[np.int64]:
+        _check(size, sd, "sd")
+        return keyed_gaussian(self._next_key(), size, sd)
+
+    def laplace(self, size: int, scale: float) -> npt.NDArray[np.int64]:
+        _check(size, scale, "scale")
+        return keyed_laplace(self._next_key(), size, scale)
+
+    def subset(self, population: int, size: int) -> npt.NDArray[np.int64]:
+        _check_subset(population, size)
+        return keyed_subset(self._next_key(), population, size)
+
+    def _next_key(self) -> bytes:
+        return keystream.derive_key(self._seed, "call", str(next(self._calls)))
 
 
-def gaussian_integers(key: bytes, size: int, sd: float) -> npt.NDArray[np.int64]:
-    """`size` integers: normal with standard deviation `sd` (in grid steps), rounded; a function of the key alone.
-
-    Raises:
-        PrivacyError: sd is not finite and at least 1 (the grid would be too coarse), or so large that a float64
-            would skip grid steps.
-    """
-    if not (np.isfinite(sd) and 1 <= sd < MAX_SD):
-        raise PrivacyError(f"noise of sd {sd} grid steps cannot be drawn; it must lie in [1, 2^45)")
-    keystream = Cipher(algorithms.ChaCha20(key, bytes(16)), mode=None).encryptor()
-    blocks = [_normal_block(keystream.update(bytes(16 * -(-n // 2)))) for n in _block_sizes(size)]
-    normal = np.concatenate(blocks)[:size] if blocks else np.empty(0)
-    return np.rint(normal * sd).astype(np.int64)
+def _check(size: int, scale: float, name: str) -> None:
+    if size < 0:
+        raise PrivacyError(f"{size} values of noise cannot be drawn; the size must be at least 0")
+    if not 1 <= scale < MAX_SCALE:  # NaN fails it too
+        raise PrivacyError(f"noise of {name} {scale} grid steps cannot be drawn; it must lie in [1, 2^45)")
 
 
-def _block_sizes(size: int) -> list[int]:
-    return [min(_BLOCK, size - start) for start in range(0, size, _BLOCK)]
+def _check_subset(population: int, size: int) -> None:
+    if not 0 <= size <= population:
+        raise PrivacyError(
+            f"a subset of {size} out of {population} cannot be drawn; its size must lie in [0, {population}]"
+        )
 
 
-def _normal_block(stream: bytes) -> npt.NDArray[np.float64]:
-    """Box-Muller: 64 + 11 bits for the radius, 53 for the angle; u is in (0, 1], so its logarithm is finite."""
-    words = np.frombuffer(stream, dtype="<u8").reshape(2, -1)
-    low = ((words[1] & _LOW_BITS).astype(np.float64) + 0.5) * 2.0**-11
-    u = (words[0].astype(np.float64) + low) * 2.0**-64
-    radius = np.sqrt(-2.0 * np.log(u))
-    angle = 2.0 * np.pi * ((words[1] >> np.uint64(11)).astype(np.float64) * 2.0**-53)
-    return np.concatenate([radius * np.cos(angle), radius * np.sin(angle)])
+def _exact(law: str, size: int, scale: float) -> npt.NDArray[np.int64]:
+    """OpenDP's noise, which it only gives as a measurement: that of a vector of zeros."""
+    from opendp import domains, measurements, metrics, mod  # 60 ms that a site without small vectors does not pay
+
+    mod.enable_features("contrib")
+    zeros = domains.vector_domain(domains.atom_domain(T="i64"))
+    measurement: Any
+    if law == "gaussian":
+        measurement = measurements.make_gaussian(zeros, metrics.l2_distance(T="f64"), scale=float(scale))
+    else:
+        measurement = measurements.make_laplace(zeros, metrics.l1_distance(T="f64"), scale=float(scale))
+    return np.array(measurement([0] * size), dtype=np.int64)

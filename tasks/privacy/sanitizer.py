@@ -1,80 +1,217 @@
-"""The one door through which an update leaves a site: every mechanism, `none` included, goes through `sanitize`."""
+"""The one door through which an update leaves a site: every mechanism, `none` included, goes through `sanitize`.
+
+What comes out are the bytes to upload. Behind masks they are the masked integers; the integers themselves never leave
+this module on the way to the store.
+"""
 
 from __future__ import annotations
 
-import hashlib
-import hmac
+from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
+from tasks.aggregation import Shape, weight_of
 from tasks.errors import PrivacyError
+from tasks.privacy import compression
+from tasks.privacy.contribution import Maskable
+from tasks.privacy.distributed_dp import DistributedDPMechanism
+from tasks.privacy.gaussian_update import GaussianUpdateMechanism
 from tasks.privacy.local_dp import LocalDPMechanism
-from tasks.records import Plan, Spend
-from tasks.study import NoPrivacy
-from tasks.tensors import Weights
+from tasks.privacy.noise import NoiseSource
+from tasks.privacy.secure_sum.masks import encode_fixed_point
+from tasks.privacy.sparse import Sparse
+from tasks.privacy.svt import SparseVectorMechanism
+from tasks.records import Plan, Spend, TensorSpec
+from tasks.study_privacy import Compression, DistributedDP, GaussianUpdate, LocalDP, NoPrivacy, SparseVector
+from tasks.tensors import Weights, to_bytes
 from tasks.training import RawUpdate
 
 MAX_PARAMETERS = 1_000_000_000
+#: Step of the fixed-point grid of a masked sum without noise: a billionth of a weight.
+FIXED_POINT_STEP = 2.0**-30
+Mask = Callable[[Maskable], npt.NDArray[np.uint64]]
 
 
 @dataclass(frozen=True)
 class Release:
-    """What may leave the site: float32 tensors named and shaped as the model's parameters."""
+    """What may leave the site, and what stays there."""
 
     tensors: Weights
     spend: Spend
-    commitment: str
+    residual: torch.Tensor | None = None
+
+    @property
+    def body(self) -> bytes:
+        """The safetensors bytes to upload."""
+        return to_bytes(self.tensors)
+
+    @property
+    def specs(self) -> tuple[TensorSpec, ...]:
+        """Names, shapes and types, for the manifest."""
+        return specs_of(self.tensors)
+
+
+def specs_of(tensors: Weights) -> tuple[TensorSpec, ...]:
+    """Names, shapes and types of tensors in the order of the names. Raises PrivacyError for a type we never upload."""
+    types = {torch.float32: "F32", torch.int32: "I32", torch.uint64: "U64"}
+    for name, tensor in tensors.items():
+        if tensor.dtype not in types:
+            raise PrivacyError(f"tensor {name} is {tensor.dtype}: an update leaves as float32, int32 or uint64 only")
+    return tuple(
+        TensorSpec.model_validate({"name": name, "shape": tuple(tensor.shape), "dtype": types[tensor.dtype]})
+        for name, tensor in sorted(tensors.items())
+    )
 
 
 def plan_spend(plan: Plan, releases: int) -> Spend:
     """What the site will have spent with its `releases`-th release. Raises BudgetExhausted."""
-    if isinstance(plan.privacy, NoPrivacy):
-        return Spend(mechanism="none", unit="nothing", neighbours="none: raw updates are shared", releases=releases)
-    return LocalDPMechanism(plan.privacy, plan.total_rounds).spend(releases)
+    privacy, total = plan.privacy, plan.total_rounds
+    match privacy:
+        case NoPrivacy() | Compression():
+            what = "the sum of raw updates is told" if plan.aggregation == "masks" else "raw updates are shared"
+            return Spend(mechanism=privacy.mechanism, unit="nothing", neighbours=f"none: {what}", releases=releases)
+        case LocalDP():
+            return LocalDPMechanism(privacy, total).spend(releases)
+        case DistributedDP():
+            return DistributedDPMechanism(privacy, total).spend(releases)
+        case GaussianUpdate():
+            return GaussianUpdateMechanism(privacy, total).spend(releases, masked=plan.aggregation == "masks")
+        case SparseVector():
+            return SparseVectorMechanism(privacy, total).spend(releases)
 
 
-def sanitize(raw: RawUpdate, base: Weights, plan: Plan, *, site: str, releases: int, secret: bytes) -> Release:
+def sanitize(
+    raw: RawUpdate,
+    base: Weights,
+    plan: Plan,
+    *,
+    releases: int,
+    noise: NoiseSource,
+    mask: Mask | None = None,
+    num_masked: int = 0,
+    carried: torch.Tensor | None = None,
+) -> Release:
     """Turn a raw update into one that may be uploaded, as the plan says.
 
     Args:
         raw: what training left behind.
         base: the weights that the round started from, by parameter name.
         releases: which release of this site it is, for the running total.
-        secret: the site's noise key.
+        noise: where the noise comes from: `SystemNoise()` at a site.
+        mask: puts the round's masks on a contribution; needed where the plan aggregates behind masks.
+        num_masked: sites on the round's roster, among which the noise is shared.
+        carried: what error feedback kept back in the site's last round, (parameters,).
 
     Raises:
-        PrivacyError: the update cannot be privatised; nothing may leave. BudgetExhausted: it cannot be paid for.
+        PrivacyError: the update cannot be privatised or masked; nothing may leave. BudgetExhausted: it cannot be paid.
+    """
+    spend = plan_spend(plan, releases)
+    if plan.aggregation == "masks":
+        if mask is None:
+            raise PrivacyError("this plan's updates leave behind masks only, and there are none: it stays at the site")
+        masked = mask(contribution(raw, base, plan, sites=num_masked, noise=noise))
+        return Release({"masked": torch.from_numpy(masked)}, spend)
+    if mask is not None:
+        raise PrivacyError("this plan has no masks: the update stays at the site")
+    return _plain(raw, base, plan, spend, noise, carried)
+
+
+def contribution(raw: RawUpdate, base: Weights, plan: Plan, *, sites: int, noise: NoiseSource) -> Maskable:
+    """A site's part of a masked sum, noise share included. It is not yet fit to leave: masks go on it.
+
+    Raises:
+        PrivacyError: the update cannot be summed behind masks.
     """
     _check(raw)
-    spend = plan_spend(plan, releases)
-    terms = f"{plan.privacy.model_dump_json()}/{plan.total_rounds}"
-    context = (plan.study, str(plan.server_round), site, plan.base_model.sha256, terms, _digest(raw.tensors))
-    commitment = hmac.new(secret, "|".join(context).encode(), hashlib.sha256).hexdigest()
-    if isinstance(plan.privacy, NoPrivacy):
-        tensors = raw.tensors
+    match plan.privacy:
+        case DistributedDP() as privacy:
+            total = _summed(raw, base, extra=2 * (plan.evaluation.score_bins or 0))
+            return DistributedDPMechanism(privacy, plan.total_rounds).privatize(total, sites, noise)
+        case GaussianUpdate() as privacy:
+            mechanism = GaussianUpdateMechanism(privacy, plan.total_rounds)
+            return mechanism.privatize_share(_flat(raw, base), sites, noise)
+        case NoPrivacy():
+            weight = weight_of(plan.training.weighting, raw.num_examples, raw.local_iterations)
+            values = encode_fixed_point(_flat(raw, base).astype(np.float64) * weight, FIXED_POINT_STEP, sites)
+            return Maskable(values, FIXED_POINT_STEP, sites)
+        case other:
+            raise PrivacyError(f"an update of mechanism {other.mechanism} cannot be summed behind masks")
+
+
+def _plain(
+    raw: RawUpdate, base: Weights, plan: Plan, spend: Spend, noise: NoiseSource, carried: torch.Tensor | None
+) -> Release:
+    _check(raw)
+    match plan.privacy:
+        case NoPrivacy():
+            return Release(_as_released(raw.tensors, base), spend)
+        case LocalDP() as privacy:
+            noisy = LocalDPMechanism(privacy, plan.total_rounds).privatize(_summed(raw, base), noise)
+            return Release(_as_released(_gradient_step(noisy, base, plan), base), spend)
+        case GaussianUpdate() as privacy:
+            noisy_update = GaussianUpdateMechanism(privacy, plan.total_rounds).privatize(_flat(raw, base), noise)
+            return Release(_as_released(_unflat(torch.from_numpy(noisy_update), base), base), spend)
+        case SparseVector() as privacy:
+            mechanism = SparseVectorMechanism(privacy, plan.total_rounds)
+            return Release(_sparse(mechanism.privatize(_flat(raw, base), raw.local_iterations, noise)), spend)
+        case Compression() as privacy:
+            return _compressed(_flat(raw, base), privacy, spend, noise, carried)
+        case other:
+            raise PrivacyError(f"mechanism {other.mechanism} protects a masked sum only: set aggregation: masks")
+
+
+def _compressed(
+    update: npt.NDArray[np.float32],
+    privacy: Compression,
+    spend: Spend,
+    noise: NoiseSource,
+    carried: torch.Tensor | None,
+) -> Release:
+    if carried is not None:
+        if carried.shape != update.shape:
+            raise PrivacyError("what error feedback kept is of another model: remove the site's residual and go on")
+        update = update + carried.numpy()
+    if privacy.mechanism == "top":
+        sent = compression.top(update, privacy.fraction)
     else:
-        mechanism = LocalDPMechanism(plan.privacy, plan.total_rounds)
-        noisy = mechanism.privatize(_summed_gradient(raw, base), secret, context)
-        tensors = _gradient_step(noisy, base, plan)
-    return Release(_as_released(tensors, base), spend, commitment)
+        sent = compression.random(update, privacy.fraction, noise)
+    kept = torch.from_numpy(compression.residual(update, sent)) if privacy.error_feedback else None
+    return Release(_sparse(sent), spend, kept)
 
 
-def _summed_gradient(raw: RawUpdate, base: Weights) -> torch.Tensor:
-    size = sum(weights.numel() for weights in base.values())
+def _sparse(sent: Sparse) -> Weights:
+    return {"indices": torch.from_numpy(sent.indices), "values": torch.from_numpy(sent.values)}
+
+
+def _summed(raw: RawUpdate, base: Weights, *, extra: int = 0) -> torch.Tensor:
+    size = Shape.of(base).num_values + extra
     if set(raw.tensors) != {"sum"} or raw.tensors["sum"].numel() != size:
-        raise PrivacyError(f"local_dp needs one summed gradient of {size} values: the update stays at the site")
+        raise PrivacyError(f"the plan needs one summed gradient of {size} values: the update stays at the site")
     return raw.tensors["sum"]
+
+
+def _flat(raw: RawUpdate, base: Weights) -> npt.NDArray[np.float32]:
+    """The weight difference as one float32 vector, (parameters,), in the order of the names."""
+    tensors = _as_released(raw.tensors, base)
+    flat: npt.NDArray[np.float32] = torch.cat([tensors[name].flatten() for name in sorted(tensors)]).numpy()
+    return flat
+
+
+def _unflat(flat: torch.Tensor, base: Weights) -> Weights:
+    pieces = torch.split(flat, [weights.numel() for weights in base.values()])
+    return {n: piece.reshape(w.shape) for (n, w), piece in zip(base.items(), pieces, strict=True)}
 
 
 def _gradient_step(gradient: torch.Tensor, base: Weights, plan: Plan) -> Weights:
     """The site's share of one global step: the plain mean of the shares is -lr * (sum of gradients / N + l2 * w)."""
-    assert not isinstance(plan.privacy, NoPrivacy)
+    assert isinstance(plan.privacy, LocalDP)
     share = len(plan.sites) / plan.privacy.public_num_examples
-    pieces = torch.split(gradient, [weights.numel() for weights in base.values()])
     return {
-        name: -plan.training.lr * (share * piece.reshape(weights.shape) + plan.training.l2 * weights.double())
-        for (name, weights), piece in zip(base.items(), pieces, strict=True)
+        name: -plan.training.lr * (share * piece + plan.training.l2 * base[name].double())
+        for name, piece in _unflat(gradient, base).items()
     }
 
 
@@ -98,12 +235,3 @@ def _as_released(tensors: Weights, base: Weights) -> Weights:
         if not torch.isfinite(tensor).all():
             raise PrivacyError(f"tensor {name} does not fit float32: the update stays at the site")
     return released
-
-
-def _digest(tensors: Weights) -> str:
-    digest = hashlib.sha256()
-    for name in sorted(tensors):
-        tensor = tensors[name].contiguous()
-        digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
-        digest.update(tensor.numpy().tobytes())
-    return digest.hexdigest()

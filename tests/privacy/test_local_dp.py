@@ -15,10 +15,12 @@ from hypothesis.extra.numpy import arrays
 from noise_tests import ALARM, scale_p_value, shape_p_value
 
 from tasks.errors import BudgetExhausted, PrivacyError
-from tasks.privacy.local_dp import STEPS_PER_CLIP, LocalDPMechanism, clip_to_grid
-from tasks.study import LocalDP
+from tasks.privacy.grid import STEPS_PER_CLIP, clip_to_grid
+from tasks.privacy.local_dp import LocalDPMechanism
+from tasks.privacy.noise import SeededNoise, SystemNoise
+from tasks.study_privacy import LocalDP
 
-SECRET = bytes(range(32))
+SEED = SeededNoise(bytes(range(32)))
 SETTINGS = LocalDP(mechanism="local_dp", epsilon=3, delta=1e-5, clip_norm=0.5, public_num_examples=211)
 MECHANISM = LocalDPMechanism(SETTINGS, total_rounds=20)
 
@@ -104,34 +106,69 @@ def test_no_patients_sum_to_zero() -> None:
 # noise
 
 
+class Scaled(LocalDPMechanism):
+    """A broken copy: noise of the wrong size."""
+
+    factor = 1.0
+
+    @property
+    def noise_multiplier(self) -> float:
+        return self.factor * super().noise_multiplier
+
+
+class TooLittle(Scaled):
+    factor = 0.98
+
+
+class TooMuch(Scaled):
+    factor = 1.02
+
+
+def noise_of(mechanism: LocalDPMechanism, context: str) -> Rows:
+    """Release minus truth, 2500 releases of 100 values."""
+    truth = np.arange(-50, 50, dtype=np.int64) * (STEPS_PER_CLIP // 7)
+    source = SEED.derive("local_dp", context)
+    releases = np.stack([mechanism.privatize(torch.from_numpy(truth), source).numpy() for _ in range(2500)])
+    return releases - truth * (SETTINGS.clip_norm / STEPS_PER_CLIP)
+
+
 def test_noise_of_a_release_has_the_sd_of_the_budget() -> None:
-    """2500 releases of 100 values; false-alarm rate 1e-6 each; a scale 2% off is rejected."""
-    nothing = torch.zeros(100, dtype=torch.int64)
-    noise = np.stack([MECHANISM.privatize(nothing, SECRET, ("sd", str(i))).numpy() for i in range(2500)])
-    sd = MECHANISM.noise_multiplier * SETTINGS.clip_norm
+    """False-alarm rate 1e-6 each."""
+    noise, sd = noise_of(MECHANISM, "right"), MECHANISM.noise_multiplier * SETTINGS.clip_norm
     assert sd == pytest.approx(3.11, abs=0.005)
     assert scale_p_value(noise, sd) > ALARM
     assert shape_p_value(noise, sd) > ALARM
-    assert scale_p_value(noise, 0.98 * sd) < ALARM
-    assert scale_p_value(noise, 1.02 * sd) < ALARM
     assert scale_p_value(noise.sum(axis=1), 10 * sd) > ALARM, "coordinates of one release are independent"
     assert scale_p_value(noise.sum(axis=0), 50 * sd) > ALARM, "releases are independent"
+
+
+@pytest.mark.parametrize("broken", [TooLittle, TooMuch])
+def test_noise_that_is_two_percent_off_is_rejected(broken: type[Scaled]) -> None:
+    noise = noise_of(broken(SETTINGS, 20), broken.__name__)
+    assert scale_p_value(noise, MECHANISM.noise_multiplier * SETTINGS.clip_norm) < ALARM
 
 
 def test_a_release_is_the_sum_plus_noise_on_the_grid() -> None:
     total = torch.tensor([3 * STEPS_PER_CLIP, -5, 0])
     zero = torch.zeros(3, dtype=torch.int64)
     grid = STEPS_PER_CLIP / SETTINGS.clip_norm
-    with_sum, without = (MECHANISM.privatize(t, SECRET, ("a",)) * grid for t in (total, zero))
+    with_sum, without = (MECHANISM.privatize(t, SEED.derive("a")) * grid for t in (total, zero))
     assert torch.equal((with_sum - without).round().long(), total)
     assert torch.equal(with_sum, with_sum.round())
 
 
-def test_the_same_context_gives_the_same_release() -> None:
+def test_arrays_are_taken_as_tensors_are() -> None:
+    array = np.arange(5)
+    assert torch.equal(
+        MECHANISM.privatize(array, SEED.derive("b")), MECHANISM.privatize(torch.from_numpy(array), SEED.derive("b"))
+    )
+    np.testing.assert_array_equal(array, np.arange(5))
+
+
+def test_no_two_releases_in_production_have_the_same_noise() -> None:
     total = torch.arange(5)
-    first, again, other = (MECHANISM.privatize(total, SECRET, (c,)) for c in ("a", "a", "b"))
-    assert torch.equal(first, again)
-    assert (first != other).all()
+    first, again = (MECHANISM.privatize(total, SystemNoise()) for _ in range(2))
+    assert (first != again).all()
 
 
 # budget
@@ -143,12 +180,27 @@ def test_the_last_release_spends_the_budget_and_the_next_is_refused() -> None:
     assert spends[-1].epsilon <= 3
     assert spends[-1].epsilon == pytest.approx(3, rel=1e-6)
     assert (spends[0].unit, spends[0].mechanism, spends[0].epsilon_budget) == ("patient", "local_dp", 3)
+    assert spends[0].trust == "nobody: holds against the hub too"
     for beyond in (21, 22, 10_000):
         with pytest.raises(BudgetExhausted, match=f"release {beyond} is refused: epsilon 3.0 pays for 20 rounds"):
             MECHANISM.spend(beyond)
 
 
+def test_a_ledger_that_counts_from_nought_is_refused() -> None:
+    with pytest.raises(PrivacyError, match="counted from 1, not from 0"):
+        MECHANISM.spend(0)
+
+
 # refusals
+
+
+class NoNoise:
+    """A source that must not be asked."""
+
+    def gaussian(self, size: int, sd: float) -> npt.NDArray[np.int64]:
+        raise AssertionError(f"{size} values of sd {sd} were drawn")
+
+    laplace = subset = gaussian
 
 
 @pytest.mark.parametrize(
@@ -165,5 +217,6 @@ def test_the_last_release_spends_the_budget_and_the_next_is_refused() -> None:
     ids=lambda t: f"{t.dtype}-{tuple(t.shape)}",
 )
 def test_what_is_no_vector_of_grid_steps_is_refused(total: torch.Tensor) -> None:
-    with pytest.raises(PrivacyError, match="vector of int64 grid steps"):
-        MECHANISM.privatize(total, SECRET, ("a",))
+    for vector in (total, total.numpy()):
+        with pytest.raises(PrivacyError, match="int64 grid steps"):
+            MECHANISM.privatize(vector, NoNoise())

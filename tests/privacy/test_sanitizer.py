@@ -10,25 +10,58 @@ import pytest
 import torch
 from torch import nn
 
+from tasks.aggregation import Shape, read_update
 from tasks.errors import BudgetExhausted, PrivacyError
+from tasks.masked_sum import interpret
 from tasks.models import build_model
-from tasks.privacy import local_dp, sanitizer
-from tasks.privacy.local_dp import STEPS_PER_CLIP
-from tasks.privacy.sanitizer import Release, sanitize
+from tasks.privacy import sanitizer
+from tasks.privacy.contribution import Maskable
+from tasks.privacy.grid import STEPS_PER_CLIP
+from tasks.privacy.noise import NoiseSource, SeededNoise, SystemNoise
+from tasks.privacy.sanitizer import Release, contribution, sanitize
 from tasks.records import ModelRef, Plan
-from tasks.study import Evaluation, LocalDP, NoPrivacy, Training
-from tasks.tensors import Weights, parameters, set_parameters, to_bytes
+from tasks.study import Evaluation, Training
+from tasks.study_privacy import Compression, DistributedDP, GaussianUpdate, LocalDP, NoPrivacy, Privacy, SparseVector
+from tasks.tensors import Weights, from_bytes, parameters, set_parameters
 from tasks.training import RawUpdate, train_local
 
-SECRET = bytes(range(32))
 NONE = NoPrivacy(mechanism="none", i_accept_no_privacy=True)
 LOCAL = LocalDP(mechanism="local_dp", epsilon=3, delta=1e-5, clip_norm=0.5, public_num_examples=50)
+SHARED = DistributedDP(
+    mechanism="distributed_dp",
+    epsilon=3,
+    delta=1e-5,
+    clip_norm=0.5,
+    public_num_examples=50,
+    tolerated_dropouts=0,
+    colluding_sites=0,
+)
+GAUSSIAN = GaussianUpdate(
+    mechanism="gaussian_update", epsilon=3, delta=1e-5, clip_norm=2, tolerated_dropouts=0, colluding_sites=0
+)
+SVT = SparseVector(mechanism="svt", epsilon=3, delta=1e-5, fraction=0.5, gamma=2, tau=0)
+TOP = Compression(mechanism="top", fraction=0.5, i_accept_no_privacy=True)
+RANDOM = Compression(mechanism="random", fraction=0.5, i_accept_no_privacy=True)
 BASE = {"bias": torch.zeros(1), "weight": torch.ones(1, 3)}
 SITES = ("701", "702", "703")
 
 
-def plan(privacy: NoPrivacy | LocalDP, **changes: Any) -> Plan:
+class Silence:
+    """No noise, to see what a mechanism does without it; a subset is the first components."""
+
+    def gaussian(self, size: int, sd: float) -> np.ndarray:
+        return np.zeros(size, dtype=np.int64)
+
+    def laplace(self, size: int, scale: float) -> np.ndarray:
+        return np.zeros(size, dtype=np.int64)
+
+    def subset(self, population: int, size: int) -> np.ndarray:
+        return np.arange(size)
+
+
+def plan(privacy: Privacy, **changes: Any) -> Plan:
     now = datetime(2026, 1, 1, tzinfo=UTC)
+    model = ModelRef(server_round=2, key="k", sha256="b" * 64)
     fields: dict[str, Any] = {
         "study": "derm56",
         "study_digest": "d" * 64,
@@ -39,7 +72,8 @@ def plan(privacy: NoPrivacy | LocalDP, **changes: Any) -> Plan:
         "sites": SITES,
         "min_sites": 2,
         "strict": False,
-        "base_model": ModelRef(server_round=2, key="k", sha256="b" * 64),
+        "base_model": model,
+        "evaluated_model": model,
         "training": Training(lr=0.3, l2=0.01, local_iterations=1, weighting="plain"),
         "privacy": privacy,
         "evaluation": Evaluation(holdout_fraction=0.2),
@@ -48,8 +82,8 @@ def plan(privacy: NoPrivacy | LocalDP, **changes: Any) -> Plan:
     return Plan(**(fields | changes))
 
 
-def release(tensors: Weights, privacy: NoPrivacy | LocalDP, **changes: Any) -> Release:
-    arguments: dict[str, Any] = {"site": "701", "releases": 1, "secret": SECRET} | changes
+def release(tensors: Weights, privacy: Privacy, **changes: Any) -> Release:
+    arguments: dict[str, Any] = {"releases": 1, "noise": SystemNoise()} | changes
     used = arguments.pop("plan", plan(privacy))
     return sanitize(RawUpdate(tensors, 10, 1), BASE, used, **arguments)
 
@@ -111,24 +145,24 @@ CANARY = 123456789
         (raw_sum(1, 2, 3, 4, 5), LOCAL, "one summed gradient of 4 values"),
         ({"sum": torch.zeros(4)}, LOCAL, "not torch.float32"),
         ({"sum": torch.full((4,), NAN)}, LOCAL, "sum holds NaN"),
-        ({"sum": torch.zeros((1, 4), dtype=torch.int64)}, LOCAL, "vector of int64 grid steps"),
+        ({"sum": torch.zeros((1, 4), dtype=torch.int64)}, LOCAL, "int64 grid steps can be protected"),
+        *[(raw_delta(bias=torch.tensor([NAN])), privacy, "bias holds NaN") for privacy in (GAUSSIAN, SVT, TOP, RANDOM)],
+        *[(raw_sum(), privacy, "not the model's parameters") for privacy in (GAUSSIAN, SVT, TOP, RANDOM)],
+        *[({}, privacy, "0 values") for privacy in (GAUSSIAN, SVT, TOP, RANDOM)],
+        (raw_sum(), SHARED, "protects a masked sum only"),
     ],
 )
-def test_what_cannot_be_privatised_stays_at_the_site(tensors: Weights, privacy: NoPrivacy | LocalDP, says: str) -> None:
+def test_what_cannot_be_privatised_stays_at_the_site(tensors: Weights, privacy: Privacy, says: str) -> None:
     with pytest.raises(PrivacyError, match=says) as caught:
         release(tensors, privacy)
     assert str(CANARY) not in str(caught.value)
 
 
-@pytest.mark.parametrize("length", [0, 16, 31])
-def test_a_short_noise_key_stops_the_release(length: int) -> None:
-    with pytest.raises(PrivacyError, match=f"has {length} bytes"):
-        release(raw_sum(), LOCAL, secret=bytes(length))
-
-
 def test_a_release_that_is_not_paid_for_is_refused() -> None:
-    with pytest.raises(BudgetExhausted, match="release 21"):
-        release(raw_sum(), LOCAL, releases=21)
+    for privacy, raw in ((LOCAL, raw_sum()), (GAUSSIAN, raw_delta()), (SVT, raw_delta())):
+        assert release(raw, privacy, releases=20).spend.releases == 20
+        with pytest.raises(BudgetExhausted, match="release 21"):
+            release(raw, privacy, releases=21)
 
 
 def test_too_large_an_update_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -137,58 +171,105 @@ def test_too_large_an_update_is_refused(monkeypatch: pytest.MonkeyPatch) -> None
         release(raw_delta(), NONE)
 
 
-# determinism, and noise of its own for each release
+# behind masks
 
 
-def test_the_same_update_again_is_the_same_release() -> None:
-    first, again = (release(raw_sum(), LOCAL) for _ in range(2))
-    assert to_bytes(first.tensors) == to_bytes(again.tensors)
-    assert first == Release(first.tensors, again.spend, again.commitment)
+def masked(privacy: Privacy, tensors: Weights, **changes: Any) -> Release:
+    arguments = {"mask": lambda part: part.values.view(np.uint64) + np.uint64(7), "num_masked": 3} | changes
+    return release(tensors, privacy, plan=plan(privacy, aggregation="masks"), **arguments)
 
 
-def changed_terms(**changes: Any) -> Plan:
-    return plan(LocalDP(**(LOCAL.model_dump() | changes)))
+@pytest.mark.parametrize(("privacy", "tensors"), [(SHARED, raw_sum()), (GAUSSIAN, raw_delta()), (NONE, raw_delta())])
+def test_what_leaves_a_masked_plan_is_what_the_mask_gave(privacy: Privacy, tensors: Weights) -> None:
+    seen: list[Maskable] = []
+
+    def mask(part: Maskable) -> np.ndarray:
+        seen.append(part)
+        return np.arange(len(part.values), dtype=np.uint64)
+
+    out = masked(privacy, tensors, mask=mask)
+    assert {name: t.tolist() for name, t in out.tensors.items()} == {"masked": [0, 1, 2, 3]}
+    assert out.tensors["masked"].dtype == torch.uint64
+    assert (seen[0].sites, len(seen)) == (3, 1)
+    assert from_bytes(out.body)["masked"].tolist() == [0, 1, 2, 3]
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"site": "702"},
-        {"secret": bytes(32)},
-        {"plan": plan(LOCAL, server_round=4)},
-        {"plan": plan(LOCAL, study="nocomp24")},
-        {"plan": plan(LOCAL, base_model=ModelRef(server_round=2, key="k", sha256="c" * 64))},
-        {"plan": changed_terms(epsilon=8)},
-        {"plan": changed_terms(delta=1e-6)},
-        {"plan": plan(LOCAL, total_rounds=40)},
-    ],
-    ids=["site", "secret", "round", "study", "base model", "epsilon", "delta", "rounds"],
-)
-def test_another_context_gets_other_noise_and_another_commitment(changes: dict[str, Any]) -> None:
-    """Were it the same noise at another scale, two releases of one sum would give the sum away."""
-    first, other = release(raw_sum(), LOCAL), release(raw_sum(), LOCAL, **changes)
-    assert first.commitment != other.commitment
-    ratios = [_noise(first, LOCAL) / _noise(other, changes.get("plan", plan(LOCAL)).privacy)]
-    assert not np.allclose(ratios, ratios[0][0], rtol=1e-2), "proportional noise"
+@pytest.mark.parametrize("privacy", [SHARED, GAUSSIAN, NONE])
+def test_without_masks_nothing_of_a_masked_plan_leaves(privacy: Privacy) -> None:
+    with pytest.raises(PrivacyError, match="behind masks only"):
+        masked(privacy, raw_sum() if privacy is SHARED else raw_delta(), mask=None)
 
 
-def test_another_update_in_the_same_round_gets_other_noise() -> None:
-    first, other = release(raw_sum(1, 2, 3, 4), LOCAL), release(raw_sum(1, 2, 3, 5), LOCAL)
-    assert first.commitment != other.commitment
-    assert not np.allclose(_noise(first, LOCAL), _noise(other, LOCAL), rtol=1e-2)
+@pytest.mark.parametrize("privacy", [LOCAL, SVT, TOP, RANDOM])
+def test_what_cannot_be_summed_is_not_masked(privacy: Privacy) -> None:
+    with pytest.raises(PrivacyError, match="cannot be summed behind masks"):
+        masked(privacy, raw_sum() if privacy is LOCAL else raw_delta())
 
 
-def _noise(out: Release, privacy: NoPrivacy | LocalDP) -> np.ndarray:
-    """The noise in a release, in gradient units, up to the sum's few grid steps."""
-    assert isinstance(privacy, LocalDP)
-    flat = torch.cat([out.tensors[n].flatten() / -0.3 - 0.01 * BASE[n].flatten() for n in BASE])
-    return (flat * privacy.public_num_examples / len(SITES)).numpy()
+def test_masks_that_the_plan_does_not_have_stop_the_release() -> None:
+    with pytest.raises(PrivacyError, match="this plan has no masks"):
+        release(raw_delta(), NONE, mask=lambda part: part.values.view(np.uint64))
 
 
-def test_the_commitment_hides_the_update() -> None:
-    """It is keyed: without the secret, nobody can try out sums against it."""
-    commitments = {release(raw_sum(), LOCAL, secret=bytes([i] * 32)).commitment for i in range(5)}
-    assert len(commitments) == 5
+def test_a_roster_that_is_all_lost_or_colluding_gets_no_share_of_noise() -> None:
+    privacy = DistributedDP(**(SHARED.model_dump() | {"tolerated_dropouts": 1, "colluding_sites": 1}))
+    with pytest.raises(PrivacyError):
+        masked(privacy, raw_sum(), num_masked=2)
+
+
+def test_counts_belong_to_the_masked_sum() -> None:
+    used = plan(SHARED, aggregation="masks", evaluation=Evaluation(holdout_fraction=0.2, score_bins=2))
+    with pytest.raises(PrivacyError, match="one summed gradient of 8 values"):
+        contribution(RawUpdate(raw_sum(), 10, 1), BASE, used, sites=3, noise=SystemNoise())
+
+
+# noise of its own for each release
+
+
+@pytest.mark.parametrize(("privacy", "tensors"), [(LOCAL, raw_sum()), (GAUSSIAN, raw_delta()), (SVT, raw_delta())])
+def test_no_two_releases_have_the_same_noise(privacy: Privacy, tensors: Weights) -> None:
+    bodies = {release(tensors, privacy).body for _ in range(20)}
+    fewest = 5 if privacy is SVT else 20  # so much noise that svt sends plus or minus gamma: 24 releases in all
+    assert len(bodies) >= fewest
+
+
+def test_noise_is_repeated_only_through_the_seam() -> None:
+    first, again = (release(raw_sum(), LOCAL, noise=SeededNoise(bytes(32))).body for _ in range(2))
+    assert first == again != release(raw_sum(), LOCAL, noise=SeededNoise(bytes([1] * 32))).body
+
+
+# selective sharing
+
+
+def test_top_sends_the_largest_and_keeps_the_rest_back() -> None:
+    feedback = Compression(**(TOP.model_dump() | {"error_feedback": True}))
+    out = release(raw_delta(), feedback)
+    assert out.tensors["indices"].tolist() == [2, 3]
+    assert out.tensors["values"].tolist() == [-2.0, 3.0]
+    assert out.residual is not None
+    assert out.residual.tolist() == [0.5, 1.0, 0.0, 0.0]
+    later = release({"bias": torch.zeros(1), "weight": torch.zeros(1, 3)}, feedback, carried=out.residual)
+    assert later.tensors["values"].tolist() == [0.5, 1.0]
+    assert later.residual is not None
+    assert later.residual.tolist() == [0.0] * 4
+
+
+def test_without_error_feedback_nothing_is_kept_back() -> None:
+    assert release(raw_delta(), TOP).residual is None
+
+
+@pytest.mark.parametrize("privacy", [SVT, TOP, RANDOM])
+def test_sparse_releases_are_read_back_by_the_hub(privacy: Privacy) -> None:
+    out = release(raw_delta(), privacy)
+    flat = read_update(bytearray(out.body), plan(privacy), Shape.of(BASE), "701")
+    assert flat.shape == (4,)
+    assert (flat != 0).sum() <= 2
+    assert flat[out.tensors["indices"].long()].tolist() == out.tensors["values"].tolist()
+
+
+def test_a_residual_of_another_model_is_refused() -> None:
+    with pytest.raises(PrivacyError, match="another model"):
+        release(raw_delta(), TOP, carried=torch.zeros(5))
 
 
 # the step
@@ -209,32 +290,55 @@ def clipped_sum(model: nn.Module, inputs: torch.Tensor, labels: torch.Tensor, cl
 
 
 @pytest.mark.parametrize(("path", "options"), [("LogisticRegression", {}), ("MLP", {"hidden": 5})])
-def test_without_noise_the_mean_of_the_shares_is_the_centralised_step(
-    path: str, options: dict[str, object], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("privacy", [LOCAL, SHARED])
+def test_without_noise_the_round_is_the_centralised_step(
+    path: str, options: dict[str, object], privacy: Privacy
 ) -> None:
-    monkeypatch.setattr(local_dp, "gaussian_integers", lambda _key, size, _sd: np.zeros(size, dtype=np.int64))
     generator = torch.Generator().manual_seed(5)
     sizes = (7, 20, 23)
     inputs = torch.randn(sum(sizes), 6, generator=generator)
     labels = (torch.rand(sum(sizes), generator=generator) < 0.5).float()
     model = build_model(f"tasks.models:{path}", 6, options, seed=3)
     base = {name: torch.randn(w.shape, generator=generator) for name, w in parameters(model).items()}
-    used = plan(LOCAL)
-    shares = []
-    for site, x, y in zip(SITES, inputs.split(sizes), labels.split(sizes), strict=True):
+    used = plan(privacy, aggregation="plain" if privacy is LOCAL else "masks")
+    raws = []
+    for x, y in zip(inputs.split(sizes), labels.split(sizes), strict=True):
         set_parameters(model, base)
-        raw = train_local(model, x, y, used.training, used.privacy, seed=1)
-        shares.append(sanitize(raw, base, used, site=site, releases=1, secret=SECRET).tensors)
+        raws.append(train_local(model, x, y, used.training, used.privacy, seed=1))
+    made = step_of(raws, base, used, Silence())
     set_parameters(model, base)
     total, clipped = clipped_sum(model, inputs, labels, LOCAL.clip_norm)
     assert 5 < clipped < sum(sizes), "some gradients are clipped, some are not"
     for name in base:
-        mean = sum(share[name].double() for share in shares) / len(shares)
         step = -0.3 * (total[name] / LOCAL.public_num_examples + 0.01 * base[name].double())
-        torch.testing.assert_close(mean, step, rtol=2e-5, atol=1e-6)
+        torch.testing.assert_close(made[name].double(), step, rtol=2e-5, atol=1e-6)
         assert float(step.abs().max()) > 1e-3
+    noisy = step_of(raws, base, used, SystemNoise())
+    assert min(float((noisy[n] - made[n]).abs().max()) for n in base) > 1e-4, "noise is off only in this test"
 
 
-def test_noise_off_is_off_only_in_that_test() -> None:
-    noisy = release(raw_sum(0, 0, 0, 0), LOCAL)
-    assert float(np.abs(_noise(noisy, LOCAL)).min()) > 1 / STEPS_PER_CLIP
+def step_of(raws: list[RawUpdate], base: Weights, used: Plan, noise: NoiseSource) -> Weights:
+    """The mean of the shares, or the opened sum: what the hub adds to the model."""
+    if used.aggregation == "masks":
+        parts = [contribution(raw, base, used, sites=3, noise=noise) for raw in raws]
+        return interpret(sum(part.values for part in parts), used, base, [1.0] * 3).delta
+    shares = [sanitize(raw, base, used, releases=1, noise=noise).tensors for raw in raws]
+    return {name: sum(share[name].double() for share in shares) / len(shares) for name in base}
+
+
+def test_a_masked_sum_of_plain_updates_is_their_weighted_mean() -> None:
+    used = plan(NONE, aggregation="masks", training=Training(lr=0.3, local_epochs=1, weighting="samples"))
+    raws = [RawUpdate(raw_delta(bias=torch.tensor([value])), count, 1) for value, count in ((1.0, 1), (-3.0, 3))]
+    parts = [contribution(raw, BASE, used, sites=2, noise=Silence()) for raw in raws]
+    opened = interpret(parts[0].values + parts[1].values, used, BASE, [1.0, 3.0])
+    assert opened.delta["bias"].tolist() == [pytest.approx(-2.0, abs=1e-8)]
+    assert opened.counts is None
+
+
+def test_counts_come_back_from_the_opened_sum() -> None:
+    used = plan(SHARED, aggregation="masks", evaluation=Evaluation(holdout_fraction=0.2, score_bins=2))
+    total = torch.tensor([1, 2, 3, 4, *(STEPS_PER_CLIP * n for n in (5, 6, 7, 8))], dtype=torch.int64)
+    part = contribution(RawUpdate({"sum": total}, 10, 1), BASE, used, sites=3, noise=Silence())
+    opened = interpret(part.values, used, BASE, [1.0])
+    assert opened.counts is not None
+    assert opened.counts.tolist() == [[5.0, 6.0], [7.0, 8.0]]
