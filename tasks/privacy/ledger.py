@@ -1,111 +1,285 @@
-"""What was spent: one entry a site and round, written at the site and in the store before the update leaves.
+"""What was spent: a chain of signed entries a study and site, written before the update that each pays for leaves.
 
-A site counts its own releases from its own copy; entries that its copy lacks are fetched back from the store, so a
-site that lost its disk does not start again at zero.
+An entry is written at the site, then in the store, and only then may the update go. Either copy makes up for the
+other: a site that lost its disk fetches its entries back, one that died between the two writes completes them.
 """
 
 from __future__ import annotations
 
+import fcntl
+import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
 from tasks import layout
-from tasks.errors import ObjectMissing, PrivacyError, StoreError, StoreUnavailable
+from tasks.enrolment import load_key
+from tasks.errors import BudgetExhausted, ObjectExists, ObjectMissing, PrivacyError, StoreError, StoreUnavailable
 from tasks.files import write_private
+from tasks.privacy.chain import FIRST, MAX_ENTRY, ChainCheck, Link, terms
 from tasks.records import LedgerEntry, Spend
-from tasks.storage import ObjectStore, to_json
+from tasks.storage import ObjectStore
+
+ENTRY_NAME = re.compile(r"\d{6}\.json")
+#: How far beyond the end of a ledger that is fetched back a site looks for entries, in doubling steps.
+_LOOK_AHEAD = 1 << 13
 
 
 class SiteLedger:
     """One site's spending in one study.
 
+    Args:
+        store: with the site's credential.
+        folder: the site's own folder; its copy of the ledger lies in `ledger/<study>/`.
+        secrets_dir: where the site's signing key lies.
+
     Raises (all methods):
         StoreUnavailable: the store does not answer; nothing may be released until it does.
+        PrivacyError: the two copies disagree, or one is no unbroken chain with this site's signature.
     """
 
-    def __init__(self, store: ObjectStore, study: str, site: str, folder: Path) -> None:
+    def __init__(self, store: ObjectStore, study: str, site: str, folder: Path, secrets_dir: Path) -> None:
         self.store, self.study, self.site = store, study, site
         self.folder = folder / "ledger" / study
+        self.secrets_dir = secrets_dir
 
-    def releases_before(self, server_round: int) -> int:
-        """How many other rounds the site has released something in, in whatever order they were opened."""
-        earlier = sum(self._entry(past) is not None for past in range(1, server_round))
-        return earlier + sum(entry.server_round > server_round for entry in self._own_entries())
+    def next_release(self, server_round: int) -> int:
+        """The number of this round's release: of its entry if it has one, else of the next entry."""
+        with self._locked():
+            links = self._synced()
+        link = _of_round(links, server_round)
+        return link.entry.sequence if link else len(links) + 1
 
-    def record(self, server_round: int, spend: Spend, commitment: str) -> LedgerEntry:
+    def record(self, server_round: int, spend: Spend, release_sha256: str) -> tuple[LedgerEntry, str]:
         """Write the spend, first at the site, then in the store. The same release again is the same entry.
+
+        Args:
+            spend: with `releases` from `next_release`.
+            release_sha256: of the bytes that are to leave.
+
+        Returns:
+            the entry, and the sha256 of its bytes.
 
         Raises:
             PrivacyError: this round has already paid for something else; a round never releases two things. Or the
                 study's privacy settings changed since its first release, so that the running total would be wrong.
+            BudgetExhausted: the total would be above the budget.
         """
-        entry = self._entry(server_round)
-        if entry is None:
-            entry = LedgerEntry(
-                study=self.study,
-                server_round=server_round,
-                site=self.site,
-                spend=spend,
-                commitment=commitment,
-                recorded_at=datetime.now(UTC),
-            )
-        if entry.commitment != commitment:
+        with self._locked():
+            links = self._synced()
+            self._require_terms(links, spend)
+            link = _of_round(links, server_round) or self._append(links, server_round, spend, release_sha256)
+        if link.entry.release_sha256 != release_sha256:
             raise PrivacyError(
                 f"round {server_round} of {self.study}: site {self.site} has already recorded another release; "
                 "its data or model changed since. It stays out of this round"
             )
-        self._check_terms(entry)
-        self._write_own(entry)
-        self.store.create_record(layout.ledger_entry(self.study, self.site, server_round), entry)
-        return entry
+        return link.entry, link.sha256
 
-    def _entry(self, server_round: int) -> LedgerEntry | None:
-        path = self.folder / f"{server_round:04d}.json"
-        if path.exists():
-            return LedgerEntry.model_validate_json(path.read_bytes())
+    def _append(self, links: list[Link], server_round: int, spend: Spend, release_sha256: str) -> Link:
+        sequence = len(links) + 1
+        self._require_number(spend, sequence)
+        self._require_budget(links, spend)
+        entry = LedgerEntry(
+            study=self.study,
+            site=self.site,
+            sequence=sequence,
+            previous=links[-1].sha256 if links else FIRST,
+            server_round=server_round,
+            spend=spend,
+            release_sha256=release_sha256,
+            recorded_at=datetime.now(UTC),
+        )
+        link = Link.seal(entry, self.secrets_dir)
+        write_private(self._path(sequence), link.body)
         try:
-            entry = self.store.get_record(layout.ledger_entry(self.study, self.site, server_round), LedgerEntry)
+            self._publish(link)
+        except ObjectExists:
+            return self._give_way(link)
+        return link
+
+    def _give_way(self, link: Link) -> Link:
+        """Another process of this site wrote its entry into the store first: that one counts.
+
+        This one was never in the store, so nothing was released on it, and it goes.
+        """
+        self._path(link.entry.sequence).unlink()
+        winner = _of_round(self._synced(), link.entry.server_round)
+        if winner is None:
+            raise PrivacyError(
+                f"site {self.site} was recording two rounds of {self.study} at once, and round "
+                f"{link.entry.server_round} came second: run its step again"
+            )
+        return winner
+
+    def _synced(self) -> list[Link]:
+        """All entries, after each copy has been completed from the other."""
+        links = self._own_links()
+        for link in links[self._num_shared(links) :]:
+            try:
+                self._publish(link)
+            except ObjectExists:
+                raise self._fork(link.entry.sequence) from None
+        return links + self._fetched(links)
+
+    def _own_links(self) -> list[Link]:
+        """The entries of the site's own copy."""
+        paths = sorted(path for path in self.folder.iterdir() if ENTRY_NAME.fullmatch(path.name))
+        for sequence, path in enumerate(paths, 1):
+            if path != self._path(sequence):
+                raise self._broken(str(self._path(sequence)), "is missing", own=True)
+        links = [self._parsed(path.read_bytes(), str(path), own=True) for path in paths]
+        self._require_chain(links, own=True)
+        return links
+
+    def _num_shared(self, links: list[Link]) -> int:
+        """How many entries both copies have. Where they agree on one, they agree on all that it names."""
+        for link in reversed(links):
+            body = self._stored(link.entry.sequence)
+            if body is not None and body != link.body:
+                raise self._fork(link.entry.sequence)
+            if body is not None:
+                return link.entry.sequence
+        return 0
+
+    def _fetched(self, links: list[Link]) -> list[Link]:
+        """Entries that only the store has: of a site that lost its disk, or has an older copy of it."""
+        found: list[Link] = []
+        end = len(links) + 1
+        while (body := self._stored(end)) is not None:
+            found.append(self._parsed(body, self._key(end), own=False))
+            end += 1
+        if found or not links:
+            self._refuse_hole(end)
+        self._require_chain([*links, *found], own=False)
+        for link in found:
+            write_private(self._path(link.entry.sequence), link.body)
+        return found
+
+    def _refuse_hole(self, end: int) -> None:
+        """Without a copy of its own, a site must not take a hole in the store for the end of its ledger.
+
+        A site cannot list the store, so it looks ahead in doubling steps: it finds any single entry that was taken out.
+        """
+        step = 1
+        while step <= _LOOK_AHEAD:
+            if self.store.exists(self._key(end + step)):
+                raise self._broken(self._key(end), f"is missing, but {self._key(end + step)} is there", own=False)
+            step *= 2
+
+    def _require_chain(self, links: list[Link], *, own: bool) -> None:
+        check = ChainCheck(self.study, self.site, load_key(self.secrets_dir / "signing_key.pem").public_key())
+        for link in links:
+            check.add(link)
+        check.check_signature()
+        for sequence, text in check.problems:
+            raise self._broken(str(self._path(sequence)) if own else self._key(sequence), text, own=own)
+
+    def _require_terms(self, links: list[Link], spend: Spend) -> None:
+        if links and terms(links[0].entry.spend) != terms(spend):
+            raise PrivacyError(
+                f"the privacy settings or rounds.total of {self.study} changed after round "
+                f"{links[0].entry.server_round} was released: the budget is one for the whole study. Change them "
+                "back, or start a new study"
+            )
+
+    def _require_number(self, spend: Spend, sequence: int) -> None:
+        if spend.releases != sequence:
+            raise PrivacyError(
+                f"a spend of {spend.releases} releases cannot be entry {sequence} of site {self.site} in {self.study}: "
+                "another release came in between. Run the step again"
+            )
+
+    def _require_budget(self, links: list[Link], spend: Spend) -> None:
+        if spend.epsilon is None or spend.epsilon_budget is None or spend.epsilon <= spend.epsilon_budget:
+            return
+        before = "no release fits in it"
+        if links:
+            last = links[-1].entry
+            before = f"it ended with release {last.sequence}, in round {last.server_round} on {last.recorded_at:%F}"
+        raise BudgetExhausted(
+            f"release {spend.releases} of site {self.site} in {self.study} would bring epsilon to {spend.epsilon:.4g}; "
+            f"the budget is {spend.epsilon_budget:g}, and {before}"
+        )
+
+    def _publish(self, link: Link) -> None:
+        self.store.create(self._key(link.entry.sequence), link.body, content_type="application/json")
+
+    def _stored(self, sequence: int) -> bytes | None:
+        try:
+            return self.store.get(self._key(sequence), max_bytes=MAX_ENTRY)
         except ObjectMissing:
             return None
-        self._write_own(entry)
-        return entry
 
-    def _check_terms(self, entry: LedgerEntry) -> None:
-        """All releases of a study must cost the same: its total is computed from their number."""
-        for own in self._own_entries():
-            if _terms(own.spend) != _terms(entry.spend):
-                raise PrivacyError(
-                    f"the privacy settings or rounds.total of {self.study} changed after round {own.server_round} was "
-                    "released: the budget is one for the whole study. Change them back, or start a new study"
-                )
+    def _parsed(self, body: bytes, place: str, *, own: bool) -> Link:
+        try:
+            return Link.parse(body)
+        except ValueError:
+            raise self._broken(place, "is no ledger entry", own=own) from None
 
-    def _own_entries(self) -> Iterator[LedgerEntry]:
-        for path in sorted(self.folder.glob("[0-9]*.json")):
-            yield LedgerEntry.model_validate_json(path.read_bytes())
+    def _broken(self, place: str, text: str, *, own: bool) -> PrivacyError:
+        remedy = (
+            f"Move {self.folder} away and run the step again: the entries come back from the store"
+            if own
+            else "Only this site and the hub can write there: put back what was changed, from a copy of the site's "
+            f"{self.folder} or an export of the hub (`pharmafed privacy export`)"
+        )
+        return PrivacyError(f"site {self.site} releases nothing: its ledger entry {place} {text}. {remedy}")
 
-    def _write_own(self, entry: LedgerEntry) -> None:
-        write_private(self.folder / f"{entry.server_round:04d}.json", to_json(entry))
+    def _fork(self, sequence: int) -> PrivacyError:
+        return PrivacyError(
+            f"site {self.site} releases nothing: its ledger has two entries {sequence}, {self._path(sequence)} and "
+            f"{self._key(sequence)} in the store, and they differ. One was changed: `pharmafed privacy spend "
+            f"{self.study}` at the hub says whether it is the stored one; if not, move {self.folder} away"
+        )
+
+    def _path(self, sequence: int) -> Path:
+        return self.folder / f"{sequence:06d}.json"
+
+    def _key(self, sequence: int) -> str:
+        return layout.ledger_entry(self.study, self.site, sequence)
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """One process of this machine at a time: a task that was given up may still run beside its retry."""
+        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with (self.folder / "lock").open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
 
 
-def _terms(spend: Spend) -> tuple[object, ...]:
-    return spend.mechanism, spend.mu, spend.delta, spend.epsilon_budget
+def _of_round(links: list[Link], server_round: int) -> Link | None:
+    return next((link for link in links if link.entry.server_round == server_round), None)
+
+
+def keys_by_site(store: ObjectStore, study: str) -> dict[str, list[str]]:
+    """All keys under each site's ledger, sorted, whatever they are; read with the hub's credential."""
+    prefix = layout.ledger_prefix(study) + "/"
+    found: dict[str, list[str]] = {}
+    for key in store.keys(prefix):
+        found.setdefault(key.removeprefix(prefix).partition("/")[0], []).append(key)
+    return found
 
 
 def spent(store: ObjectStore, study: str) -> dict[str, LedgerEntry | None]:
-    """Each site's newest ledger entry, read with the hub's credential; None where it is no ledger entry.
+    """Each site's newest ledger entry, read with the hub's credential: one listing, and one read a site.
 
-    A site writes its own entries, so one that it has spoilt must not keep the hub from reading the others.
+    None where the site has spoilt its ledger: its newest entry is unreadable, of another site or study, or its number
+    is not the number of entries that the store holds. Whether the chain is whole is for `tasks.privacy.evidence`.
     """
-    prefix = layout.ledger_prefix(study) + "/"
-    newest = {key.removeprefix(prefix).partition("/")[0]: key for key in store.keys(prefix)}
-    return {site: _entry_or_none(store, key) for site, key in newest.items()}
+    return {site: _newest(store, study, site, keys) for site, keys in keys_by_site(store, study).items()}
 
 
-def _entry_or_none(store: ObjectStore, key: str) -> LedgerEntry | None:
+def _newest(store: ObjectStore, study: str, site: str, keys: list[str]) -> LedgerEntry | None:
+    count = len(keys)
+    if keys[-1] != layout.ledger_entry(study, site, count):
+        return None
     try:
-        return store.get_record(key, LedgerEntry)
+        entry = store.get_record(keys[-1], LedgerEntry)
     except StoreUnavailable:
         raise
     except StoreError:
         return None
+    numbers = (entry.sequence, entry.spend.releases)
+    return entry if (entry.study, entry.site, *numbers) == (study, site, count, count) else None
