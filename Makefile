@@ -11,7 +11,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check install --constraint constraints.txt
-EXTRAS := local,edge,postgres,dev
+EXTRAS := local,ckks,edge,postgres,dev
 STUDY ?= xanomeline_derm56
 ROUNDS ?= 3
 # auto takes any free ports, for a second deployment on one machine

@@ -15,15 +15,16 @@ from typing import Any
 
 from rich.console import Console
 
-from benchmarks import aggregation, demo, rounds
+from benchmarks import aggregation, demo, privacy, rounds
 from tasks.settings import PROJECT
 
 BENCHMARKS: dict[str, Callable[[Console], Any]] = {
     "aggregation": aggregation.run,
+    "privacy": privacy.run,
     "rounds": rounds.run,
     "demo": demo.run,
 }
-BY_DEFAULT = ("aggregation", "rounds")
+BY_DEFAULT = ("aggregation", "privacy", "rounds")
 RESULTS = PROJECT / "build" / "bench.json"
 
 
@@ -44,7 +45,7 @@ def _save(name: str, result: Any) -> None:
 def main() -> int:
     """Run the benchmarks asked for."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("names", nargs="*", choices=[[], *BENCHMARKS], help="default: aggregation rounds")
+    parser.add_argument("names", nargs="*", choices=[[], *BENCHMARKS], help=f"default: {' '.join(BY_DEFAULT)}")
     parser.add_argument("--demo", action="store_true", help="only `make demo` from an empty clone: minutes")
     arguments = parser.parse_args()
     names = ["demo"] if arguments.demo else arguments.names or BY_DEFAULT

@@ -16,11 +16,11 @@ from rich.table import Table
 
 from tasks.deploy import airflow, local, processes
 from tasks.deploy.airflow_api import AirflowApi
+from tasks.deploy.enrol import enrol_local_sites
 from tasks.deploy.services import SERVICES
 from tasks.deploy.state import SUPERVISOR
-from tasks.enrolment import enrol_local_sites
 from tasks.settings import PROJECT
-from tasks.study import load_studies
+from tasks.study_file import load_studies
 
 STUDY = "xanomeline_nocomp24"
 DAG = f"federated_round.{STUDY}"

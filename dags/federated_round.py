@@ -3,6 +3,10 @@
 Every site checks its data, trains from the current global model, makes its update private and uploads it. The hub
 averages what arrived before the deadline, every contributing site validates the new model, and the round is closed.
 
+Where the study aggregates behind masks, the hub learns the sum and no single update: `freeze_roster` fixes who takes
+part, each upload carries masks that only cancel in the sum, `select_updates` fixes whose sum it is, and the sites'
+`unmask` tasks hand out what opens that sum and nothing else. A site that is lost after the roster is survived.
+
 **Runs** nightly at 02:00 UTC, one round a night, or when triggered with the parameters below. A run that has more
 rounds to do starts the next run itself, so each round is one column of the grid.
 
@@ -43,7 +47,8 @@ from dags.wiring import (
     without_templates,
 )
 from tasks.settings import project_dir
-from tasks.study import Study, load_study
+from tasks.study import Study
+from tasks.study_file import load_study
 
 
 @task(on_failure_callback=tell_of_failure, do_xcom_push=True)
@@ -83,8 +88,36 @@ def privatize_and_upload(study: str, site: str) -> None:
 
 
 @task(trigger_rule="one_success")
+def freeze_roster(study: str) -> None:
+    """Masked rounds: wait for the sites' keys, then fix who takes part before anybody masks anything."""
+    from tasks.hub.context import HubContext
+    from tasks.hub.masked import freeze_roster
+
+    roster = freeze_roster(HubContext.load(study), opened_round())
+    print(f"{len(roster.members)} sites on the roster; missing: {roster.missing or 'none'}")
+
+
+@task(trigger_rule="one_success")
+def select_updates(study: str) -> None:
+    """Hidden updates: wait for them, then fix whose sum is opened before any site helps to open it."""
+    from tasks.hub.context import HubContext
+    from tasks.hub.select import select_hidden
+
+    selection = select_hidden(HubContext.load(study), opened_round())
+    print(f"{len(selection.chosen)} updates; missing: {selection.missing or 'none'}")
+
+
+@task
+def unmask(study: str, site: str) -> None:
+    """Hidden updates: help to open their sum, by shares of its masks or by decrypting it; never a single update."""
+    from tasks.site import steps
+
+    steps.unmask(steps.SiteContext.load(study, site), opened_round())
+
+
+@task(trigger_rule="one_success")
 def aggregate(study: str) -> None:
-    """Wait until every site has answered or the deadline has passed, check every update, average, write the model."""
+    """Average the updates that pass every check, or open the sum of hidden ones, and write the model."""
     from tasks.hub.aggregate import aggregate
     from tasks.hub.context import HubContext
 
@@ -149,8 +182,9 @@ def build_dag(study: Study) -> DAG:
 
 
 def _wire(study: Study, sites: list[str]) -> None:
-    name, opened = study.study, open_round(study.study)
-    model = aggregate(name)
+    name, opened, model = study.study, open_round(study.study), aggregate(study.study)
+    roster = freeze_roster(name) if study.aggregation == "masks" else None
+    selected = select_updates(name) if study.aggregation != "plain" else None
     all_sites_in = EmptyOperator(task_id="all_sites_in", doc_md="Green: every site contributed. Amber: one is missing.")
     closed = close_round(name)
     uploads = {}
@@ -160,7 +194,14 @@ def _wire(study: Study, sites: list[str]) -> None:
             checked = validate_data.override(**where)(name, site)
             trained = train_local.override(**where)(name, site)
             uploads[site] = privatize_and_upload.override(**where)(name, site)
-            opened >> checked >> trained >> uploads[site] >> [model, all_sites_in]
+            opened >> checked >> trained >> uploads[site] >> all_sites_in
+            if roster:
+                trained >> roster >> uploads[site]
+            if selected:
+                unmasked = unmask.override(**where)(name, site)
+                [uploads[site] >> selected, uploads[site]] >> unmasked >> model
+            else:
+                uploads[site] >> model
     with TaskGroup("validation", tooltip="The new model on each site's held-out patients"):
         for site in sites:
             validated = validate_global.override(task_id=site_group(site), **at_site(site))(name, site)

@@ -15,7 +15,7 @@ from airflow.sdk import DAG, Param, get_parsing_context, task
 
 from dags.wiring import DEFAULTS, at_site, nightly, site_group, sites_to_wire, study_names, tell_of_failure
 from tasks.settings import project_dir
-from tasks.study import load_study
+from tasks.study_file import load_study
 
 
 @task(on_failure_callback=tell_of_failure)

@@ -11,10 +11,10 @@ import time
 from tasks import settings
 from tasks.data import remote
 from tasks.deploy import seaweedfs
-from tasks.enrolment import enrol_local_sites
+from tasks.deploy.enrol import enrol_local_sites
 from tasks.errors import ConfigError
 from tasks.storage import hub_store
-from tasks.study import load_studies
+from tasks.study_file import load_studies
 
 STORE_TIMEOUT_S = 60
 

@@ -12,9 +12,11 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, TypeAdapter
 from pydantic_core import from_json
 
-from tasks.errors import UpdateRejected
-from tasks.records import TensorSpec
-from tasks.tensors import Weights
+from tasks.errors import StoreError, UpdateRejected
+from tasks.privacy.compression import num_shared
+from tasks.records import Plan, TensorSpec
+from tasks.study_privacy import sent_fraction
+from tasks.tensors import Weights, from_bytes
 
 #: Values whose squares are summed in float32 before the sum goes on in float64.
 _NORM_BLOCK = 1 << 16
@@ -75,6 +77,35 @@ def flat_update(body: bytearray | bytes, shape: Shape, site: str) -> torch.Tenso
         raise UpdateRejected(site, "names, shapes or types of its tensors are not those of the model")
     values = torch.frombuffer(body, dtype=torch.float32, offset=start)
     return _in_order(values, entries, shape, site)
+
+
+def read_update(body: bytearray | bytes, plan: Plan, shape: Shape, site: str) -> torch.Tensor:
+    """An unmasked update as one flat float32 vector, (parameters,). Raises UpdateRejected."""
+    if (fraction := sent_fraction(plan.privacy)) is not None:
+        return sparse_update(body, shape, num_shared(fraction, shape.num_values), site)
+    return flat_update(body, shape, site)
+
+
+def sparse_update(body: bytes | bytearray, shape: Shape, max_values: int, site: str) -> torch.Tensor:
+    """A flat float32 vector, (parameters,), from a safetensors body of sorted int32 `indices` and float32 `values`.
+
+    Raises:
+        UpdateRejected: other tensors, more than `max_values`, or indices that are not sorted, twice, or out of range.
+    """
+    try:
+        tensors = from_bytes(bytes(body))
+        indices, values = tensors["indices"], tensors["values"]
+    except (StoreError, KeyError):
+        raise UpdateRejected(site, "no safetensors body of indices and values") from None
+    if len(tensors) != 2 or (indices.dtype, values.dtype) != (torch.int32, torch.float32):
+        raise UpdateRejected(site, "indices must be int32 and values float32, and nothing else")
+    if indices.ndim != 1 or indices.shape != values.shape or len(indices) > max_values:
+        raise UpdateRejected(site, f"one index a value and at most {max_values} values are allowed")
+    if len(indices) and (indices[0] < 0 or indices[-1] >= shape.num_values or (indices.diff() <= 0).any()):
+        raise UpdateRejected(site, f"indices must rise from 0 on and stay below {shape.num_values}")
+    flat = torch.zeros(shape.num_values, dtype=torch.float32)
+    flat[indices.long()] = values
+    return flat
 
 
 def norm(update: torch.Tensor) -> float:

@@ -11,6 +11,7 @@ from typer.core import TyperGroup
 from tasks import settings
 from tasks.data.cli import app as data_app
 from tasks.errors import PharmafedError
+from tasks.privacy.cli import app as privacy_app
 
 if TYPE_CHECKING:
     from tasks.deploy.local import Status
@@ -40,6 +41,7 @@ app = typer.Typer(
 
 
 app.add_typer(data_app, name="data")
+app.add_typer(privacy_app, name="privacy")
 
 
 def show_error(error: PharmafedError) -> None:
@@ -61,8 +63,8 @@ def up(
     from rich.console import Console
 
     from tasks.deploy import local
-    from tasks.enrolment import enrol_local_sites
-    from tasks.study import load_studies
+    from tasks.deploy.enrol import enrol_local_sites
+    from tasks.study_file import load_studies
 
     studies = load_studies(settings.project_dir() / "studies")
     result = local.up(

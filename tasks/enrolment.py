@@ -16,6 +16,7 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from cryptography.x509.oid import NameOID
 
 from tasks import layout
@@ -40,16 +41,18 @@ def ensure_authority(folder: Path) -> tuple[Ed25519PrivateKey, x509.Certificate]
 
 
 def ensure_site_identity(folder: Path, site: str, authority: tuple[Ed25519PrivateKey, x509.Certificate]) -> None:
-    """A site's signing key, certificate and noise key in `folder`; made where they are missing."""
+    """A site's signing and sealing keys, its certificate and the authority's in `folder`; made where missing."""
     key_file = folder / "signing_key.pem"
     if not key_file.exists():
         write_private(key_file, _pem(Ed25519PrivateKey.generate()))
-    if not (folder / "noise.key").exists():
-        write_private(folder / "noise.key", secrets.token_bytes(32))
+    if not (folder / "sealing.key").exists():
+        write_private(folder / "sealing.key", X25519PrivateKey.generate().private_bytes_raw())
     if not (folder / "certificate.pem").exists():
         issuer, _ = authority
         certificate = _certificate(site, load_key(key_file).public_key(), "pharmafed consortium", issuer)
         write_private(folder / "certificate.pem", certificate.public_bytes(serialization.Encoding.PEM))
+    if not (folder / "authority.pem").exists():
+        write_private(folder / "authority.pem", authority[1].public_bytes(serialization.Encoding.PEM))
 
 
 def enrol(
@@ -95,20 +98,6 @@ def validate_certificate(certificate_pem: bytes, site: str, authority: x509.Cert
     if not isinstance(certificate.public_key(), Ed25519PublicKey):
         raise ConfigError(f"site {site}: the certificate's key is not Ed25519")
     return certificate
-
-
-def enrol_local_sites(store: ObjectStore, home: Path, sites: list[str]) -> list[Enrolment]:
-    """Make and enrol every site of a deployment that runs on one machine."""
-    authority = ensure_authority(home / "secrets" / "ca")
-    enrolments = []
-    for site in sites:
-        folder = home / "secrets" / "sites" / site
-        ensure_site_identity(folder, site, authority)
-        challenge = secrets.token_bytes(32)
-        proof = load_key(folder / "signing_key.pem").sign(challenge)
-        certificate = (folder / "certificate.pem").read_bytes()
-        enrolments.append(enrol(store, site, certificate, challenge, proof, authority[1]))
-    return enrolments
 
 
 def sign(folder: Path, message: bytes) -> str:

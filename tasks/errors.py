@@ -14,6 +14,7 @@ Messages name the thing, the place and the remedy, and never contain a value rea
     │   └── ObjectExists       create-once or compare-and-swap lost
     ├── PrivacyError           an update cannot be made private, so it stays at the site
     │   └── BudgetExhausted    the study's privacy budget cannot pay for this round
+    ├── AuditFailed            an attack beats a study's privacy promise, or proved nothing
     ├── RoundError             the round cannot go on
     │   ├── RoundRefused       it may not be opened: closed study, too few sites, another round open
     │   ├── DeadlinePassed     the answer came after the round's deadline
@@ -71,6 +72,10 @@ class PrivacyError(PharmafedError):
 
 class BudgetExhausted(PrivacyError):
     """The remaining privacy budget cannot pay for the next round."""
+
+
+class AuditFailed(PharmafedError):
+    """An attack on a study's releases beats its promise, or the attacks proved nothing."""
 
 
 class RoundError(PharmafedError):

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from tasks.records import Plan, SiteMetrics
+from tasks.study_privacy import WITHOUT_PRIVACY
 
 
 def validate_model(
@@ -29,13 +30,18 @@ def validate_model(
     )
 
 
-def suppress(metrics: SiteMetrics, labels: torch.Tensor) -> SiteMetrics:
-    """Leave out what stands on fewer than `min_cell` patients, and round the rest to three digits.
+def suppress(metrics: SiteMetrics, labels: torch.Tensor, mechanism: str) -> SiteMetrics:
+    """What of a site's metrics may leave it.
 
-    Counts and log-loss need `min_cell` held-out patients; AUC compares two groups, so each needs as many.
+    Under a privacy mechanism no figure about patients leaves outside the budget: AUC and log-loss stay at the site,
+    and quality travels as noised counts inside the update (`count_scores`). Without one, what stands on fewer than
+    `min_cell` patients is left out and the rest is rounded to three digits: counts and log-loss need `min_cell`
+    held-out patients; AUC compares two groups, so each needs as many.
     """
     total, positive = len(labels), int(labels.sum())
     smallest = {"num_examples": total, "log_loss": total, "auc": min(positive, total - positive)}
+    if mechanism not in WITHOUT_PRIVACY:
+        smallest |= {"log_loss": 0, "auc": 0}
     hidden = tuple(name for name, cell in smallest.items() if cell < metrics.min_cell)
     kept = {name: None if name in hidden else _rounded(getattr(metrics, name)) for name in smallest}
     return metrics.model_copy(update={**kept, "suppressed": hidden})
@@ -50,6 +56,40 @@ def auc(scores: npt.NDArray[np.floating], labels: npt.NDArray[np.floating]) -> f
     below = np.searchsorted(order, positive, side="left")
     not_above = np.searchsorted(order, positive, side="right")
     return float((below + not_above).sum() / (2 * len(positive) * len(negative)))
+
+
+def count_scores(model: nn.Module, inputs: torch.Tensor, labels: torch.Tensor, bins: int) -> npt.NDArray[np.int64]:
+    """Held-out patients by label and bin of predicted risk, (2, bins): one patient is one count in one cell."""
+    with torch.no_grad():
+        risk = torch.sigmoid(model(inputs).double()).numpy()
+    cells = np.clip(np.nan_to_num(risk * bins, nan=0.0), 0, bins - 1).astype(np.int64)
+    counts: npt.NDArray[np.int64] = np.zeros((2, bins), dtype=np.int64)
+    np.add.at(counts, (labels.numpy().astype(np.int64), cells), 1)
+    return counts
+
+
+def auc_of_counts(counts: npt.NDArray[np.float64], noise_sd: float, *, draws: int = 2000) -> tuple[float, float] | None:
+    """AUC from noised counts, (2, bins), and its standard error from the noise alone; None where noise swamps them.
+
+    Counts below zero are noise and become zero. The error is that of the same estimate after the same noise once
+    more: post-processing, so it costs no privacy.
+    """
+    found = _auc_of_table(np.maximum(counts, 0.0)[None])[0]
+    if not np.isfinite(found):
+        return None
+    noise = np.random.default_rng(0).normal(0.0, noise_sd, (draws, *counts.shape))
+    again = _auc_of_table(np.maximum(np.maximum(counts, 0.0)[None] + noise, 0.0))
+    return float(found), float(np.nanstd(again))
+
+
+def _auc_of_table(counts: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Mann-Whitney on bins, ties counting half; counts (draws, 2, bins), NaN where a label has no patient."""
+    negative, positive = counts[:, 0], counts[:, 1]
+    below = np.cumsum(negative, axis=1) - negative
+    pairs = negative.sum(axis=1) * positive.sum(axis=1)
+    won = ((below + negative / 2) * positive).sum(axis=1)
+    share: npt.NDArray[np.float64] = np.divide(won, pairs, out=np.full(len(counts), np.nan), where=pairs > 0)
+    return share
 
 
 def log_loss(logits: npt.NDArray[np.floating], labels: npt.NDArray[np.floating]) -> float | None:

@@ -1,8 +1,11 @@
-"""Writing a site's private files: whole or not at all, and readable by the owner only."""
+"""A site's private files: written whole or not at all, readable by the owner only, by one process at a time."""
 
 from __future__ import annotations
 
+import fcntl
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -16,3 +19,28 @@ def write_private(path: Path, content: bytes) -> None:
         file.flush()
         os.fsync(file.fileno())
     scratch.replace(path)
+    _sync_folder(path.parent)
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """One process of this machine at a time; `folder` is made if it is missing.
+
+    A task that was given up may still run beside its retry. What a killed process has left half-written in the folder
+    is removed first: it may be a secret that nothing else would ever remove.
+    """
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with (folder / "lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        for scratch in folder.glob(".*.*"):
+            scratch.unlink()
+        yield
+
+
+def _sync_folder(folder: Path) -> None:
+    """Without it a power cut may undo the renaming."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -21,6 +21,39 @@ def plan(study: str, server_round: int) -> str:
     return f"{round_prefix(study, server_round)}/plan.json"
 
 
+def key_message(study: str, server_round: int, site: str) -> str:
+    """A site's public keys for the masks of one round, and its secrets' shares, sealed to the other sites."""
+    return f"{round_prefix(study, server_round)}/keys/{site}.json"
+
+
+def roster(study: str, server_round: int) -> str:
+    """Whose masks the round's uploads carry, frozen before the first one is made."""
+    return f"{round_prefix(study, server_round)}/roster.json"
+
+
+def survivors(study: str, server_round: int) -> str:
+    """Whose masked uploads the hub has, frozen before any site helps to open their sum."""
+    return f"{round_prefix(study, server_round)}/survivors.json"
+
+
+def unmask_answer(study: str, server_round: int, site: str) -> str:
+    return f"{round_prefix(study, server_round)}/unmask/{site}.json"
+
+
+def encrypted_sum(study: str, server_round: int) -> str:
+    """Which encrypted updates the hub has added, and the digest of their sum."""
+    return f"{round_prefix(study, server_round)}/encrypted/sum.json"
+
+
+def encrypted_sum_body(study: str, server_round: int) -> str:
+    return f"{round_prefix(study, server_round)}/encrypted/sum.ckks"
+
+
+def decrypted_sum(study: str, server_round: int, site: str) -> str:
+    """What one site decrypted the sum to; beside its unmask answer, which signs it."""
+    return f"{round_prefix(study, server_round)}/unmask/{site}.safetensors"
+
+
 def update_tensors(study: str, server_round: int, site: str) -> str:
     return f"{round_prefix(study, server_round)}/updates/{site}/update.safetensors"
 
@@ -75,17 +108,28 @@ def ledger_prefix(study: str) -> str:
     return f"{study_prefix(study)}/ledger"
 
 
-def ledger_entry(study: str, site: str, server_round: int) -> str:
-    return f"{ledger_prefix(study)}/{site}/{server_round:04d}.json"
+def ledger_entry(study: str, site: str, sequence: int) -> str:
+    """A site's entries are numbered 1, 2, 3 ... in the order of writing, whatever round they are for."""
+    return f"{ledger_prefix(study)}/{site}/{sequence:06d}.json"
 
 
 def report(study: str, server_round: int, name: str) -> str:
     return f"{study_prefix(study)}/reports/{server_round:04d}/{name}"
 
 
+def audit(study: str, started: str, name: str) -> str:
+    """One file of an audit; `started` is when it ran, as 20261122T141500Z."""
+    return f"{study_prefix(study)}/audits/{started}/{name}"
+
+
 def enrolment(site: str) -> str:
     """A site's certificate, token and status, written by the hub when it enrols."""
     return f"federation/enrolments/{site}.json"
+
+
+def sealing_key(site: str) -> str:
+    """The key to which other sites seal what only this site may read; signed by it, public."""
+    return f"federation/sealing_keys/{site}.json"
 
 
 def daily_validation(site: str) -> str:
@@ -97,10 +141,19 @@ def site_writable(study: str, site: str) -> list[str]:
     """Patterns of the keys that a site's credential may write in one study; `*` stands for the round."""
     rounds = f"{study_prefix(study)}/rounds/*"
     own = [f"{rounds}/updates/{site}/*", f"{rounds}/validation/{site}/*", f"{ledger_prefix(study)}/{site}/*"]
-    return [*own, daily_validation(site)]
+    masks = [f"{rounds}/keys/{site}.json", f"{rounds}/unmask/{site}.json", f"{rounds}/unmask/{site}.safetensors"]
+    return [*own, *masks, daily_validation(site)]
 
 
 def site_readable(study: str, site: str) -> list[str]:
-    """Patterns of the keys that a site's credential may read in one study: models, plans and its own."""
-    shared = [f"{study_prefix(study)}/models/*", f"{study_prefix(study)}/rounds/*/plan.json", latest(study)]
-    return shared + site_writable(study, site) + [enrolment(site)]
+    """Patterns of the keys that a site's credential may read in one study: models, plans, public keys and its own."""
+    rounds = f"{study_prefix(study)}/rounds/*"
+    shared = [f"{study_prefix(study)}/models/*", f"{rounds}/plan.json", latest(study)]
+    masks = [
+        f"{rounds}/roster.json",
+        f"{rounds}/survivors.json",
+        f"{rounds}/keys/*",
+        f"{rounds}/encrypted/*",
+        sealing_key("*"),
+    ]
+    return [*shared, *masks, *site_writable(study, site), enrolment(site)]

@@ -10,7 +10,7 @@ import importlib
 
 from tasks import settings
 from tasks.storage import connect_identities, warm_up
-from tasks.study import load_studies
+from tasks.study_file import load_studies
 from tasks.validation.parameters import site_parameters
 from tasks.validation.suites import all_columns
 
@@ -21,6 +21,8 @@ HEAVY = (
     "tasks.site.daily",
     "tasks.site.steps",
     "tasks.validation.engine",
+    "opendp.domains",
+    "opendp.measurements",
     "torch._dynamo",  # torch.func imports it at its first call
     "pyarrow.pandas_compat",
     "PIL.PngImagePlugin",

@@ -93,7 +93,7 @@ class TensorSpec(Record):
 
     name: str
     shape: tuple[int, ...]
-    dtype: Literal["F32", "I32", "U64"]
+    dtype: Literal["F32", "I32", "U64", "U8"]
 
 
 class Manifest(Record):
@@ -117,6 +117,26 @@ class Manifest(Record):
     sha256: Digest
     seconds: dict[str, float]
     signature: str = Field(default="", description="Ed25519 over the manifest without this field, base64")
+
+
+class EncryptedSum(Record):
+    """The sum that the sites are asked to decrypt: of which updates, and its digest."""
+
+    study: str
+    server_round: int
+    updates: dict[str, Digest] = Field(description="site -> sha256 of its encrypted update")
+    sha256: Digest
+
+
+class DecryptedSum(Record):
+    """A site's word on what an encrypted sum is."""
+
+    study: str
+    server_round: int
+    site: str
+    sum_sha256: Digest
+    values_sha256: Digest
+    signature: str = Field(default="", description="Ed25519 over the record without this field, base64")
 
 
 class Refusal(Record):

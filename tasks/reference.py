@@ -14,6 +14,7 @@ import numpy as np
 from tasks import settings
 from tasks.errors import PharmafedError
 from tasks.files import write_private
+from tasks.privacy.noise import SeededNoise
 from tasks.records import Baselines, ModelRef
 from tasks.simulation import pool, score, simulate, without_privacy
 from tasks.site.context import SiteContext
@@ -58,7 +59,7 @@ def public_patients(study: Study) -> dict[str, Patients] | None:
 
 def _patients(study: Study, site: str) -> Patients:
     with no_values_in_errors("reference figures", site):
-        return valid_patients(SiteContext.load(study.study, site))
+        return valid_patients(SiteContext.load(study.study, site, connect=False))
     raise AssertionError("unreachable: the guard raises")
 
 
@@ -67,7 +68,7 @@ def baselines(study: Study) -> Baselines | None:
     patients = public_patients(study)
     if patients is None:
         return None
-    versions = "".join(data_version(SiteContext.load(study.study, site)) for site in study.sites)
+    versions = "".join(data_version(SiteContext.load(study.study, site, connect=False)) for site in study.sites)
     key = hashlib.sha256(f"{study.digest}{versions}".encode()).hexdigest()[:32]
     path = settings.home() / "reference" / f"{study.study}-{key}.json"
     if path.exists():
@@ -93,7 +94,7 @@ def compute_baselines(study: Study, patients: dict[str, Patients]) -> Baselines:
 
 
 def _train_and_score(study: Study, patients: dict[str, Patients], held_out: dict[str, Patients]) -> tuple[float, float]:
-    *_, last = simulate(study, patients, YARDSTICK_ROUNDS, secret=bytes(32))
+    *_, last = simulate(study, patients, YARDSTICK_ROUNDS, noise=SeededNoise(bytes(32)))
     auc, log_loss = score(study, last.evaluated, held_out)
     return round(auc or 0.5, 4), round(log_loss or 0.0, 4)
 

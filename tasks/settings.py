@@ -3,7 +3,7 @@
 deployment.json            addresses of the object store and of Airflow
 secrets/s3/hub.json        {"access_key", "secret_key"} of the hub
 secrets/s3/site-701.json   the same for a site: may read models, write only its own prefix
-secrets/sites/701/         the site's signing key, certificate and noise key
+secrets/sites/701/         the site's signing key, certificate, sealing key, and the authority's certificate
 secrets/ca/                the consortium's certificate authority
 secrets/ui.json            {"username", "password"} of the web UI
 sites/701/                 what a site keeps for itself: never uploaded
@@ -55,6 +55,11 @@ def project_dir() -> Path:
 def home() -> Path:
     """The deployment's directory: PHARMAFED_HOME, or `.pharmafed` in the project."""
     return Path(os.environ.get("PHARMAFED_HOME", project_dir() / ".pharmafed")).resolve()
+
+
+def is_deployed() -> bool:
+    """Whether `pharmafed up` has made a deployment here, running or not."""
+    return (home() / "deployment.json").exists()
 
 
 def addresses() -> Addresses:

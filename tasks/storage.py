@@ -216,7 +216,7 @@ def site_store(site: str) -> ObjectStore:
 
 def connect_identities() -> None:
     """Build the client of every credential that lies on this machine, for the forks of this process to use."""
-    if not (settings.home() / "deployment.json").exists():
+    if not settings.is_deployed():
         return
     for path in sorted((settings.home() / "secrets" / "s3").glob("*.json")):
         if path.stem == "hub":

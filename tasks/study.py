@@ -39,7 +39,7 @@ def _not_leaking(column: str) -> str:
 Identifier = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=64)]
 SiteName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$", max_length=32)]
 Cell = str | int | float
-Aggregation = Literal["plain", "masks"]
+Aggregation = Literal["plain", "masks", "ckks"]
 InputColumn = Annotated[str, AfterValidator(_not_leaking)]
 
 
@@ -243,7 +243,7 @@ def _check_private_training(training: Training, privacy: Privacy) -> None:
         for key, value in {"optimizer": "sgd", "batch_size": "full", "local_iterations": 1}.items():
             if getattr(training, key) != value:
                 raise ValueError(f"training.{key} must be {value} {suffix}")
-    if isinstance(privacy, PatientLevel | GaussianUpdate | SparseVector) and training.weighting == "samples":
-        raise ValueError(f"training.weighting must be plain or iterations {suffix}")
     if isinstance(privacy, GaussianUpdate) and training.weighting != "plain":
         raise ValueError(f"training.weighting must be plain {suffix}")
+    if isinstance(privacy, PatientLevel | SparseVector) and training.weighting == "samples":
+        raise ValueError(f"training.weighting must be plain or iterations {suffix}")

@@ -81,8 +81,8 @@ def start() -> Start:
 @pytest.fixture(scope="session")
 def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
     """The project's own deployment: its studies, its sites enrolled, its DAGs; PHARMAFED_HOME points to it."""
-    from tasks.enrolment import enrol_local_sites
-    from tasks.study import load_studies
+    from tasks.deploy.enrol import enrol_local_sites
+    from tasks.study_file import load_studies
 
     home = tmp_path_factory.mktemp("pharmafed")
     studies = load_studies(PROJECT / "studies")

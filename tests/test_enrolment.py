@@ -12,13 +12,14 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
 from tasks import layout
+from tasks.deploy.enrol import enrol_local_sites
 from tasks.enrolment import (
     enrol,
-    enrol_local_sites,
     ensure_authority,
     ensure_site_identity,
     is_signed_by,
@@ -26,7 +27,9 @@ from tasks.enrolment import (
     sign,
     validate_certificate,
 )
-from tasks.errors import ConfigError, ObjectMissing
+from tasks.errors import ConfigError, ObjectMissing, PrivacyError
+from tasks.privacy.secure_sum.protocol import open_sealing_keys
+from tasks.privacy.secure_sum.records import SealingKey
 from tasks.records import Enrolment
 from tasks.storage import ObjectStore
 
@@ -78,27 +81,28 @@ def test_secrets_are_for_their_owner_only(tmp_path: Path, site_folder: Path) -> 
     assert files == [
         "ca/certificate.pem",
         "ca/key.pem",
+        "sites/701/authority.pem",
         "sites/701/certificate.pem",
-        "sites/701/noise.key",
+        "sites/701/sealing.key",
         "sites/701/signing_key.pem",
     ]
     assert {mode(tmp_path / file) for file in files} == {0o600}
     assert {mode(tmp_path / "ca"), mode(site_folder)} == {0o700}
-    assert len((site_folder / "noise.key").read_bytes()) == 32
+    assert len((site_folder / "sealing.key").read_bytes()) == 32
 
 
 def test_what_exists_is_kept(site_folder: Path, tmp_path: Path, authority: Authority) -> None:
     before = {path: path.read_bytes() for path in site_folder.iterdir()}
     ensure_site_identity(site_folder, SITE, authority)
     assert {path: path.read_bytes() for path in site_folder.iterdir()} == before
-    assert len(before) == 3
+    assert len(before) == 4
     assert ensure_authority(tmp_path / "ca")[1] == authority[1]
 
 
 def test_sites_have_keys_of_their_own(tmp_path: Path, authority: Authority, site_folder: Path) -> None:
     other = tmp_path / "sites" / "702"
     ensure_site_identity(other, "702", authority)
-    for file in ("noise.key", "signing_key.pem", "certificate.pem"):
+    for file in ("sealing.key", "signing_key.pem", "certificate.pem"):
         assert (other / file).read_bytes() != (site_folder / file).read_bytes()
 
 
@@ -215,6 +219,27 @@ def test_tokens_differ(hub: ObjectStore, tmp_path: Path, study_name: str) -> Non
     assert [first.site, second.site] == sites
     assert first.token != second.token
     assert enrol_local_sites(hub, tmp_path, sites) == [first, second]
+
+
+def test_enrolment_publishes_the_sealing_key_that_the_site_can_open(
+    hub: ObjectStore, tmp_path: Path, study_name: str
+) -> None:
+    """So that other sites seal their shares to it; signed, so that the store cannot put its own in its place."""
+    site = f"{study_name}_sealing"
+    (enrolment,) = enrol_local_sites(hub, tmp_path, [site])
+    record = hub.get_record(layout.sealing_key(site), SealingKey)
+    private = (tmp_path / "secrets" / "sites" / site / "sealing.key").read_bytes()
+    own = X25519PrivateKey.from_private_bytes(private).public_key().public_bytes_raw()
+    _, authority = ensure_authority(tmp_path / "secrets" / "ca")
+    assert open_sealing_keys({site: record}, authority) == {site: own}
+    assert record.certificate_pem == enrolment.certificate_pem
+    exchanged = record.model_copy(update={"public_key": X25519PrivateKey.generate().public_key().public_bytes_raw()})
+    with pytest.raises(PrivacyError):
+        open_sealing_keys({site: exchanged}, authority)
+    stored = hub.get(layout.sealing_key(site))
+    assert private not in stored
+    assert base64.b64encode(private) not in stored
+    assert private.hex().encode() not in stored
 
 
 # signatures

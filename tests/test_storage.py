@@ -186,19 +186,35 @@ def test_a_site_may_not_write_what_is_not_its_own(site: ObjectStore, study_name:
         layout.latest(study_name),
         layout.update_manifest(study_name, 1, "702"),
         layout.ledger_entry(study_name, "702", 1),
+        layout.key_message(study_name, 1, "702"),
+        layout.unmask_answer(study_name, 1, "702"),
+        layout.roster(study_name, 1),
+        layout.survivors(study_name, 1),
         layout.enrolment(SITE),
+        layout.sealing_key(SITE),
     ):
         with pytest.raises(AccessDenied, match=f"put_object pharmafed/{key} as site-701"):
             site.create(key, b"mine")
 
 
 def test_a_site_may_not_read_or_list_others(site: ObjectStore, hub: ObjectStore, study_name: str) -> None:
-    key = layout.update_tensors(study_name, 1, "702")
-    hub.create(key, b"theirs")
-    with pytest.raises(AccessDenied):
-        site.get(key)
+    for place in (layout.update_tensors, layout.unmask_answer):
+        key = place(study_name, 1, "702")
+        hub.create(key, b"theirs")
+        with pytest.raises(AccessDenied):
+            site.get(key)
     with pytest.raises(AccessDenied):
         list(site.keys(layout.study_prefix(study_name)))
+
+
+def test_a_site_reads_what_the_masks_need_of_others(site: ObjectStore, hub: ObjectStore, study_name: str) -> None:
+    masks = [layout.key_message(study_name, 1, "702"), layout.roster(study_name, 1), layout.survivors(study_name, 1)]
+    for key in (*masks, layout.sealing_key(f"{study_name}_702")):
+        hub.create(key, b"public")
+        assert site.get(key) == b"public"
+    for place in (layout.key_message, layout.unmask_answer):
+        site.create(place(study_name, 1, SITE), b"mine")
+        assert site.get(place(study_name, 1, SITE)) == b"mine"
 
 
 def test_an_unknown_or_wrong_credential_is_denied(object_store, hub: ObjectStore, study_name: str) -> None:

@@ -13,7 +13,9 @@ import yaml
 
 from tasks.errors import ConfigError
 from tasks.settings import PROJECT
-from tasks.study import LEAKING_COLUMNS, LocalDP, NoPrivacy, load_studies, load_study
+from tasks.study import LEAKING_COLUMNS
+from tasks.study_file import load_studies, load_study
+from tasks.study_privacy import DistributedDP, NoPrivacy, noise_shares, sent_fraction
 from tasks.validation.suites import all_columns
 
 COLUMNS = {
@@ -92,8 +94,11 @@ def line_of(text: str, part: str) -> int:
 def test_both_shipped_studies_load_against_the_suites() -> None:
     studies = load_studies(PROJECT / "studies", columns=all_columns(PROJECT / "expectations"))
     assert sorted(studies) == ["xanomeline_derm56", "xanomeline_nocomp24"]
-    assert isinstance(studies["xanomeline_derm56"].privacy, LocalDP)
-    assert isinstance(studies["xanomeline_nocomp24"].privacy, NoPrivacy)
+    derm, nocomp = studies["xanomeline_derm56"], studies["xanomeline_nocomp24"]
+    assert isinstance(derm.privacy, DistributedDP)
+    assert (derm.aggregation, derm.evaluation.score_bins) == ("masks", 5)
+    assert isinstance(nocomp.privacy, NoPrivacy)
+    assert (nocomp.aggregation, nocomp.evaluation.score_bins) == ("plain", None)
     for study in studies.values():
         assert (len(study.sites), len(study.inputs)) == (13, 22)
         assert sum(len(members) for members in study.sites.values()) == 17
@@ -134,7 +139,7 @@ REFUSALS: dict[str, tuple[str, str, str, str]] = {
         "  clip_norm: 1",
         "  clip_norm: 1\n  gamma: 2",
         "gamma",
-        "privacy.gamma: unknown key; allowed: mechanism, epsilon",
+        "privacy.gamma: unknown key; allowed: epsilon, delta, clip_norm, public_num_examples, mechanism",
     ),
     "missing key": ("  lr: 0.3\n", "", "training:", "training.lr: Field required"),
     "negative epsilon": ("epsilon: 3", "epsilon: -3", "epsilon", "privacy.epsilon: Input should be greater than 0"),
@@ -192,7 +197,7 @@ REFUSALS: dict[str, tuple[str, str, str, str]] = {
         "mechanism: magic",
         "privacy:",
         "privacy: Input tag 'magic' found using 'mechanism' does not match any of the expected tags: "
-        "'none', 'local_dp'",
+        "'none', 'top', 'random', 'local_dp', 'distributed_dp', 'gaussian_update', 'svt'",
     ),
     "two local iterations": (
         "local_iterations: 1",
@@ -253,6 +258,219 @@ REFUSALS: dict[str, tuple[str, str, str, str]] = {
         "inputs.1.name: String should match pattern",
     ),
 }
+
+
+# refusals of a mechanism, by itself or with an aggregation: (the file, the line's text, what the message says)
+
+
+def small(privacy: str, *, masks: bool = False, sites: int = 5, **replaced: str) -> str:
+    """GOOD with another privacy section, with masks or not; `replaced` are lines of the file by the key they hold."""
+    names = "".join(f'  s{number}: ["{800 + number}"]\n' for number in range(sites))
+    text = GOOD.replace('  "701": ["701"]\n  pool: ["702", "703"]\n', names)
+    text = text.replace(NO_PRIVACY, f"privacy:\n{privacy}{'aggregation: masks' if masks else ''}\n")
+    text = text.replace("min_sites: 2", f"min_sites: {min(sites, 4)}")
+    for key, line in replaced.items():
+        found = re.findall(rf"^ *{key}: .*\n", text, re.MULTILINE)
+        assert len(found) == 1, key
+        text = text.replace(found[0], f"  {line}\n")
+    return text
+
+
+NONE = "  mechanism: none\n  i_accept_no_privacy: true\n"
+TOP = "  mechanism: top\n  fraction: 0.1\n  i_accept_no_privacy: true\n"
+RANDOM = TOP.replace("top", "random")
+LOCAL = "  mechanism: local_dp\n  epsilon: 3\n  delta: 0.00001\n  clip_norm: 1\n  public_num_examples: 50\n"
+DISTRIBUTED = LOCAL.replace("local_dp", "distributed_dp")
+GAUSSIAN = "  mechanism: gaussian_update\n  epsilon: 3\n  delta: 0.00001\n  clip_norm: 1\n"
+SVT = "  mechanism: svt\n  epsilon: 3\n  delta: 0.00001\n  fraction: 0.1\n  gamma: 0.5\n  tau: 0.1\n"
+BINS = "holdout_fraction: 0.2\n  score_bins: 5"
+
+ACCEPTED = {
+    "none": small(NONE),
+    "none by samples": small(NONE, weighting="weighting: samples"),
+    "none behind masks": small(NONE, masks=True),
+    "none behind masks, by samples": small(NONE, masks=True, weighting="weighting: samples"),
+    "top": small(TOP),
+    "top by samples": small(TOP, weighting="weighting: samples"),
+    "random": small(RANDOM),
+    "local_dp": small(LOCAL),
+    "distributed_dp": small(DISTRIBUTED, masks=True),
+    "distributed_dp with counts": small(DISTRIBUTED, masks=True, holdout_fraction=BINS),
+    "distributed_dp of three sites": small(DISTRIBUTED, masks=True, sites=3),
+    "distributed_dp that may lose three of five": small(
+        f"{DISTRIBUTED}  tolerated_dropouts: 3\n", masks=True, min_sites="min_sites: 5"
+    ),
+    "gaussian_update": small(GAUSSIAN),
+    "gaussian_update of one site": small(GAUSSIAN, sites=1),
+    "gaussian_update behind masks": small(GAUSSIAN, masks=True),
+    "svt": small(SVT),
+    "svt by iterations": small(SVT, weighting="weighting: iterations"),
+    "svt with a threshold at the bound": small(SVT, tau="tau: 0.5"),
+}
+_NOT_BEHIND_MASKS = "aggregation must be plain with privacy.mechanism "
+_BINS = "evaluation.score_bins needs privacy.mechanism distributed_dp"
+_WEIGHTING = "training.weighting must be plain or iterations with privacy.mechanism "
+MECHANISM_REFUSALS: dict[str, tuple[str, str, str]] = {
+    "distributed_dp without an aggregation": (
+        small(DISTRIBUTED),
+        "study: small",
+        "aggregation must be masks with privacy.mechanism distributed_dp",
+    ),
+    "distributed_dp without masks": (
+        small(DISTRIBUTED, masks=True).replace("aggregation: masks", "aggregation: plain"),
+        "aggregation",
+        "aggregation must be masks with privacy.mechanism distributed_dp",
+    ),
+    "local_dp behind masks": (small(LOCAL, masks=True), "aggregation", f"{_NOT_BEHIND_MASKS}local_dp"),
+    "svt behind masks": (small(SVT, masks=True), "aggregation", f"{_NOT_BEHIND_MASKS}svt"),
+    "top behind masks": (small(TOP, masks=True), "aggregation", f"{_NOT_BEHIND_MASKS}top"),
+    "random behind masks": (small(RANDOM, masks=True), "aggregation", f"{_NOT_BEHIND_MASKS}random"),
+    "an unknown aggregation": (
+        small(NONE, masks=True).replace("aggregation: masks", "aggregation: magic"),
+        "aggregation",
+        "aggregation: Input should be 'plain', 'masks' or 'ckks'",
+    ),
+    "counts under local_dp": (small(LOCAL, holdout_fraction=BINS), "  score_bins", _BINS),
+    "counts under none": (small(NONE, masks=True, holdout_fraction=BINS), "  score_bins", _BINS),
+    "counts under gaussian_update": (small(GAUSSIAN, masks=True, holdout_fraction=BINS), "  score_bins", _BINS),
+    "counts in one bin": (
+        small(DISTRIBUTED, masks=True, holdout_fraction=BINS.replace("5", "1")),
+        "  score_bins",
+        "evaluation.score_bins: Input should be greater than or equal to 2",
+    ),
+    "counts in too many bins": (
+        small(DISTRIBUTED, masks=True, holdout_fraction=BINS.replace("5", "101")),
+        "  score_bins",
+        "evaluation.score_bins: Input should be less than or equal to 100",
+    ),
+    "masks over two sites": (
+        small(NONE, masks=True, sites=2),
+        "aggregation",
+        "aggregation masks needs at least 3 sites",
+    ),
+    "masks over one site": (
+        small(NONE, masks=True, sites=1),
+        "aggregation",
+        "aggregation masks needs at least 3 sites",
+    ),
+    "masks that a minority opens": (
+        small(DISTRIBUTED, masks=True, min_sites="min_sites: 3"),
+        "  min_sites",
+        "rounds.min_sites is 3, but masks over 5 sites with 1 colluding open with 4 or more",
+    ),
+    "masks of three that two open": (
+        small(NONE, masks=True, sites=3, min_sites="min_sites: 2"),
+        "  min_sites",
+        "rounds.min_sites is 2, but masks over 3 sites with 1 colluding open with 3 or more",
+    ),
+    "more colluding sites than the quorum stands": (
+        small(f"{DISTRIBUTED}  colluding_sites: 3\n", masks=True),
+        "  min_sites",
+        "rounds.min_sites is 4, but masks over 5 sites with 3 colluding open with 5 or more",
+    ),
+    "more lost sites than the noise stands": (
+        small(f"{GAUSSIAN}  tolerated_dropouts: 3\n", masks=True),
+        "  min_sites",
+        "rounds.min_sites is 4, but masks over 5 sites with 1 colluding open with 5 or more",
+    ),
+    "every site may collude": (
+        small(f"{DISTRIBUTED}  colluding_sites: 5\n", masks=True, min_sites="min_sites: 5"),
+        "  min_sites",
+        "rounds.min_sites is 5, but masks over 5 sites with 5 colluding open with 7 or more",
+    ),
+    "a negative number of lost sites": (
+        small(f"{DISTRIBUTED}  tolerated_dropouts: -1\n", masks=True),
+        "  tolerated_dropouts",
+        "privacy.tolerated_dropouts: Input should be greater than or equal to 0",
+    ),
+    "a threshold above the bound": (
+        small(SVT, tau="tau: 0.6"),
+        "privacy:",
+        "privacy.tau is 0.6, above privacy.gamma 0.5: nothing would pass it",
+    ),
+    "a share of nothing": (
+        small(f"{SVT}  shares:\n    release: 0\n"),
+        "    release",
+        "privacy.shares.release: Input should be greater than 0",
+    ),
+    "an unknown share": (
+        small(f"{SVT}  shares:\n    noise: 1\n"),
+        "    noise",
+        "privacy.shares.noise: unknown key; allowed: query, threshold, release",
+    ),
+    "a fraction of nothing": (
+        small(TOP.replace("0.1", "0")),
+        "  fraction",
+        "privacy.fraction: Input should be greater than 0",
+    ),
+    "more than all components": (
+        small(SVT.replace("0.1", "1.5")),
+        "  fraction",
+        "privacy.fraction: Input should be less than or equal to 1",
+    ),
+    "top without consent": (
+        small(TOP.replace("  i_accept_no_privacy: true\n", "")),
+        "privacy:",
+        "privacy.i_accept_no_privacy: Field required",
+    ),
+    "random with consent refused": (
+        small(RANDOM.replace("true", "false")),
+        "  i_accept_no_privacy",
+        "privacy.i_accept_no_privacy: Input should be True",
+    ),
+    "distributed_dp by samples": (
+        small(DISTRIBUTED, masks=True, weighting="weighting: samples"),
+        "  weighting",
+        f"{_WEIGHTING}distributed_dp",
+    ),
+    "svt by samples": (small(SVT, weighting="weighting: samples"), "  weighting", f"{_WEIGHTING}svt"),
+    "gaussian_update by samples": (
+        small(GAUSSIAN, weighting="weighting: samples"),
+        "  weighting",
+        "training.weighting must be plain",
+    ),
+    "gaussian_update by iterations": (
+        small(GAUSSIAN, weighting="weighting: iterations"),
+        "  weighting",
+        "training.weighting must be plain with privacy.mechanism gaussian_update",
+    ),
+    "two local iterations under distributed_dp": (
+        small(DISTRIBUTED, masks=True, local_iterations="local_iterations: 2"),
+        "  local_iterations",
+        "training.local_iterations must be 1 with privacy.mechanism distributed_dp",
+    ),
+    "Adam under distributed_dp": (
+        small(DISTRIBUTED, masks=True, lr="lr: 0.3\n  optimizer: adam"),
+        "  optimizer",
+        "training.optimizer must be sgd with privacy.mechanism distributed_dp",
+    ),
+    "batches under distributed_dp": (
+        small(DISTRIBUTED, masks=True, lr="lr: 0.3\n  batch_size: 8"),
+        "  batch_size",
+        "training.batch_size must be full with privacy.mechanism distributed_dp",
+    ),
+}
+
+
+@pytest.mark.parametrize("text", ACCEPTED.values(), ids=ACCEPTED.keys())
+def test_each_mechanism_loads_with_the_aggregations_it_has(text: str, write: Write) -> None:
+    study = load_study(write(text), columns=COLUMNS)
+    assert study.privacy.mechanism in text
+    assert (study.aggregation == "masks") == ("aggregation: masks" in text)
+    assert noise_shares(study.privacy) == ((3, 1) if "dropouts: 3" in text else (1, 1))
+    assert sent_fraction(study.privacy) == (0.1 if "fraction: 0.1" in text else None)
+
+
+@pytest.mark.parametrize("case", MECHANISM_REFUSALS)
+def test_what_a_mechanism_cannot_mean_is_refused_where_it_stands(case: str, write: Write) -> None:
+    text, on_line, says = MECHANISM_REFUSALS[case]
+    path = write(text)
+    with pytest.raises(ConfigError) as caught:
+        load_study(path, columns=COLUMNS)
+    message = str(caught.value)
+    assert says in message
+    assert f"{path}:{line_of(text, on_line)}: " in message
+    assert len(message.splitlines()) == 1, "one mistake, one line"
 
 
 @pytest.mark.parametrize("case", REFUSALS)

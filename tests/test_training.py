@@ -15,9 +15,10 @@ from torch import nn
 
 from tasks.errors import DataError
 from tasks.models import build_model
-from tasks.privacy.local_dp import STEPS_PER_CLIP
+from tasks.privacy.grid import STEPS_PER_CLIP
 from tasks.settings import PROJECT
-from tasks.study import LocalDP, NoPrivacy, Training
+from tasks.study import Training
+from tasks.study_privacy import LocalDP, NoPrivacy
 from tasks.tensors import parameters, set_parameters, to_bytes
 from tasks.training import RawUpdate, summed_gradients, train_local
 

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from tasks.storage import ObjectStore
 
 DAG_PREFIX = "federated_round."
+AUDIT_DAG = "privacy_audit"
 HEADERS = {
     "Content-Security-Policy": (
         "default-src 'none'; style-src 'unsafe-inline'; img-src data: 'self'; "
@@ -91,11 +92,27 @@ def report_file(request: Request, user: User, study: str, server_round: int, nam
     return Response(body, media_type=store.CONTENT_TYPES[name], headers=HEADERS)
 
 
+@app.get("/audits/{study}")
+def newest_audit(request: Request, user: User, study: str) -> Response:
+    """The newest privacy audit of a study."""
+    _require(request, user, DAG_PREFIX + study)
+    remote = _hub_store()
+    try:
+        body = store.read_audit(study) or (store.fetch_audit(remote, study) if remote else None)
+    except StoreError:
+        raise HTTPException(503) from None
+    if body is None:
+        return _html(pages.notice_page("No audit yet", "The DAG privacy_audit runs weekly; trigger it to have one."))
+    return _html(body)
+
+
 @app.get("/runs/{dag_id}/{run_id}")
 def report_of_run(request: Request, user: User, dag_id: str, run_id: str) -> Response:
     """The report of the round that a DAG run closed: what the "Report" tab shows."""
     _require(request, user, dag_id)
     study = dag_id.removeprefix(DAG_PREFIX)
+    if dag_id == AUDIT_DAG:
+        return RedirectResponse("../../", status_code=302, headers=HEADERS)
     if study == dag_id:
         return _html(pages.notice_page("This DAG makes no report", f"Rounds of {DAG_PREFIX}<study> have one each."))
     entry = store.find_run(study, run_id) or next((e for e in _rounds(study) if e.run_id == run_id), None)

@@ -5,11 +5,16 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from tasks import __version__, layout
-from tasks.aggregation import Shape, StreamingMean, add_to, running_mean, weight_of
+from tasks.aggregation import Shape, StreamingMean, add_to, running_mean
 from tasks.errors import ObjectMissing, QuorumMissed, UpdateRejected
-from tasks.hub.collect import Answers, checked_update, read_answers, reason_of, wait_for_answers
+from tasks.hub.answers import Answers, read_answers, reason_of, wait_for_answers
+from tasks.hub.collect import checked_update
 from tasks.hub.context import HubContext
-from tasks.records import Chosen, Enrolment, Manifest, ModelCard, ModelRef, Plan, Selection, Spend
+from tasks.hub.encrypted import open_encrypted
+from tasks.hub.masked import open_masked
+from tasks.hub.selection import chosen_update, frozen_selection, largest_spend, require_quorum
+from tasks.masked_sum import private_auc, require_step
+from tasks.records import Chosen, Enrolment, ModelCard, ModelRef, Plan, PrivateAuc, Selection
 from tasks.tensors import Weights, fetch_model, sha256, to_bytes
 
 LIMITS = (
@@ -28,22 +33,33 @@ def aggregate(hub: HubContext, server_round: int) -> Selection:
         StoreUnavailable: worth a retry.
     """
     plan = hub.plan(server_round)
-    frozen = _frozen(hub, plan)
-    answers = wait_for_answers(hub, plan) if frozen is None else read_answers(hub, plan)
     base = fetch_model(hub.store, plan.base_model)
-    mean = StreamingMean(Shape.of(base))
-    selection = _average(hub, plan, answers, frozen, mean)
-    _require_quorum(plan, selection)
-    hub.store.create_record(layout.selection(plan.study, server_round), selection)
-    _write_model(hub, plan, selection, add_to(base, mean.mean()))
+    if plan.aggregation != "plain":
+        selection, delta, quality = _hidden(hub, plan, base)
+    else:
+        selection, delta, quality = *_plain(hub, plan, base), None
+    _write_model(hub, plan, selection, add_to(base, delta), quality)
     return selection
 
 
-def _frozen(hub: HubContext, plan: Plan) -> Selection | None:
-    try:
-        return hub.store.get_record(layout.selection(plan.study, plan.server_round), Selection)
-    except ObjectMissing:
-        return None
+def _hidden(hub: HubContext, plan: Plan, base: Weights) -> tuple[Selection, Weights, PrivateAuc | None]:
+    selection = frozen_selection(hub, plan)
+    if selection is None:
+        raise QuorumMissed(f"round {plan.server_round} of {plan.study}: no updates were selected")
+    open_sum = open_masked if plan.aggregation == "masks" else open_encrypted
+    opened = open_sum(hub, plan, selection, base)
+    require_step(opened, hub.study.rounds.max_update_norm)
+    return selection, opened.delta, private_auc(opened, plan, len(selection.chosen))
+
+
+def _plain(hub: HubContext, plan: Plan, base: Weights) -> tuple[Selection, Weights]:
+    frozen = frozen_selection(hub, plan)
+    answers = wait_for_answers(hub, plan) if frozen is None else read_answers(hub, plan)
+    mean = StreamingMean(Shape.of(base))
+    selection = _average(hub, plan, answers, frozen, mean)
+    require_quorum(plan, selection)
+    hub.store.create_record(layout.selection(plan.study, plan.server_round), selection)
+    return selection, mean.mean()
 
 
 def _average(hub: HubContext, plan: Plan, answers: Answers, frozen: Selection | None, mean: StreamingMean) -> Selection:
@@ -56,7 +72,7 @@ def _average(hub: HubContext, plan: Plan, answers: Answers, frozen: Selection | 
     missing = dict(plan.left_out)
     chosen_updates: list[Chosen] = []
     for site in sorted(plan.sites):
-        if site not in answers.updates:
+        if site not in answers.given:
             missing[site] = reason_of(hub, plan, site, answers)
             continue
         try:
@@ -85,39 +101,19 @@ def _add(
     manifest, update = checked_update(hub, plan, site, enrolments.get(site), mean.shape)
     if selected is not None and manifest.sha256 != selected.sha256:
         raise UpdateRejected(site, "it is not the update that was selected: it was exchanged since")
-    chosen = selected or _chosen(manifest, plan)
+    chosen = selected or chosen_update(manifest, plan)
     mean.add(update, chosen.weight)
     return chosen
 
 
-def _chosen(manifest: Manifest, plan: Plan) -> Chosen:
-    return Chosen(
-        site=manifest.site,
-        sha256=manifest.sha256,
-        weight=weight_of(plan.training.weighting, manifest.num_examples, manifest.local_iterations),
-        num_examples=manifest.num_examples,
-        local_iterations=manifest.local_iterations,
-        num_bytes=manifest.num_bytes,
-        spend=manifest.spend,
-        seconds=manifest.seconds,
-    )
-
-
-def _require_quorum(plan: Plan, selection: Selection) -> None:
-    have, asked = len(selection.chosen), len(selection.chosen) + len(selection.missing)
-    reasons = "; ".join(f"{site}: {reason}" for site, reason in sorted(selection.missing.items()))
-    if have < plan.min_sites:
-        raise QuorumMissed(f"{have} of {asked} contributed, {plan.min_sites} are needed. Missing: {reasons}")
-    if plan.strict and selection.missing:
-        raise QuorumMissed(f"{have} of {asked} contributed and the study is strict. Missing: {reasons}")
-
-
-def _write_model(hub: HubContext, plan: Plan, selection: Selection, weights: Weights) -> None:
+def _write_model(
+    hub: HubContext, plan: Plan, selection: Selection, weights: Weights, quality: PrivateAuc | None
+) -> None:
     model = _put_model(hub, layout.model(plan.study, plan.server_round), plan.server_round, weights)
     evaluated, count = _averaged(hub, plan, weights, model)
-    hub.store.create_record(
-        layout.card(plan.study, plan.server_round), _card(hub, plan, selection, model, evaluated, count)
-    )
+    card = _card(hub, plan, selection, model, evaluated, count)
+    key = layout.card(plan.study, plan.server_round)
+    hub.store.create_record(key, card.model_copy(update={"private_auc": quality}))
 
 
 def _put_model(hub: HubContext, key: str, server_round: int, weights: Weights) -> ModelRef:
@@ -172,8 +168,3 @@ def _created_at(hub: HubContext, plan: Plan) -> datetime:
         return hub.store.get_record(layout.card(plan.study, plan.server_round), ModelCard).created_at
     except ObjectMissing:
         return datetime.now(UTC)
-
-
-def largest_spend(selection: Selection) -> Spend | None:
-    """The spend of the contributor that has released most: the study's total so far."""
-    return max((chosen.spend for chosen in selection.chosen), key=lambda spend: spend.releases, default=None)

@@ -19,9 +19,11 @@ from tasks.errors import (
     StoreUnavailable,
     UpdateRejected,
 )
-from tasks.hub.aggregate import largest_spend
-from tasks.hub.collect import checked_update, read_answers, reason_of
+from tasks.hub.answers import read_answers, reason_of
+from tasks.hub.collect import checked_update
 from tasks.hub.context import HubContext
+from tasks.hub.masked import missing_from
+from tasks.hub.selection import largest_spend
 from tasks.records import Chosen, ModelCard, Plan, Pointer, RoundMetrics, Selection, SiteMetrics, SiteRow
 from tasks.reference import PooledFigures, pooled_figures
 from tasks.storage import to_json
@@ -114,6 +116,8 @@ def _summarise(hub: HubContext, plan: Plan, selection: Selection | None, card: M
         status="failed" if card is None else "partial" if missing else "complete",
         message=_message(rows, plan),
         mechanism=plan.privacy.mechanism,
+        aggregation=plan.aggregation,
+        promise=spend,
         opened_at=plan.opened_at,
         closed_at=closed_at,
         seconds=round((closed_at - plan.opened_at).total_seconds(), 3),
@@ -129,6 +133,7 @@ def _summarise(hub: HubContext, plan: Plan, selection: Selection | None, card: M
         log_loss=_weighted(rows, "log_loss"),
         pooled_auc=pooled.auc,
         pooled_log_loss=pooled.log_loss,
+        private_auc=card.private_auc if card else None,
         step_seconds={step: round(sum(row.seconds.get(step, 0.0) for row in rows), 3) for step in _STEPS},
         slowest=_slowest(rows),
     )
@@ -136,11 +141,13 @@ def _summarise(hub: HubContext, plan: Plan, selection: Selection | None, card: M
 
 def _missing(hub: HubContext, plan: Plan) -> dict[str, str]:
     """Why each site is not in, where no selection says so: the round made no model."""
+    if plan.aggregation == "masks":
+        return missing_from(hub, plan)
     answers = read_answers(hub, plan)
     shape, enrolments = Shape.of(fetch_model(hub.store, plan.base_model)), hub.enrolments()
     reasons = dict(plan.left_out)
     for site in plan.sites:
-        if site not in answers.updates:
+        if site not in answers.given:
             reasons[site] = reason_of(hub, plan, site, answers)
             continue
         try:

@@ -1,84 +1,31 @@
-"""Waiting for the sites, and checking every line of what they send before a byte is averaged."""
+"""Checking every line of what a site sends before a byte of it is averaged."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+import math
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
 from tasks import __version__, layout
-from tasks.aggregation import Shape, flat_update, norm
+from tasks.aggregation import Shape, norm, read_update
 from tasks.enrolment import is_signed_by
 from tasks.errors import BudgetExhausted, ObjectMissing, StoreError, StoreUnavailable, UpdateRejected
 from tasks.hub.context import HubContext
+from tasks.privacy.compression import num_shared
 from tasks.privacy.sanitizer import plan_spend
-from tasks.records import Enrolment, LedgerEntry, Manifest, Plan, Refusal
+from tasks.records import Enrolment, LedgerEntry, Manifest, Plan, TensorSpec
 from tasks.storage import to_json
-from tasks.tensors import sha256
+from tasks.study_privacy import sent_fraction
+from tasks.tensors import from_bytes, sha256
 from tasks.training import num_iterations
 
 #: A safetensors header may add this much to the tensors' own bytes.
 MAX_HEADER = 1 << 20
 MAX_EXAMPLES = 10_000_000
-POLL_SECONDS = 0.2
-
-
-@dataclass
-class Answers:
-    """Who has answered a round so far."""
-
-    updates: set[str] = field(default_factory=set)
-    refusals: set[str] = field(default_factory=set)
-
-    def missing(self, plan: Plan) -> list[str]:
-        """Sites that have said nothing."""
-        return [site for site in plan.sites if site not in self.updates | self.refusals]
-
-
-def wait_for_answers(
-    hub: HubContext, plan: Plan, *, say: Callable[[str], None] = print, sleep: Callable[[float], None] = time.sleep
-) -> Answers:
-    """Until every site has answered, the deadline has passed, or the quorum is out of reach."""
-    last = ""
-    while True:
-        answers = read_answers(hub, plan)
-        silent = answers.missing(plan)
-        line = f"round {plan.server_round}: {len(answers.updates)} updates, {len(answers.refusals)} refusals"
-        if line != last:
-            say(f"{line}; waiting for {', '.join(silent) or 'nobody'}")
-            last = line
-        hopeless = len(answers.updates) + len(silent) < plan.min_sites
-        if not silent or hopeless or datetime.now(UTC) >= plan.deadline:
-            return answers
-        sleep(POLL_SECONDS)
-
-
-def read_answers(hub: HubContext, plan: Plan) -> Answers:
-    """Who has answered by now. A manifest counts for more than a refusal of an earlier try."""
-    answers = Answers()
-    prefix = f"{layout.round_prefix(plan.study, plan.server_round)}/updates/"
-    for key in hub.store.keys(prefix):
-        site, _, name = key.removeprefix(prefix).partition("/")  # a site may write deeper keys: they are no answers
-        if site in plan.sites and name == "manifest.json":
-            answers.updates.add(site)
-        elif site in plan.sites and name == "refusal.json":
-            answers.refusals.add(site)
-    answers.refusals -= answers.updates
-    return answers
-
-
-def reason_of(hub: HubContext, plan: Plan, site: str, answers: Answers) -> str:
-    """Why a site has sent no update."""
-    if site not in answers.refusals:
-        return "no answer before the deadline"
-    try:
-        refusal = hub.store.get_record(layout.refusal(plan.study, plan.server_round, site), Refusal)
-    except StoreError as error:
-        return f"its refusal cannot be read ({type(error).__name__})"
-    return f"{refusal.step}: {refusal.reason}"
+#: About 15 million values.
+MAX_CIPHERTEXT = 1 << 30
 
 
 def checked_update(
@@ -89,17 +36,77 @@ def checked_update(
     Raises:
         UpdateRejected: with the first reason found. StoreUnavailable: worth a retry.
     """
-    manifest = _manifest(hub, plan, site)
-    _check_manifest(manifest, plan, site, enrolment, shape)
-    _check_spend(hub, manifest, plan)
-    key = layout.update_tensors(plan.study, plan.server_round, site)
-    body = _body(hub, key, manifest, site, shape)
-    update = flat_update(body, shape, site)
+    manifest = checked_manifest(hub, plan, site, enrolment)
+    _check_tensors(manifest, plan, shape)
+    update = read_update(_body(hub, plan, manifest), plan, shape, site)
     size = norm(update)
     if not size <= hub.study.rounds.max_update_norm:
         what = "holds NaN or infinity" if size != size or size == float("inf") else f"has norm {size:.3g}"
         raise UpdateRejected(site, f"{what}; the largest norm allowed is {hub.study.rounds.max_update_norm:g}")
     return manifest, update
+
+
+def checked_masked(
+    hub: HubContext, plan: Plan, site: str, enrolment: Enrolment | None, num_values: int, roster_sha256: str
+) -> tuple[Manifest, npt.NDArray[np.uint64]]:
+    """One site's manifest and its masked integers, (values,). What they hide is checked once their sum is opened.
+
+    Raises:
+        UpdateRejected: with the first reason found. StoreUnavailable: worth a retry.
+    """
+    manifest = checked_manifest(hub, plan, site, enrolment, roster_sha256)
+    if manifest.tensors != (TensorSpec(name="masked", shape=(num_values,), dtype="U64"),):
+        raise UpdateRejected(site, "wrong tensors in its manifest")
+    try:
+        masked = from_bytes(bytes(_body(hub, plan, manifest)))["masked"]
+    except (StoreError, KeyError):
+        raise UpdateRejected(site, "no safetensors body of masked integers") from None
+    if masked.dtype != torch.uint64 or masked.shape != (num_values,):
+        raise UpdateRejected(site, f"its masked integers are {masked.dtype} {tuple(masked.shape)}")
+    return manifest, masked.numpy()
+
+
+def checked_encrypted(hub: HubContext, plan: Plan, site: str, enrolment: Enrolment | None) -> tuple[Manifest, bytes]:
+    """One site's manifest and its ciphertext, whose content nobody here can check. Raises UpdateRejected."""
+    manifest = checked_manifest(hub, plan, site, enrolment)
+    shape = manifest.tensors[0].shape if len(manifest.tensors) == 1 else ()
+    if manifest.tensors != (TensorSpec(name="encrypted", shape=shape, dtype="U8"),) or len(shape) != 1:
+        raise UpdateRejected(site, "wrong tensors in its manifest")
+    if shape[0] > MAX_CIPHERTEXT:
+        raise UpdateRejected(site, f"{shape[0]} bytes of ciphertext, more than {MAX_CIPHERTEXT}")
+    try:
+        encrypted = from_bytes(bytes(_body(hub, plan, manifest)))["encrypted"]
+    except (StoreError, KeyError):
+        raise UpdateRejected(site, "no safetensors body of a ciphertext") from None
+    return manifest, encrypted.numpy().tobytes()
+
+
+def checked_manifest(
+    hub: HubContext, plan: Plan, site: str, enrolment: Enrolment | None, roster_sha256: str | None = None
+) -> Manifest:
+    """A manifest whose lines are as they must be, and whose spend is in the ledger. Its tensors are the caller's."""
+    if enrolment is None:
+        raise UpdateRejected(site, "the site is not enrolled, or its enrolment was revoked")
+    manifest = _manifest(hub, plan, site)
+    _check_manifest(manifest, plan, site, enrolment)
+    if manifest.roster_sha256 != roster_sha256:
+        raise UpdateRejected(site, "its masks are not those of this round's roster")
+    _check_spend(hub, manifest, plan, enrolment)
+    return manifest
+
+
+def _check_tensors(manifest: Manifest, plan: Plan, shape: Shape) -> None:
+    """Dense updates hold the model's own tensors; sparse ones as many indices as values, and no more than planned."""
+    wanted = shape.specs
+    if (fraction := sent_fraction(plan.privacy)) is not None:
+        most = num_shared(fraction, shape.num_values)
+        sent = min(manifest.tensors[0].shape[0] if manifest.tensors and manifest.tensors[0].shape else 0, most)
+        wanted = (
+            TensorSpec(name="indices", shape=(sent,), dtype="I32"),
+            TensorSpec(name="values", shape=(sent,), dtype="F32"),
+        )
+    if manifest.tensors != wanted:
+        raise UpdateRejected(manifest.site, "wrong tensors in its manifest")
 
 
 def _manifest(hub: HubContext, plan: Plan, site: str) -> Manifest:
@@ -111,16 +118,13 @@ def _manifest(hub: HubContext, plan: Plan, site: str) -> Manifest:
         raise UpdateRejected(site, f"manifest: {error}") from None
 
 
-def _check_manifest(manifest: Manifest, plan: Plan, site: str, enrolment: Enrolment | None, shape: Shape) -> None:
-    if enrolment is None:
-        raise UpdateRejected(site, "the site is not enrolled, or its enrolment was revoked")
+def _check_manifest(manifest: Manifest, plan: Plan, site: str, enrolment: Enrolment) -> None:
     facts: dict[str, tuple[object, object]] = {
         "study": (manifest.study, plan.study),
         "round": (manifest.server_round, plan.server_round),
         "site": (manifest.site, site),
         "site token": (manifest.site_token == enrolment.token, True),
         "base model": (manifest.base_model_sha256, plan.base_model.sha256),
-        "tensors": (manifest.tensors, shape.specs),
         "code version": (manifest.code_version, __version__),
     }
     for name, (found, wanted) in facts.items():
@@ -137,19 +141,18 @@ def _check_manifest(manifest: Manifest, plan: Plan, site: str, enrolment: Enrolm
         raise UpdateRejected(site, "the signature is not the enrolled site's")
 
 
-def _check_spend(hub: HubContext, manifest: Manifest, plan: Plan) -> None:
-    """The manifest must say what the ledger says, and the ledger what the plan costs."""
+def _check_spend(hub: HubContext, manifest: Manifest, plan: Plan, enrolment: Enrolment) -> None:
+    """The ledger must hold an entry, signed by the site, for these very bytes, and it must cost what the plan costs."""
     site = manifest.site
-    try:
-        entry = hub.store.get_record(layout.ledger_entry(plan.study, site, plan.server_round), LedgerEntry)
-    except ObjectMissing:
-        raise UpdateRejected(site, "its privacy spend is not in the ledger") from None
-    except StoreUnavailable:
-        raise
-    except StoreError as error:
-        raise UpdateRejected(site, f"its ledger entry cannot be read ({type(error).__name__})") from None
+    entry = _ledger_entry(hub, manifest, plan)
     if entry.spend != manifest.spend or (entry.site, entry.server_round) != (site, plan.server_round):
         raise UpdateRejected(site, "its manifest and its ledger entry disagree on the privacy spend")
+    if entry.release_sha256 != manifest.sha256:
+        raise UpdateRejected(site, "its ledger entry pays for another update")
+    if not entry.sequence == manifest.ledger_sequence == manifest.spend.releases:
+        raise UpdateRejected(site, "its ledger entry is not numbered by its releases")
+    if not is_signed_by(enrolment, entry.signature, to_json(entry.model_copy(update={"signature": ""}))):
+        raise UpdateRejected(site, "the signature of its ledger entry is not the enrolled site's")
     try:
         planned = plan_spend(plan, manifest.spend.releases)
     except BudgetExhausted as error:
@@ -158,11 +161,29 @@ def _check_spend(hub: HubContext, manifest: Manifest, plan: Plan) -> None:
         raise UpdateRejected(site, "its privacy spend is not what the plan costs")
 
 
-def _body(hub: HubContext, key: str, manifest: Manifest, site: str, shape: Shape) -> bytearray:
-    """Read the tensors once; never more than the model's own size and a header."""
+def _ledger_entry(hub: HubContext, manifest: Manifest, plan: Plan) -> LedgerEntry:
+    site = manifest.site
+    try:
+        body = hub.store.get(layout.ledger_entry(plan.study, site, manifest.ledger_sequence), max_bytes=MAX_HEADER)
+        entry = LedgerEntry.model_validate_json(body)
+    except ObjectMissing:
+        raise UpdateRejected(site, "its privacy spend is not in the ledger") from None
+    except StoreUnavailable:
+        raise
+    except (StoreError, ValueError) as error:
+        raise UpdateRejected(site, f"its ledger entry cannot be read ({type(error).__name__})") from None
+    if sha256(body) != manifest.ledger_sha256:
+        raise UpdateRejected(site, "its ledger entry is not the one that its manifest names")
+    return entry
+
+
+def _body(hub: HubContext, plan: Plan, manifest: Manifest) -> bytearray:
+    """Read the tensors once; never more than their announced size and a header."""
+    site, key = manifest.site, layout.update_tensors(plan.study, plan.server_round, manifest.site)
+    most = sum(_num_bytes(spec) for spec in manifest.tensors) + MAX_HEADER
     try:
         size = hub.store.size(key)
-        if size != manifest.num_bytes or size > 4 * shape.num_values + MAX_HEADER:
+        if size != manifest.num_bytes or size > most:
             raise UpdateRejected(site, f"{size} bytes uploaded, its manifest says {manifest.num_bytes}")
         body = hub.store.get_into(key, bytearray(size))
     except ObjectMissing:
@@ -170,3 +191,7 @@ def _body(hub: HubContext, key: str, manifest: Manifest, site: str, shape: Shape
     if sha256(body) != manifest.sha256:
         raise UpdateRejected(site, "the tensors' sha256 is not the one in its manifest")
     return body
+
+
+def _num_bytes(spec: TensorSpec) -> int:
+    return math.prod(spec.shape) * {"F32": 4, "I32": 4, "U64": 8, "U8": 1}[spec.dtype]

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from cryptography import x509
 from torch import nn
 
 from tasks import layout, settings
-from tasks.errors import ObjectMissing
+from tasks.errors import ConfigError, ObjectMissing
 from tasks.models import build_model
 from tasks.records import Enrolment, Plan, Pointer, RoundMetrics
 from tasks.storage import ObjectStore, hub_store
-from tasks.study import Study, load_study
+from tasks.study import Study
+from tasks.study_file import load_study
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,15 @@ class HubContext:
     def name(self) -> str:
         """The study's name."""
         return self.study.study
+
+    @property
+    def authority(self) -> x509.Certificate:
+        """The consortium's certificate authority. Raises ConfigError."""
+        path = settings.home() / "secrets" / "ca" / "certificate.pem"
+        try:
+            return x509.load_pem_x509_certificate(path.read_bytes())
+        except FileNotFoundError:
+            raise ConfigError(f"no authority's certificate at {path}: run `pharmafed up`") from None
 
     def plan(self, server_round: int) -> Plan:
         """Read a round's plan. Raises ObjectMissing."""

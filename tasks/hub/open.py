@@ -10,7 +10,11 @@ from tasks.hub.context import HubContext
 from tasks.privacy.ledger import spent
 from tasks.records import ModelRef, Plan, Pointer
 from tasks.storage import to_json
+from tasks.study_privacy import WITHOUT_PRIVACY
 from tasks.tensors import parameters, sha256, to_bytes
+
+#: Shares of a masked round's time: until when sites may join the roster, and until when they may upload.
+KEYS_PHASE, UPLOAD_PHASE = 0.6, 0.85
 
 
 def open_round(hub: HubContext, run_id: str, *, min_sites: int | None = None) -> Plan:
@@ -55,21 +59,26 @@ def _new_plan(hub: HubContext, number: int, run_id: str, pointer: Pointer, min_s
     sites = tuple(site for site in study.sites if site not in left_out)
     if len(sites) < quorum:
         _refuse_few(hub, quorum, sites, left_out)
-    now = datetime.now(UTC)
+    now, seconds = datetime.now(UTC), study.rounds.deadline_seconds
+    masked, hidden = study.aggregation == "masks", study.aggregation != "plain"
     return Plan(
         study=hub.name,
         study_digest=study.digest,
         server_round=number,
         run_id=run_id,
         opened_at=now,
-        deadline=now + timedelta(seconds=study.rounds.deadline_seconds),
+        deadline=now + timedelta(seconds=seconds),
+        keys_deadline=now + timedelta(seconds=seconds * KEYS_PHASE) if masked else None,
+        upload_deadline=now + timedelta(seconds=seconds * UPLOAD_PHASE) if hidden else None,
         sites=sites,
         left_out=left_out,
         min_sites=quorum,
         strict=study.rounds.strict,
         base_model=pointer.model,
+        evaluated_model=pointer.evaluated_model,
         training=study.training,
         privacy=study.privacy,
+        aggregation=study.aggregation,
         evaluation=study.evaluation,
         total_rounds=study.rounds.total,
     )
@@ -79,11 +88,15 @@ def _left_out(hub: HubContext) -> dict[str, str]:
     """Sites that cannot take part: not enrolled, or their share of the privacy budget is spent."""
     enrolled = hub.enrolments()
     reasons = {site: "not enrolled" for site in hub.study.sites if site not in enrolled}
-    if hub.study.privacy.mechanism == "none":
+    if hub.study.aggregation == "masks":
+        for site in enrolled:
+            if not hub.store.exists(layout.sealing_key(site)):
+                reasons[site] = "it has published no sealing key"
+    if hub.study.privacy.mechanism in WITHOUT_PRIVACY:
         return reasons
     for site, entry in spent(hub.store, hub.name).items():
         if entry is None:
-            reasons.setdefault(site, "its newest ledger entry cannot be read")
+            reasons.setdefault(site, f"its ledger is not whole: see `pharmafed privacy spend {hub.name}`")
         elif entry.spend.releases >= hub.study.rounds.total:
             reasons.setdefault(site, f"privacy budget spent: {entry.spend.releases} of {hub.study.rounds.total} rounds")
     return reasons

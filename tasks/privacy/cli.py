@@ -101,6 +101,19 @@ def audit(
         raise typer.Exit(EXIT_BROKEN)
 
 
+@app.command("ckks-key")
+def ckks_key(to: Annotated[Path, typer.Argument(help="where the key goes: a site's folder of secrets")]) -> None:
+    """Make the sites' key of a study with `aggregation: ckks`. One site runs it and hands the file to the others."""
+    from tasks.errors import ConfigError
+    from tasks.files import write_private
+    from tasks.privacy import ckks
+
+    if to.exists():
+        raise ConfigError(f"{to} exists: a second key would lock the sites out of each other's sums")
+    write_private(to, ckks.make_key())
+    typer.echo(f"{to}: hand it to every other site of the study, and never to the hub")
+
+
 def _print_reports(reports: list[ChainReport], folder: Path) -> None:
     from rich.console import Console
 

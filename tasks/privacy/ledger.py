@@ -6,17 +6,14 @@ other: a site that lost its disk fetches its entries back, one that died between
 
 from __future__ import annotations
 
-import fcntl
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
 from tasks import layout
 from tasks.enrolment import load_key
 from tasks.errors import BudgetExhausted, ObjectExists, ObjectMissing, PrivacyError, StoreError, StoreUnavailable
-from tasks.files import write_private
+from tasks.files import alone, write_private
 from tasks.privacy.chain import FIRST, MAX_ENTRY, ChainCheck, Link, terms
 from tasks.records import LedgerEntry, Spend
 from tasks.storage import ObjectStore
@@ -46,7 +43,7 @@ class SiteLedger:
 
     def next_release(self, server_round: int) -> int:
         """The number of this round's release: of its entry if it has one, else of the next entry."""
-        with self._locked():
+        with alone(self.folder):
             links = self._synced()
         link = _of_round(links, server_round)
         return link.entry.sequence if link else len(links) + 1
@@ -66,7 +63,7 @@ class SiteLedger:
                 study's privacy settings changed since its first release, so that the running total would be wrong.
             BudgetExhausted: the total would be above the budget.
         """
-        with self._locked():
+        with alone(self.folder):
             links = self._synced()
             self._require_terms(links, spend)
             link = _of_round(links, server_round) or self._append(links, server_round, spend, release_sha256)
@@ -239,14 +236,6 @@ class SiteLedger:
 
     def _key(self, sequence: int) -> str:
         return layout.ledger_entry(self.study, self.site, sequence)
-
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
-        """One process of this machine at a time: a task that was given up may still run beside its retry."""
-        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with (self.folder / "lock").open("w") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            yield
 
 
 def _of_round(links: list[Link], server_round: int) -> Link | None:

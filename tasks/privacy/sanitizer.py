@@ -33,6 +33,7 @@ MAX_PARAMETERS = 1_000_000_000
 #: Step of the fixed-point grid of a masked sum without noise: a billionth of a weight.
 FIXED_POINT_STEP = 2.0**-30
 Mask = Callable[[Maskable], npt.NDArray[np.uint64]]
+Encrypt = Callable[[npt.NDArray[np.float64]], bytes]
 
 
 @dataclass(frozen=True)
@@ -56,10 +57,10 @@ class Release:
 
 def specs_of(tensors: Weights) -> tuple[TensorSpec, ...]:
     """Names, shapes and types of tensors in the order of the names. Raises PrivacyError for a type we never upload."""
-    types = {torch.float32: "F32", torch.int32: "I32", torch.uint64: "U64"}
+    types = {torch.float32: "F32", torch.int32: "I32", torch.uint64: "U64", torch.uint8: "U8"}
     for name, tensor in tensors.items():
         if tensor.dtype not in types:
-            raise PrivacyError(f"tensor {name} is {tensor.dtype}: an update leaves as float32, int32 or uint64 only")
+            raise PrivacyError(f"tensor {name} is {tensor.dtype}: no update leaves with such values")
     return tuple(
         TensorSpec.model_validate({"name": name, "shape": tuple(tensor.shape), "dtype": types[tensor.dtype]})
         for name, tensor in sorted(tensors.items())
@@ -71,7 +72,7 @@ def plan_spend(plan: Plan, releases: int) -> Spend:
     privacy, total = plan.privacy, plan.total_rounds
     match privacy:
         case NoPrivacy() | Compression():
-            what = "the sum of raw updates is told" if plan.aggregation == "masks" else "raw updates are shared"
+            what = "raw updates are shared" if plan.aggregation == "plain" else "the sum of raw updates is told"
             return Spend(mechanism=privacy.mechanism, unit="nothing", neighbours=f"none: {what}", releases=releases)
         case LocalDP():
             return LocalDPMechanism(privacy, total).spend(releases)
@@ -92,6 +93,7 @@ def sanitize(
     noise: NoiseSource,
     mask: Mask | None = None,
     num_masked: int = 0,
+    encrypt: Encrypt | None = None,
     carried: torch.Tensor | None = None,
 ) -> Release:
     """Turn a raw update into one that may be uploaded, as the plan says.
@@ -103,6 +105,7 @@ def sanitize(
         noise: where the noise comes from: `SystemNoise()` at a site.
         mask: puts the round's masks on a contribution; needed where the plan aggregates behind masks.
         num_masked: sites on the round's roster, among which the noise is shared.
+        encrypt: encrypts for the sites; needed where the plan aggregates under encryption.
         carried: what error feedback kept back in the site's last round, (parameters,).
 
     Raises:
@@ -116,6 +119,10 @@ def sanitize(
         return Release({"masked": torch.from_numpy(masked)}, spend)
     if mask is not None:
         raise PrivacyError("this plan has no masks: the update stays at the site")
+    if plan.aggregation == "ckks":
+        if encrypt is None:
+            raise PrivacyError("this plan's updates leave encrypted only, and there is no key: it stays at the site")
+        return Release({"encrypted": _encrypted(raw, base, plan, noise, encrypt)}, spend)
     return _plain(raw, base, plan, spend, noise, carried)
 
 
@@ -139,6 +146,21 @@ def contribution(raw: RawUpdate, base: Weights, plan: Plan, *, sites: int, noise
             return Maskable(values, FIXED_POINT_STEP, sites)
         case other:
             raise PrivacyError(f"an update of mechanism {other.mechanism} cannot be summed behind masks")
+
+
+def _encrypted(raw: RawUpdate, base: Weights, plan: Plan, noise: NoiseSource, encrypt: Encrypt) -> torch.Tensor:
+    """The weighted update under the sites' key. With a mechanism it is private by itself before it is encrypted."""
+    _check(raw)
+    match plan.privacy:
+        case NoPrivacy():
+            update = _flat(raw, base)
+        case GaussianUpdate() as privacy:
+            update = GaussianUpdateMechanism(privacy, plan.total_rounds).privatize(_flat(raw, base), noise)
+        case other:
+            raise PrivacyError(f"an update of mechanism {other.mechanism} cannot be summed under encryption")
+    weight = weight_of(plan.training.weighting, raw.num_examples, raw.local_iterations)
+    body = encrypt(update.astype(np.float64) * weight)
+    return torch.from_numpy(np.frombuffer(body, dtype=np.uint8).copy())
 
 
 def _plain(

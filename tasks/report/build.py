@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from markupsafe import Markup
 
 from tasks.records import Baselines, RoundMetrics
-from tasks.report import pages, plots, view
+from tasks.report import pages, plots, privacy_view, view
 from tasks.report.canvas import Chart
 from tasks.report.store import RunEntry
 from tasks.study import Study
@@ -96,7 +96,7 @@ def _page(study: Study, rounds: Sequence[RoundMetrics], baselines: Baselines | N
         tiles=view.tiles(now, baselines),
         metric_note=view.metric_note(study, now),
         demo_only=view.DEMO_ONLY,
-        privacy=view.privacy(study, now),
+        privacy=privacy_view.privacy(study, now),
         steps=steps,
         sites=view.sites(now, steps),
         objects=view.objects(now),

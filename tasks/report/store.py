@@ -4,6 +4,7 @@ Below the deployment's directory:
     reports/<study>/index.html              the rounds of a study
     reports/<study>/<round>/report.html     with its plots, metrics.json and run.json
     reports/<study>/runs/<sha256>.json      run.json again, by the digest of the run id
+    reports/<study>/audits/<time>/audit.html    a privacy audit, with its plots and audit.json
 """
 
 from __future__ import annotations
@@ -172,6 +173,22 @@ def fetch_rounds(store: ReadableStore, study: str) -> list[RunEntry]:
         return []
     keys = [key for key in store.keys(f"{layout.study_prefix(study)}/reports/") if key.endswith("/run.json")]
     return [entry for key in keys if (entry := _parse(store.get(key))) is not None]
+
+
+def read_audit(study: str, root: Path | None = None) -> bytes | None:
+    """The page of a study's newest privacy audit on this machine; None before the first."""
+    if not _STUDY.fullmatch(study):
+        return None
+    found = sorted(((root or reports_dir()) / study / "audits").glob("*/audit.html"))
+    return found[-1].read_bytes() if found else None
+
+
+def fetch_audit(store: ReadableStore, study: str) -> bytes | None:
+    """The same from the object store."""
+    if not _STUDY.fullmatch(study):
+        return None
+    keys = [key for key in store.keys(f"{layout.study_prefix(study)}/audits/") if key.endswith("/audit.html")]
+    return store.get(keys[-1]) if keys else None
 
 
 def _run_file(root: Path, study: str, run_id: str) -> Path:

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 from tasks import layout
-from tasks.privacy.local_dp import NEIGHBOURS as LOCAL_DP_NEIGHBOURS
 from tasks.records import Baselines, RoundMetrics, SiteMetrics, SiteRow
 from tasks.report import words
-from tasks.study import LocalDP, Study
+from tasks.report.privacy_view import warning
+from tasks.study import Study
+from tasks.study_privacy import WITHOUT_PRIVACY
 
 Tone = Literal["good", "warn", "bad", "plain"]
 SUPPRESSED = "suppressed"
@@ -38,20 +39,6 @@ class Tile:
 
 
 @dataclass(frozen=True)
-class Privacy:
-    """What the privacy officer asks first. `share` is the part of the budget that is spent, in percent."""
-
-    plain: str
-    unit: str
-    delta: str
-    facts: tuple[tuple[str, str], ...]
-    spent: str
-    left: str
-    budget: str
-    share: float | None
-
-
-@dataclass(frozen=True)
 class Site:
     """One line of the table of sites."""
 
@@ -74,9 +61,9 @@ class Site:
 def banners(now: RoundMetrics) -> list[Banner]:
     """The status of the round, and the warning that a study without privacy carries."""
     shown = [_status(now)]
-    if now.mechanism == "none":
-        text = "Anyone who reads an update may reconstruct patient records from it. Only for public data."
-        shown.insert(0, Banner("bad", "NO PRIVACY: raw updates leave the sites", text))
+    if (text := warning(now)) is not None:
+        what = "raw updates leave the sites" if now.aggregation == "plain" else "the sum of raw updates is told"
+        shown.insert(0, Banner("bad", f"NO PRIVACY: {what}", text))
     return shown
 
 
@@ -95,13 +82,22 @@ def tiles(now: RoundMetrics, baselines: Baselines | None) -> list[Tile]:
     """The first screen's figures of the model and of the round."""
     patients = sum(row.num_examples or 0 for row in now.sites if row.contributed)
     tone: Tone = "plain" if now.status == "complete" else "warn" if now.status == "partial" else "bad"
+    private = [_private_tile(now)] if now.private_auc else []
     return [
+        *private,
         _metric_tile(now, "AUC", "auc", baselines.pooled_auc if baselines else None),
         _metric_tile(now, "Log loss", "log_loss", baselines.pooled_log_loss if baselines else None),
         Tile("Sites", f"{now.num_contributors} of {len(now.sites)}", words.count(patients, "training patient"), tone),
         Tile("Time", words.duration(now.seconds), f"slowest site: {now.slowest or words.NONE}"),
         Tile("Uploaded", words.size(now.num_bytes), "all sites, this round"),
     ]
+
+
+def _private_tile(now: RoundMetrics) -> Tile:
+    assert now.private_auc is not None
+    found = now.private_auc
+    value = f"{words.number(found.auc, 2)} ± {words.number(found.standard_error, 2)}"
+    return Tile("AUC under noise", value, "all sites, inside ε; of the model before this round")
 
 
 def _metric_tile(now: RoundMetrics, label: str, metric: str, pooled_training: float | None) -> Tile:
@@ -111,8 +107,10 @@ def _metric_tile(now: RoundMetrics, label: str, metric: str, pooled_training: fl
         return Tile(label, words.number(held_out), f"all held-out patients (demo only){goal}")
     if reporting is not None:
         return Tile(label, words.number(reporting), f"held-out patients of reporting sites{goal}")
-    why = "no new model" if now.model_sha256 is None else "suppressed: too few patients at each site"
-    return Tile(label, words.NONE, why)
+    if now.model_sha256 is None:
+        return Tile(label, words.NONE, "no new model")
+    private = now.mechanism not in WITHOUT_PRIVACY
+    return Tile(label, words.NONE, "stays at the sites" if private else "suppressed: too few patients at each site")
 
 
 def metric_note(study: Study, now: RoundMetrics) -> str:
@@ -120,66 +118,13 @@ def metric_note(study: Study, now: RoundMetrics) -> str:
     cell = study.evaluation.min_cell
     if now.model_sha256 is None:
         told = "This round made no model."
+    elif now.mechanism not in WITHOUT_PRIVACY:
+        told = "Each site validates the model; its own AUC and log loss stay there, outside of what ε covers."
     elif now.auc is None:
         told = f"Suppressed: no site has {cell} held-out patients in every cell, so no site's own figure may leave it."
     else:
         told = f"Reporting sites: those with at least {cell} held-out patients in every cell."
     return told if now.pooled_auc is None else f"{told} Global model: on all held-out patients together."
-
-
-def privacy(study: Study, now: RoundMetrics) -> Privacy:
-    """Mechanism, unit, spend and its meaning."""
-    known = now.epsilon is not None and now.epsilon_budget
-    unit = {"local_dp": "one patient", "none": "nobody"}.get(now.mechanism, "what the model card says")
-    return Privacy(
-        plain=_in_plain_words(now),
-        unit=unit,
-        delta=words.small(now.delta),
-        facts=_privacy_facts(study, now, unit),
-        spent=words.spend(now.epsilon),
-        left=words.left(now.epsilon, now.epsilon_budget),
-        budget=words.spend(now.epsilon_budget),
-        share=min(100.0, 100 * (now.epsilon or 0) / (now.epsilon_budget or 1)) if known else None,
-    )
-
-
-def _in_plain_words(now: RoundMetrics) -> str:
-    if now.mechanism == "none":
-        return "Nothing protects a patient: whoever sees an update may learn who took part, and rebuild records."
-    if now.mechanism != "local_dp" or now.epsilon is None or now.delta is None:
-        return "No patient-level guarantee is on record for this round."
-    right = f"{100 * words.guess_accuracy(now.epsilon, now.delta):.0f}\u00a0%"
-    return (
-        f"Someone who reads every update so far and guesses whether a given patient took part is right at most {right} "
-        "of the time; a coin toss is right 50\u00a0%."
-    )
-
-
-def _privacy_facts(study: Study, now: RoundMetrics, unit: str) -> tuple[tuple[str, str], ...]:
-    small = f"cells under {study.evaluation.min_cell} patients"
-    if now.mechanism == "none":
-        return (("Mechanism", "none"), ("Protects", unit), ("ε, δ", "none are accounted for"), ("Suppressed", small))
-    neighbours = LOCAL_DP_NEIGHBOURS
-    spent = (
-        f"{words.spend(now.epsilon)} of {words.spend(now.epsilon_budget)}: all rounds so far, the site with the most"
-    )
-    return (
-        ("Mechanism", _mechanism(study, now)),
-        ("Protects", unit),
-        ("Neighbours", neighbours if now.mechanism == "local_dp" else words.NONE),
-        ("ε spent", spent),
-        ("ε left", words.left(now.epsilon, now.epsilon_budget)),
-        ("δ", words.small(now.delta)),
-        ("Covered", "every update, and every model made from them"),
-        ("Not covered", f"counts and metrics in this report; {small} are suppressed instead"),
-    )
-
-
-def _mechanism(study: Study, now: RoundMetrics) -> str:
-    if now.mechanism != "local_dp" or not isinstance(study.privacy, LocalDP):
-        return now.mechanism
-    clip = f"{study.privacy.clip_norm:g}"
-    return f"local_dp: a site clips each patient's gradient to norm {clip} and adds Gaussian noise before it uploads"
 
 
 def sites(now: RoundMetrics, steps: Sequence[str]) -> list[Site]:

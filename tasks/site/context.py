@@ -9,7 +9,8 @@ from tasks import layout, settings
 from tasks.errors import ConfigError, ObjectMissing
 from tasks.records import Enrolment, Plan
 from tasks.storage import ObjectStore, site_store
-from tasks.study import Study, load_study
+from tasks.study import Study
+from tasks.study_file import load_study
 
 
 @dataclass(frozen=True)
@@ -18,19 +19,31 @@ class SiteContext:
 
     site: str
     study: Study
-    store: ObjectStore
+    connection: ObjectStore | None
     project: Path
     work_dir: Path
     secrets_dir: Path
 
     @classmethod
-    def load(cls, study: str, site: str) -> SiteContext:
-        """From this machine's deployment. Raises ConfigError when the study has no such site, or nothing is set up."""
+    def load(cls, study: str, site: str, *, connect: bool = True) -> SiteContext:
+        """From this machine's deployment; with `connect=False` for the site's files alone.
+
+        Raises:
+            ConfigError: the study has no such site, or nothing is set up to connect to.
+        """
         project = settings.project_dir()
         config = load_study(project / "studies" / f"{study}.yaml")
         if site not in config.sites:
             raise ConfigError(f"study {study} has no site {site}; it has: {', '.join(config.sites)}")
-        return cls(site, config, site_store(site), project, settings.site_work(site), settings.site_secrets(site))
+        connection = site_store(site) if connect else None
+        return cls(site, config, connection, project, settings.site_work(site), settings.site_secrets(site))
+
+    @property
+    def store(self) -> ObjectStore:
+        """The object store, with the site's credential. Raises ConfigError for a context that was not connected."""
+        if self.connection is None:
+            raise ConfigError(f"site {self.site}: this step works on the site's files alone")
+        return self.connection
 
     @property
     def data_dir(self) -> Path:
@@ -71,13 +84,6 @@ class SiteContext:
         _refuse_other_terms(plan, self.study, self.site)
         return plan
 
-    def noise_secret(self) -> bytes:
-        """The 32 secret bytes that the site's noise is drawn from. Raises ConfigError."""
-        try:
-            return (self.secrets_dir / "noise.key").read_bytes()
-        except FileNotFoundError:
-            raise ConfigError(f"site {self.site} has no noise key in {self.secrets_dir}: enrol the site") from None
-
     def token(self) -> str:
         """The token that the hub gave at enrolment. Raises ConfigError."""
         return self.store.get_record(layout.enrolment(self.site), Enrolment).token
@@ -91,6 +97,8 @@ def _refuse_other_terms(plan: Plan, study: Study, site: str) -> None:
     """
     terms = {
         "privacy": (plan.privacy, study.privacy),
+        "aggregation": (plan.aggregation, study.aggregation),
+        "sites": (sorted(plan.sites), sorted(set(plan.sites) & set(study.sites))),
         "training": (plan.training, study.training),
         "evaluation": (plan.evaluation, study.evaluation),
         "total_rounds": (plan.total_rounds, study.rounds.total),

@@ -1,9 +1,11 @@
-"""The four steps of a site in a round. Each is one Airflow task; each can be run again without harm."""
+"""The steps of a site in a round. Each is one Airflow task; each can be run again without harm."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from datetime import datetime
+from functools import partial
 from typing import TypeVar
 
 import torch
@@ -11,19 +13,25 @@ from pydantic import BaseModel
 
 from tasks import __version__, layout
 from tasks.enrolment import sign
-from tasks.errors import DataError, PharmafedError, StoreUnavailable
+from tasks.errors import PharmafedError, StoreUnavailable
 from tasks.evaluation import suppress, validate_model
-from tasks.files import write_private
+from tasks.files import alone
 from tasks.models import build_model
 from tasks.privacy.ledger import SiteLedger
-from tasks.privacy.sanitizer import Release, plan_spend, sanitize
-from tasks.records import Manifest, ModelCard, Plan, Refusal, SiteMetrics, Step, TensorSpec
+from tasks.privacy.noise import SystemNoise
+from tasks.privacy.sanitizer import Release, plan_spend, sanitize, specs_of
+from tasks.privacy.secure_sum.records import Roster
+from tasks.privacy.secure_sum.records import sha256 as roster_sha256
+from tasks.records import Manifest, ModelCard, Plan, Refusal, SiteMetrics, Step
 from tasks.site.context import SiteContext
+from tasks.site.encryption import Encryption
 from tasks.site.guard import before, no_values_in_errors
+from tasks.site.local_update import local_update
+from tasks.site.masking import Masking
+from tasks.site.round_files import RoundFiles, forget_rounds_before
 from tasks.site.validation import checked_patients, data_version, valid_patients
 from tasks.storage import to_json
-from tasks.tensors import Weights, fetch_model, from_bytes, set_parameters, sha256, to_bytes
-from tasks.training import RawUpdate, train_local
+from tasks.tensors import Weights, fetch_model, from_bytes, set_parameters, sha256
 
 Result = TypeVar("Result")
 
@@ -44,22 +52,22 @@ def validate_data(ctx: SiteContext, server_round: int) -> None:
 
 
 def train(ctx: SiteContext, server_round: int) -> None:
-    """Train from the round's base model and leave the raw update in the site's own folder."""
+    """Train from the round's base model and leave the raw update in the site's own folder.
+
+    Where the round is masked, the site then publishes its keys, which puts it up for the roster.
+    """
 
     def work(plan: Plan) -> None:
         started = time.perf_counter()
-        patients = valid_patients(ctx)
-        model = _model(ctx, fetch_model(ctx.store, plan.base_model))
-        raw = train_local(
-            model,
-            patients.train_inputs,
-            patients.train_labels,
-            plan.training,
-            plan.privacy,
-            seed=plan.training.seed * 1_000_003 + server_round,
-            optimizer_state=_kept_state(ctx, plan),
-        )
-        _save_raw(ctx, server_round, raw, time.perf_counter() - started)
+        forget_rounds_before(ctx.round_dir(server_round))
+        files = RoundFiles(ctx.round_dir(server_round))
+        if files.load_release() is None:
+            base = fetch_model(ctx.store, plan.base_model)
+            evaluated = fetch_model(ctx.store, plan.evaluated_model) if plan.evaluation.score_bins else base
+            raw = local_update(_model(ctx), valid_patients(ctx), plan, base, evaluated, _kept_state(ctx, plan))
+            files.save_raw(raw, time.perf_counter() - started)
+        if plan.aggregation == "masks":
+            Masking(ctx, plan).publish_keys()
 
     _run_step(ctx, server_round, "train_local", work)
 
@@ -67,30 +75,76 @@ def train(ctx: SiteContext, server_round: int) -> None:
 def privatize_and_upload(ctx: SiteContext, server_round: int) -> None:
     """Sanitise the raw update, record the spend, then upload tensors and manifest, in that order.
 
+    The bytes to upload are drawn once and kept: whatever is interrupted, a retry releases these bytes or nothing.
+
     Raises:
-        PrivacyError: the update cannot be made private or paid for; it stays at the site.
+        PrivacyError: the update cannot be made private, masked or paid for; it stays at the site.
     """
 
     def work(plan: Plan) -> None:
         started = time.perf_counter()
-        raw, train_seconds = _load_raw(ctx, server_round)
-        base = fetch_model(ctx.store, plan.base_model)
-        ledger = SiteLedger(ctx.store, plan.study, ctx.site, ctx.work_dir)
-        releases = ledger.releases_before(server_round) + 1
-        plan_spend(plan, releases)
-        release = sanitize(raw, base, plan, site=ctx.site, releases=releases, secret=ctx.noise_secret())
-        release = Release(
-            release.tensors,
-            ledger.record(server_round, release.spend, release.commitment).spend,
-            release.commitment,
-        )
-        body = to_bytes(release.tensors)
+        files, version = RoundFiles(ctx.round_dir(server_round)), data_version(ctx)
+        roster = Masking(ctx, plan).roster() if plan.aggregation == "masks" else None
+        ledger = SiteLedger(ctx.store, plan.study, ctx.site, ctx.work_dir, ctx.secrets_dir)
+        spend = plan_spend(plan, ledger.next_release(server_round))
+        body = files.load_release() or files.save_release(_release(ctx, plan, files, spend.releases, roster))
+        entry, entry_sha256 = ledger.record(server_round, spend, sha256(body))
         ctx.store.create(layout.update_tensors(plan.study, server_round, ctx.site), body)
-        seconds = {"train_local": train_seconds, "privatize_and_upload": _since(started)}
-        manifest = _manifest(ctx, plan, raw, release, body, seconds)
-        _create_if_new(ctx, layout.update_manifest(plan.study, server_round, ctx.site), manifest)
+        num_examples, iterations, train_seconds = files.facts()
+        manifest = Manifest(
+            study=plan.study,
+            server_round=plan.server_round,
+            site=ctx.site,
+            site_token=ctx.token(),
+            base_model_sha256=plan.base_model.sha256,
+            num_examples=num_examples,
+            local_iterations=iterations,
+            data_version=version,
+            code_version=__version__,
+            spend=entry.spend,
+            ledger_sequence=entry.sequence,
+            ledger_sha256=entry_sha256,
+            roster_sha256=roster_sha256(roster) if roster else None,
+            tensors=specs_of(from_bytes(body)),
+            num_bytes=len(body),
+            sha256=sha256(body),
+            seconds={"train_local": train_seconds, "privatize_and_upload": _since(started)},
+        )
+        signed = manifest.model_copy(update={"signature": sign(ctx.secrets_dir, to_json(manifest))})
+        _create_if_new(ctx, layout.update_manifest(plan.study, server_round, ctx.site), signed)
+        files.forget_raw()
+        if roster is not None:
+            Masking(ctx, plan).forget_secrets()
 
     _run_step(ctx, server_round, "privatize_and_upload", work)
+
+
+def unmask(ctx: SiteContext, server_round: int) -> None:
+    """Help to open the round's sum: tell this site's shares of its masks, or decrypt it, and nothing but the sum.
+
+    Raises:
+        PrivacyError: the hub's story is not one that this site may answer; nothing leaves.
+    """
+
+    def work(plan: Plan) -> None:
+        (Masking if plan.aggregation == "masks" else Encryption)(ctx, plan).answer()
+
+    _run_step(ctx, server_round, "unmask", work)
+
+
+def _release(ctx: SiteContext, plan: Plan, files: RoundFiles, releases: int, roster: Roster | None) -> Release:
+    """Draw noise and masks over the raw update; nothing of it has left yet."""
+    raw, base = files.load_raw(), fetch_model(ctx.store, plan.base_model)
+    noise = SystemNoise()
+    if roster is None:
+        kept = RoundFiles(ctx.round_dir(plan.base_model.server_round)).kept("residual")
+        carried = kept["residual"] if kept else None
+        encrypt = Encryption(ctx, plan).encrypt if plan.aggregation == "ckks" else None
+        return sanitize(raw, base, plan, releases=releases, noise=noise, carried=carried, encrypt=encrypt)
+    masking = Masking(ctx, plan)
+    masking.join(roster)
+    mask = partial(masking.mask, roster)
+    return sanitize(raw, base, plan, releases=releases, noise=noise, mask=mask, num_masked=len(roster.members))
 
 
 def validate_global(ctx: SiteContext, server_round: int) -> SiteMetrics:
@@ -103,12 +157,14 @@ def validate_global(ctx: SiteContext, server_round: int) -> SiteMetrics:
         started = time.perf_counter()
         patients = valid_patients(ctx)
         card = ctx.store.get_record(layout.card(plan.study, server_round), ModelCard)
-        model = _model(ctx, fetch_model(ctx.store, card.evaluated_model))
+        model = _model(ctx)
+        set_parameters(model, fetch_model(ctx.store, card.evaluated_model))
         full = validate_model(
             model, patients.held_out_inputs, patients.held_out_labels, plan, ctx.site, card.evaluated_model.sha256
         )
         (ctx.round_dir(server_round) / "metrics.json").write_bytes(to_json(full))
-        metrics = suppress(full, patients.held_out_labels).model_copy(update={"seconds": _since(started)})
+        shown = suppress(full, patients.held_out_labels, plan.privacy.mechanism)
+        metrics = shown.model_copy(update={"seconds": _since(started)})
         _create_if_new(ctx, layout.site_metrics(plan.study, server_round, ctx.site), metrics)
         return metrics
 
@@ -126,7 +182,7 @@ def _run_step(
             plan = ctx.plan(server_round)
             if not with_deadline:
                 return work(plan)
-            with before(plan.deadline, what):
+            with before(_deadline(plan, step), what), alone(ctx.round_dir(server_round)):
                 return work(plan)
     except StoreUnavailable:
         raise
@@ -153,62 +209,23 @@ def _create_if_new(ctx: SiteContext, key: str, record: BaseModel) -> None:
         ctx.store.create_record(key, record)
 
 
-def _model(ctx: SiteContext, weights: Weights) -> torch.nn.Module:
+def _deadline(plan: Plan, step: Step) -> datetime:
+    """Masked rounds go in phases: who misses the end of one is lost to the next."""
+    if step in ("validate_data", "train_local"):
+        return plan.keys_deadline or plan.deadline
+    return (plan.upload_deadline if step == "privatize_and_upload" else None) or plan.deadline
+
+
+def _model(ctx: SiteContext) -> torch.nn.Module:
     spec = ctx.study.model
-    model = build_model(spec.path, len(ctx.study.inputs), spec.options, seed=ctx.study.training.seed)
-    set_parameters(model, weights)
-    return model
-
-
-def _save_raw(ctx: SiteContext, server_round: int, raw: RawUpdate, seconds: float) -> None:
-    folder = ctx.round_dir(server_round)
-    tensors = {f"raw.{name}": tensor for name, tensor in raw.tensors.items()}
-    tensors["meta"] = torch.tensor([raw.num_examples, raw.local_iterations, round(seconds * 1e6)], dtype=torch.int64)
-    write_private(folder / "raw.safetensors", to_bytes(tensors))
-    if raw.optimizer_state is not None:
-        write_private(folder / "optimizer.safetensors", to_bytes(raw.optimizer_state))
-
-
-def _load_raw(ctx: SiteContext, server_round: int) -> tuple[RawUpdate, float]:
-    path = ctx.round_dir(server_round) / "raw.safetensors"
-    if not path.exists():
-        raise DataError(f"site {ctx.site} has no trained update of round {server_round}: run train_local first")
-    saved = from_bytes(path.read_bytes())
-    num_examples, iterations, micros = (int(v) for v in saved.pop("meta"))
-    tensors = {name.removeprefix("raw."): tensor for name, tensor in saved.items()}
-    return RawUpdate(tensors, num_examples, iterations), micros / 1e6
+    return build_model(spec.path, len(ctx.study.inputs), spec.options, seed=ctx.study.training.seed)
 
 
 def _kept_state(ctx: SiteContext, plan: Plan) -> Weights | None:
     """The optimizer's state after the site's previous round, where the study keeps it."""
-    path = ctx.round_dir(plan.base_model.server_round) / "optimizer.safetensors"
-    if plan.training.optimizer_state == "restart" or not path.exists():
+    if plan.training.optimizer_state == "restart":
         return None
-    return from_bytes(path.read_bytes())
-
-
-def _manifest(
-    ctx: SiteContext, plan: Plan, raw: RawUpdate, release: Release, body: bytes, seconds: dict[str, float]
-) -> Manifest:
-    manifest = Manifest(
-        study=plan.study,
-        server_round=plan.server_round,
-        site=ctx.site,
-        site_token=ctx.token(),
-        base_model_sha256=plan.base_model.sha256,
-        num_examples=raw.num_examples,
-        local_iterations=raw.local_iterations,
-        data_version=data_version(ctx),
-        code_version=__version__,
-        spend=release.spend,
-        tensors=tuple(
-            TensorSpec(name=name, shape=tuple(tensor.shape), dtype="F32") for name, tensor in release.tensors.items()
-        ),
-        num_bytes=len(body),
-        sha256=sha256(body),
-        seconds=seconds,
-    )
-    return manifest.model_copy(update={"signature": sign(ctx.secrets_dir, to_json(manifest))})
+    return RoundFiles(ctx.round_dir(plan.base_model.server_round)).kept("optimizer")
 
 
 def _since(started: float) -> float:

@@ -19,7 +19,7 @@ from tasks.files import write_private
 from tasks.site.context import SiteContext
 from tasks.site.prepared import Patients, cache_file, load_patients, prepare_patients, save_patients
 from tasks.storage import to_json
-from tasks.study import load_studies
+from tasks.study_file import load_studies
 from tasks.validation.parameters import input_references, site_parameters
 from tasks.validation.runner import ValidationResult, known_expectations, validate_site
 from tasks.validation.waivers import load_waivers

@@ -17,7 +17,10 @@ from tasks.errors import BudgetExhausted, SiteStepFailed, StoreUnavailable, Vali
 from tasks.settings import PROJECT
 
 STUDIES = ("xanomeline_derm56", "xanomeline_nocomp24")
-DAG_IDS = {"site_data_validation", *(f"federated_round.{study}" for study in STUDIES)}
+MASKED, PLAIN = (f"federated_round.{study}" for study in STUDIES)
+#: Tasks of each DAG; a masked round has two more at the hub and one more at each of 13 sites.
+NUM_TASKS = {"site_data_validation": 13, "privacy_audit": len(STUDIES), PLAIN: 57, MASKED: 57 + 2 + 13}
+DAG_IDS = set(NUM_TASKS)
 
 
 @pytest.fixture(scope="module")
@@ -43,20 +46,45 @@ def test_every_dag_has_docs_tags_owner_and_one_run_at_once(bag: DagBag, dag_id: 
 @pytest.mark.parametrize("dag_id", sorted(DAG_IDS))
 def test_every_task_has_docs_owner_retries_and_the_policy(bag: DagBag, dag_id: str) -> None:
     tasks = bag.dags[dag_id].tasks
-    assert len(tasks) in (13, 57)
+    assert len(tasks) == NUM_TASKS[dag_id]
     for task in tasks:
         assert task.doc_md, task.task_id
         assert task.owner.startswith(("hub", "site ")), task.task_id
-        assert task.retries >= 3, task.task_id
+        assert task.retries >= (1 if dag_id == "privacy_audit" else 3), task.task_id
         assert task.retry_policy is RETRY_POLICY, task.task_id
         assert not task.do_xcom_push or task.task_id in ("open_round", "all_sites_in", "next_round"), task.task_id
 
 
 def test_a_sites_tasks_go_to_its_own_queue(bag: DagBag) -> None:
-    at_sites = [t for t in bag.dags["federated_round.xanomeline_derm56"].tasks if "site_" in t.task_id]
-    assert len(at_sites) == 13 * 4
-    for task in at_sites:
-        assert f"site_{task.queue.removeprefix('site-')}" in task.task_id.split(".")
+    for dag_id, tasks_of_a_site in ((MASKED, 5), (PLAIN, 4)):
+        at_sites = [t for t in bag.dags[dag_id].tasks if "site_" in t.task_id]
+        assert len(at_sites) == 13 * tasks_of_a_site
+        for task in at_sites:
+            assert f"site_{task.queue.removeprefix('site-')}" in task.task_id.split(".")
+
+
+def test_a_masked_round_goes_in_phases(bag: DagBag) -> None:
+    """Nobody masks before the roster is fixed, and nobody helps to open a sum before the hub has said whose."""
+    tasks = bag.dags[MASKED].task_dict
+    groups = [name.removesuffix(".unmask") for name in tasks if name.endswith(".unmask")]
+    assert len(groups) == 13
+    assert tasks["freeze_roster"].upstream_task_ids == {f"{group}.train_local" for group in groups}
+    assert tasks["select_updates"].upstream_task_ids == {f"{group}.privatize_and_upload" for group in groups}
+    assert tasks["aggregate"].upstream_task_ids == {f"{group}.unmask" for group in groups}
+    for group in groups:
+        assert tasks[f"{group}.privatize_and_upload"].upstream_task_ids == {f"{group}.train_local", "freeze_roster"}
+        assert tasks[f"{group}.unmask"].upstream_task_ids == {f"{group}.privatize_and_upload", "select_updates"}
+    for name in ("freeze_roster", "select_updates", "aggregate"):
+        assert tasks[name].trigger_rule == "one_success", "a lost site does not stop the round"
+
+
+def test_a_plain_round_has_no_masks(bag: DagBag) -> None:
+    tasks = bag.dags[PLAIN].task_dict
+    assert not {"freeze_roster", "select_updates"} & set(tasks)
+    assert not [name for name in tasks if name.endswith(".unmask")]
+    uploads = {name for name in tasks if name.endswith(".privatize_and_upload")}
+    assert len(uploads) == 13
+    assert tasks["aggregate"].upstream_task_ids == uploads
 
 
 def test_edge_workers_get_the_tasks_where_a_deployment_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -97,7 +125,7 @@ def test_a_tasks_process_builds_its_own_site_only() -> None:
     assert get_parsing_context().task_id is None
 
 
-@pytest.mark.parametrize("name", ["federated_round.py", "site_data_validation.py"])
+@pytest.mark.parametrize("name", ["federated_round.py", "privacy_audit.py", "site_data_validation.py"])
 def test_a_dag_file_imports_nothing_heavy(name: str) -> None:
     """At the top of a DAG file: no torch, pandas, boto3 or Great Expectations, which every parse would pay for."""
     tree = ast.parse((PROJECT / "dags" / name).read_text())

@@ -52,6 +52,43 @@ def test_a_site_reads_models_and_plans_of_its_studies_only(identities):
     assert may(identities["site-702"], "Read", layout.model("cardio", 3))
 
 
+def test_a_site_joins_the_masks_with_keys_and_answers_of_its_own_only(identities):
+    site = identities["site-701"]
+    for own in (layout.key_message("derm", 3, "701"), layout.unmask_answer("derm", 3, "701")):
+        assert may(site, "Write", own)
+        assert may(site, "Read", own)
+    for key in (
+        layout.key_message("derm", 3, "702"),
+        layout.unmask_answer("derm", 3, "702"),
+        layout.key_message("cardio", 3, "701"),
+        layout.unmask_answer("cardio", 3, "701"),
+        layout.roster("derm", 3),
+        layout.survivors("derm", 3),
+        layout.sealing_key("701"),
+        layout.sealing_key("702"),
+    ):
+        assert not may(site, "Write", key), key
+
+
+def test_a_site_reads_others_public_keys_and_not_their_answers(identities):
+    site = identities["site-701"]
+    for key in (
+        layout.key_message("derm", 3, "702"),
+        layout.sealing_key("702"),
+        layout.roster("derm", 3),
+        layout.survivors("derm", 3),
+    ):
+        assert may(site, "Read", key), key
+    for key in (
+        layout.unmask_answer("derm", 3, "702"),
+        layout.key_message("cardio", 3, "702"),
+        layout.roster("cardio", 3),
+        layout.ledger_entry("derm", "702", 1),
+        layout.enrolment("702"),
+    ):
+        assert not may(site, "Read", key), key
+
+
 def test_a_site_has_no_right_without_a_pattern(identities):
     granted = [a for name, entry in identities.items() if name.startswith("site-") for a in entry["actions"]]
     assert len(granted) > 10

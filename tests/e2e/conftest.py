@@ -14,11 +14,11 @@ import yaml
 
 from tasks.data.pin import write_pin
 from tasks.deploy import local
-from tasks.enrolment import enrol_local_sites
+from tasks.deploy.enrol import enrol_local_sites
 from tasks.hub.context import HubContext
 from tasks.records import RoundMetrics
 from tasks.settings import PROJECT
-from tasks.study import load_studies
+from tasks.study_file import load_studies
 from tests.conftest import Deployment, _forget_stores, start_deployment
 
 FOUR_SITES = ("701", "704", "708", "710")

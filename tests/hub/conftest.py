@@ -8,7 +8,7 @@ import pytest
 from federation import DERM, NOCOMP, SITES, Federation
 
 from tasks import settings, storage
-from tasks.enrolment import enrol_local_sites
+from tasks.deploy.enrol import enrol_local_sites
 
 
 @pytest.fixture(scope="session")

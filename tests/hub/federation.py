@@ -31,6 +31,7 @@ from tasks.files import write_private
 from tasks.hub.aggregate import aggregate
 from tasks.hub.close import close_round
 from tasks.hub.context import HubContext
+from tasks.hub.masked import freeze_roster, select_masked
 from tasks.hub.open import open_round
 from tasks.records import LedgerEntry, Manifest, Plan, RoundMetrics, Selection
 from tasks.site import steps
@@ -43,9 +44,10 @@ DERM, NOCOMP = "xanomeline_derm56", "xanomeline_nocomp24"
 SITES = ("701", "703", "704", "705", "708", "709", "710", "713", "715", "716", "717", "718", "pool")
 FEW = ("713", "715", "717", "718")
 #: Names that the store's identities know from its start, so that a test may make a study without a reload.
-SPARE = tuple(f"spare{number:03d}" for number in range(60))
+SPARE = tuple(f"spare{number:03d}" for number in range(150))
 SITE_STEPS = ("validate_data", "train", "privatize_and_upload")
 START_SECONDS = 60
+LOCAL_DP = {"mechanism": "local_dp", "epsilon": 3, "delta": 1e-5, "clip_norm": 1, "public_num_examples": 211}
 
 
 @dataclass
@@ -121,13 +123,19 @@ class Federation:
     # studies
 
     def new_study(self, *, base: str = DERM, sites: Sequence[str] = FEW, name: str | None = None, **parts: Any) -> str:
-        """Write a study like the shipped one with these sites; `parts` are merged into its sections or replace them."""
+        """Write a study like the shipped one with these sites; `parts` are merged into its sections or replace them.
+
+        Unless `parts` say so, it has no masks: most tests look at single updates.
+        """
         content = yaml.safe_load((settings.PROJECT / "studies" / f"{base}.yaml").read_text())
         content = copy.deepcopy(content)
         content["study"] = name or self.spare.pop(0)
         content["sites"] = {site: content["sites"][site] for site in sites}
         content["rounds"] |= {"min_sites": max(1, len(sites) - 1), "total": 50}
         content["evaluation"]["data_are_public"] = False
+        if "aggregation" not in parts and content.pop("aggregation", None):
+            content["privacy"] = LOCAL_DP
+            content["evaluation"].pop("score_bins")
         for section, change in parts.items():
             merged = isinstance(change, dict) and section != "privacy"
             content[section] = {**content[section], **change} if merged else change
@@ -182,10 +190,10 @@ class Federation:
     def open(self, study: str, run_id: str = "run", **arguments: Any) -> Plan:
         return open_round(self.hub(study), run_id, **arguments)
 
-    def set_deadline(self, study: str, server_round: int, seconds: float) -> Plan:
-        """Move a round's deadline to `seconds` from now, which no step can."""
+    def set_deadline(self, study: str, server_round: int, seconds: float, which: str = "deadline") -> Plan:
+        """Move a round's `which`, or a masked round's `keys_deadline` or `upload_deadline`, to `seconds` from now."""
         deadline = datetime.now(UTC) + timedelta(seconds=seconds)
-        plan = self.hub(study).plan(server_round).model_copy(update={"deadline": deadline})
+        plan = self.hub(study).plan(server_round).model_copy(update={which: deadline})
         self.store().put(layout.plan(study, server_round), to_json(plan), content_type="application/json")
         return plan
 
@@ -194,15 +202,27 @@ class Federation:
         for name in names:
             getattr(steps, name)(self.site(study, site), server_round)
 
-    def run_sites(self, study: str, server_round: int, sites: Iterable[str] | None = None) -> dict[str, PharmafedError]:
+    def run_sites(
+        self, study: str, server_round: int, sites: Iterable[str] | None = None, names: Iterable[str] = SITE_STEPS
+    ) -> dict[str, PharmafedError]:
         """Every site's tasks; what each failing site raised."""
         failed = {}
         for site in sites or self.hub(study).study.sites:
             try:
-                self.run_site(study, server_round, site)
+                self.run_site(study, server_round, site, names)
             except PharmafedError as error:
                 failed[site] = error
         return failed
+
+    def masked_round(self, study: str, server_round: int, lost: Iterable[str] = ()) -> dict[str, PharmafedError]:
+        """A masked round from the sites' first step to the last unmasking; `lost` sites die before they upload."""
+        failed = self.run_sites(study, server_round, names=("validate_data", "train"))
+        freeze_roster(self.hub(study), server_round)
+        uploading = [s for s in self.hub(study).study.sites if s not in failed and s not in set(lost)]
+        failed |= self.run_sites(study, server_round, uploading, names=("privatize_and_upload",))
+        select_masked(self.hub(study), server_round)
+        survivors = [site for site in uploading if site not in failed]
+        return failed | self.run_sites(study, server_round, survivors, names=("unmask",))
 
     def validate_global(self, study: str, server_round: int, sites: Iterable[str]) -> None:
         for site in sites:
@@ -241,7 +261,7 @@ class Federation:
         self.store().put(key, body, content_type="application/octet-stream")
 
     def put_ledger(self, entry: LedgerEntry) -> None:
-        key = layout.ledger_entry(entry.study, entry.site, entry.server_round)
+        key = layout.ledger_entry(entry.study, entry.site, entry.sequence)
         self.store().put(key, to_json(entry), content_type="application/json")
 
 

@@ -17,9 +17,9 @@ import pytest
 from federation import FEW, Federation, json_of
 from safetensors.numpy import load, save
 
-from tasks import layout
+from tasks import enrolment, layout, settings
 from tasks.errors import BudgetExhausted, QuorumMissed, UpdateRejected
-from tasks.hub.collect import read_answers
+from tasks.hub.answers import read_answers
 from tasks.privacy.sanitizer import plan_spend
 from tasks.records import Enrolment, LedgerEntry, Manifest, RoundMetrics
 from tasks.storage import to_json
@@ -60,9 +60,11 @@ class Forge:
         self.fed.put_manifest(self.study, R, LIAR, body)
 
     def send(self, body: bytes, **changes: Any) -> None:
-        """Other tensors, with a manifest that fits them."""
+        """Other tensors, with a ledger entry that pays for them and a manifest that fits both."""
         self.fed.put_tensors(self.study, R, LIAR, body)
-        self.say(**{"num_bytes": len(body), "sha256": sha256(body), **changes})
+        digest = sha256(body)
+        paid = self.book(release_sha256=digest)
+        self.say(**{"num_bytes": len(body), "sha256": digest, "ledger_sha256": paid, **changes})
 
     def send_tensors(self, tensors: dict[str, np.ndarray], **changes: Any) -> None:
         self.send(save(tensors), **changes)
@@ -70,14 +72,22 @@ class Forge:
     def spend(self, **changes: Any) -> None:
         """Another spend, in the manifest and in the ledger alike."""
         spent = self.manifest.spend.model_copy(update=changes)
-        self.book(spend=spent)
-        self.say(spend=spent)
+        self.say(spend=spent, ledger_sha256=self.book(spend=spent))
 
-    def book(self, **changes: Any) -> None:
-        """Another ledger entry."""
-        key = layout.ledger_entry(self.study, LIAR, R)
-        entry = self.fed.store().get_record(key, LedgerEntry)
-        self.fed.store().put(key, to_json(entry.model_copy(update=changes)), content_type="application/json")
+    def book(self, *, signer: str | None = LIAR, at: int = R, **changes: Any) -> str:
+        """Another ledger entry, signed by `signer`; gives the sha256 of its bytes."""
+        entry = self.fed.store().get_record(layout.ledger_entry(self.study, LIAR, R), LedgerEntry)
+        entry = entry.model_copy(update={"signature": "", **changes})
+        if signer is not None:
+            signature = enrolment.sign(settings.site_secrets(signer), to_json(entry))
+            entry = entry.model_copy(update={"signature": signature})
+        body = to_json(entry)
+        self.fed.store().put(layout.ledger_entry(self.study, LIAR, at), body, content_type="application/json")
+        return sha256(body)
+
+    def pay(self, **changes: Any) -> None:
+        """Another ledger entry, which the manifest names."""
+        self.say(ledger_sha256=self.book(**changes))
 
     def enrol(self, **changes: Any) -> None:
         """Another enrolment."""
@@ -156,8 +166,22 @@ def with_garbage_ledger(f: Forge) -> None:
     f.fed.store().put(layout.ledger_entry(f.study, LIAR, R), b"{", content_type="application/json")
 
 
-def another_round_of_the_ledger(f: Forge) -> None:
-    f.book(server_round=R + 1)
+def paid_for_other_bytes(f: Forge) -> None:
+    """Fresh noise on the same round: the second release, of which the ledger knows nothing."""
+    body = save({name: tensor * np.float32(1.01) for name, tensor in f.tensors.items()})
+    f.fed.put_tensors(f.study, R, LIAR, body)
+    f.say(num_bytes=len(body), sha256=sha256(body))
+
+
+def at_another_number(f: Forge) -> None:
+    """The entry once more under the next number, which its spend has not."""
+    f.say(ledger_sequence=R + 1, ledger_sha256=f.book(at=R + 1, sequence=R + 1))
+
+
+def beyond_the_budget(f: Forge) -> None:
+    """All lines agree on release 51 of 50."""
+    spent = f.manifest.spend.model_copy(update={"releases": 51})
+    f.say(spend=spent, ledger_sequence=51, ledger_sha256=f.book(at=51, sequence=51, spend=spent))
 
 
 def replayed(f: Forge) -> None:
@@ -229,8 +253,35 @@ CASES: dict[str, Case] = {
         lambda f: f.drop(layout.ledger_entry(f.study, LIAR, R)),
         "its privacy spend is not in the ledger",
     ),
-    "a ledger entry that is none": (with_garbage_ledger, "ledger"),
-    "a ledger entry of another round": (another_round_of_the_ledger, "disagree on the privacy spend"),
+    "a ledger entry that is none": (with_garbage_ledger, "its ledger entry cannot be read"),
+    "a ledger entry of another round": (lambda f: f.pay(server_round=R + 1), "disagree on the privacy spend"),
+    "a ledger entry of another site": (lambda f: f.pay(site=HONEST[0]), "disagree on the privacy spend"),
+    "a ledger entry of another number": (at_another_number, "its ledger entry is not numbered by its releases"),
+    "a ledger entry numbered otherwise inside": (
+        lambda f: f.pay(sequence=R + 1),
+        "its ledger entry is not numbered by its releases",
+    ),
+    "a ledger entry that its manifest does not name": (
+        lambda f: f.book(previous="0" * 64),
+        "its ledger entry is not the one that its manifest names",
+    ),
+    "a ledger entry for other bytes": (
+        lambda f: f.pay(release_sha256="0" * 64),
+        "its ledger entry pays for another update",
+    ),
+    "other bytes than its ledger entry pays for": (paid_for_other_bytes, "its ledger entry pays for another update"),
+    "a ledger entry that nobody has signed": (
+        lambda f: f.pay(signer=None),
+        "the signature of its ledger entry is not the enrolled site's",
+    ),
+    "a ledger entry with another site's signature": (
+        lambda f: f.pay(signer=HONEST[0]),
+        "the signature of its ledger entry is not the enrolled site's",
+    ),
+    "masks in a round that has none": (
+        with_line(roster_sha256="0" * 64),
+        "its masks are not those of this round's roster",
+    ),
     "a spend that the ledger does not know": (
         lambda f: f.say(spend=f.manifest.spend.model_copy(update={"releases": 1})),
         "its manifest and its ledger entry disagree on the privacy spend",
@@ -243,7 +294,11 @@ CASES: dict[str, Case] = {
         lambda f: f.spend(mechanism="none", unit="nothing"),
         "its privacy spend is not what the plan costs",
     ),
-    "releases beyond the budget": (lambda f: f.spend(releases=51), "its privacy spend"),
+    "releases that the ledger has no number for": (
+        lambda f: f.spend(releases=51),
+        "its ledger entry is not numbered by its releases",
+    ),
+    "releases beyond the budget": (beyond_the_budget, "its privacy spend: release 51 is refused"),
     "a replay of the last round": (replayed, "wrong round in its manifest"),
     "a replay with this round's label": (replayed_and_signed, "wrong base model in its manifest"),
 }
@@ -317,7 +372,7 @@ def test_the_honest_round_takes_all_four(uploaded: Uploaded) -> None:
     selection = uploaded.fed.aggregate(uploaded.study, R)
     assert [chosen.site for chosen in selection.chosen] == sorted(FEW)
     assert selection.missing == {}
-    assert len(CASES) == 42
+    assert len(CASES) == 52
 
 
 def test_below_the_quorum_the_round_fails_and_says_why(uploaded: Uploaded) -> None:
@@ -351,8 +406,9 @@ def test_a_site_cannot_answer_for_another(uploaded: Uploaded) -> None:
         for name in ("manifest.json", "refusal.json"):
             mine.put(f"{prefix}/{site}/{name}", b"{}", content_type="application/json")
     answers = read_answers(fed.hub(study), fed.hub(study).plan(R))
-    assert answers.updates == {LIAR}
+    assert answers.given == {LIAR}
     assert answers.refusals == set()
+    assert answers.silent == sorted(HONEST)
 
 
 def test_an_update_exchanged_after_the_selection_does_not_get_in(uploaded: Uploaded) -> None:

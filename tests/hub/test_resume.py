@@ -9,7 +9,8 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -33,7 +34,8 @@ from tasks.hub.open import open_round
 from tasks.records import Enrolment, LedgerEntry, Plan, Pointer, Refusal
 from tasks.site import steps
 from tasks.storage import to_json
-from tasks.study import NoPrivacy
+from tasks.study_privacy import NoPrivacy
+from tasks.tensors import sha256
 
 SITES = ("715", "717", "718")
 SITE = "717"
@@ -56,9 +58,15 @@ def of(fed: Federation, study: str) -> dict[str, bytes]:
 
 def raw(fed: Federation, study: str, site: str = SITE) -> dict[str, bytes]:
     """The raw update at the site, without the time it took."""
-    tensors = load_file(fed.home / "sites" / site / "rounds" / study / "0001" / "raw.safetensors")
-    tensors["meta"] = tensors["meta"][:2]
+    folder = own_folder(fed, study, site)
+    tensors = load_file(folder / "raw.safetensors")
+    tensors["meta"] = load_file(folder / "meta.safetensors")["meta"][:2]
     return {name: tensor.tobytes() for name, tensor in tensors.items()}
+
+
+def own_folder(fed: Federation, study: str, site: str = SITE) -> Path:
+    """What the site keeps of the first round."""
+    return fed.home / "sites" / site / "rounds" / study / "0001"
 
 
 def forget_spend(fed: Federation, study: str, site: str = SITE) -> None:
@@ -130,7 +138,7 @@ def test_every_step_outlives_the_store(fed: Federation) -> None:
             forget_spend(fed, study)
         stages[name] = (study, step, before, after)
     trained = raw(fed, stages["train_local"][0])
-    (fed.home / "sites" / SITE / "rounds" / stages["train_local"][0] / "0001" / "raw.safetensors").unlink()
+    (own_folder(fed, stages["train_local"][0]) / "raw.safetensors").unlink()
     fed.stop()
     try:
         for study, step, *_ in stages.values():
@@ -232,7 +240,7 @@ def test_the_hub_outlives_a_line_that_breaks(fed: Federation) -> None:
 def test_killed_in_the_middle_of_training(fed: Federation) -> None:
     study = fed.new_study(sites=SITES, privacy=NO_PRIVACY, training=LONG)
     fed.open(study)
-    path = fed.home / "sites" / SITE / "rounds" / study / "0001" / "raw.safetensors"
+    path = own_folder(fed, study) / "raw.safetensors"
     fed.run_site(study, 1, SITE, ("validate_data",))
     in_child(fed, site_step("train", study, SITE, 1)).join(60)  # the first child waits for the others' parent
     path.unlink()
@@ -259,61 +267,97 @@ def test_killed_in_the_middle_of_training(fed: Federation) -> None:
 
 UPLOADS = [
     (when, ending)
-    for ending in (f"ledger/{SITE}/0001.json", f"{SITE}/update.safetensors", f"{SITE}/manifest.json")
+    for ending in (f"ledger/{SITE}/000001.json", f"{SITE}/update.safetensors", f"{SITE}/manifest.json")
     for when in ("before", "after")
 ]
 
 
+@dataclass
+class Trained:
+    """A study in which site 717 has trained: its objects, and the raw update."""
+
+    fed: Federation
+    study: str
+    objects: dict[str, bytes]
+    raw: bytes
+
+    @property
+    def raw_file(self) -> Path:
+        return own_folder(self.fed, self.study) / "raw.safetensors"
+
+    @property
+    def release_file(self) -> Path:
+        return own_folder(self.fed, self.study) / "release.safetensors"
+
+    def back(self) -> None:
+        """Before anything was drawn, recorded or uploaded."""
+        self.fed.restore(self.study, self.objects)
+        forget_spend(self.fed, self.study)
+        self.release_file.unlink(missing_ok=True)
+        self.raw_file.write_bytes(self.raw)
+
+
 @pytest.fixture(scope="module")
-def trained(fed: Federation) -> tuple[str, dict[str, bytes], bytes]:
-    """A study, its objects before site 717 uploads, and the update that it then uploads."""
-    study = fed.new_study(sites=SITES)
+def trained(fed: Federation) -> Trained:
+    study = fed.new_study(sites=SITES, rounds={"deadline_seconds": 3600})
     fed.open(study)
     fed.run_site(study, 1, SITE, ("validate_data", "train"))
-    before = of(fed, study)
-    fed.run_site(study, 1, SITE, ("privatize_and_upload",))
-    return study, before, fed.store().get(layout.update_tensors(study, 1, SITE))
+    return Trained(fed, study, of(fed, study), (own_folder(fed, study) / "raw.safetensors").read_bytes())
 
 
 @pytest.mark.parametrize("die", UPLOADS, ids=lambda die: f"{die[0]}-{die[1].split('/')[-1]}")
-def test_killed_around_each_write_of_an_upload(
-    fed: Federation, trained: tuple[str, dict[str, bytes], bytes], die: tuple[str, str]
-) -> None:
-    study, before, update = trained
-    fed.restore(study, before)
-    forget_spend(fed, study)
+def test_killed_around_each_write_of_an_upload(fed: Federation, trained: Trained, die: tuple[str, str]) -> None:
+    """The noise was drawn by the run that died: the next one uploads the bytes that it kept, and draws none."""
+    study = trained.study
+    trained.back()
     run_and_die(fed, site_step("privatize_and_upload", study, SITE, 1), die)
-    left = of(fed, study).keys() - before.keys()
+    kept = trained.release_file.read_bytes()
+    left = of(fed, study).keys() - trained.objects.keys()
     assert len(left) == UPLOADS.index(die) // 2 + (die[0] == "after")
     if layout.update_tensors(study, 1, SITE) in left:
         assert layout.ledger_entry(study, SITE, 1) in left
+    assert trained.raw_file.exists()
     fed.run_site(study, 1, SITE)
     found = of(fed, study)
-    assert found[layout.update_tensors(study, 1, SITE)] == update
+    assert found[layout.update_tensors(study, 1, SITE)] == kept
+    assert not trained.raw_file.exists()
     assert [key for key in found if "/ledger/" in key] == [layout.ledger_entry(study, SITE, 1)]
     own = list((fed.home / "sites" / SITE / "ledger" / study).glob("*.json"))
     assert [path.read_bytes() for path in own] == [found[layout.ledger_entry(study, SITE, 1)]]
-    assert LedgerEntry.model_validate_json(own[0].read_bytes()).spend.releases == 1
+    entry = LedgerEntry.model_validate_json(own[0].read_bytes())
+    assert (entry.spend.releases, entry.release_sha256) == (1, sha256(kept))
     assert layout.refusal(study, 1, SITE) not in found
 
 
-def test_a_round_never_pays_once_and_releases_twice(
-    fed: Federation, trained: tuple[str, dict[str, bytes], bytes]
-) -> None:
-    """Killed after the ledger, and the raw update changed before the rerun: nothing leaves."""
-    study, before, _ = trained
-    fed.restore(study, before)
-    forget_spend(fed, study)
+def test_the_noise_is_fresh_unless_it_was_kept(fed: Federation, trained: Trained) -> None:
+    drawn = []
+    for _ in range(2):
+        trained.back()
+        fed.run_site(trained.study, 1, SITE, ("privatize_and_upload",))
+        drawn.append(fed.store().get(layout.update_tensors(trained.study, 1, SITE)))
+        before = of(fed, trained.study)
+        fed.run_site(trained.study, 1, SITE)
+        assert of(fed, trained.study) == before, "once more is once"
+        assert not trained.raw_file.exists()
+    assert drawn[0] != drawn[1]
+
+
+def test_a_round_never_pays_once_and_releases_twice(fed: Federation, trained: Trained) -> None:
+    """Killed after the ledger, and the kept bytes lost before the rerun: it draws others, and none of them leave."""
+    study = trained.study
+    trained.back()
     run_and_die(fed, site_step("privatize_and_upload", study, SITE, 1), ("before", "update.safetensors"))
-    ctx = fed.site(study, SITE)
-    saved, seconds = steps._load_raw(ctx, 1)
-    steps._save_raw(ctx, 1, replace(saved, tensors={"sum": saved.tensors["sum"] + 1}), seconds)
+    kept = trained.release_file.read_bytes()
+    trained.release_file.unlink()
     with pytest.raises(PrivacyError, match="has already recorded another release"):
         fed.run_site(study, 1, SITE, ("privatize_and_upload",))
     assert not fed.store().exists(layout.update_tensors(study, 1, SITE))
     refusal = fed.store().get_record(layout.refusal(study, 1, SITE), Refusal)
     assert refusal.reason.startswith("PrivacyError: round 1 of ")
-    steps._save_raw(ctx, 1, saved, seconds)
+    assert trained.release_file.read_bytes() != kept
+    trained.release_file.write_bytes(kept)
+    fed.run_site(study, 1, SITE, ("privatize_and_upload",))
+    assert fed.store().get(layout.update_tensors(study, 1, SITE)) == kept
 
 
 def test_a_site_that_lost_its_disk_knows_what_it_has_spent(fed: Federation) -> None:
@@ -481,7 +525,7 @@ def test_work_is_stopped_at_the_deadline(fed: Federation) -> None:
     with pytest.raises(DeadlinePassed, match="train_local of round 1 at site 717: stopped at the deadline"):
         fed.run_site(study, 1, SITE, ("train",))
     assert time.monotonic() - started < 10
-    assert not (fed.home / "sites" / SITE / "rounds" / study / "0001" / "raw.safetensors").exists()
+    assert not (own_folder(fed, study) / "raw.safetensors").exists()
 
 
 def forget_checks(fed: Federation, study: str) -> None:
@@ -555,9 +599,9 @@ def test_a_spent_budget_ends_the_study_at_hub_and_site(fed: Federation) -> None:
 def test_one_site_without_budget_is_left_out_and_named(fed: Federation) -> None:
     study = fed.new_study(sites=SITES, rounds={"total": 2})
     fed.whole_round(study, "run-1")
-    key = layout.ledger_entry(study, SITE, 1)
-    entry = fed.store().get_record(key, LedgerEntry)
-    fed.put_ledger(entry.model_copy(update={"spend": entry.spend.model_copy(update={"releases": 2})}))
+    entry = fed.store().get_record(layout.ledger_entry(study, SITE, 1), LedgerEntry)
+    spend = entry.spend.model_copy(update={"releases": 2})
+    fed.put_ledger(entry.model_copy(update={"sequence": 2, "spend": spend}))
     plan = fed.open(study, "run-2")
     assert plan.sites == ("715", "718")
     assert plan.left_out == {SITE: "privacy budget spent: 2 of 2 rounds"}

@@ -12,15 +12,18 @@ from safetensors.numpy import load
 
 from tasks import layout
 from tasks.deploy import seaweedfs
+from tasks.enrolment import is_signed_by
 from tasks.errors import AccessDenied, ConfigError
 from tasks.hub.finish import finish_round
+from tasks.masked_sum import interpret
 from tasks.records import LedgerEntry, ModelCard, Pointer, RoundMetrics, Selection, SiteMetrics
 from tasks.report.store import CONTENT_TYPES
 from tasks.storage import to_json
-from tasks.study import NoPrivacy
-from tasks.tensors import sha256
+from tasks.study_privacy import NoPrivacy
+from tasks.tensors import fetch_model, sha256
 
 SHIPPED = (DERM, NOCOMP)
+DEADLINES = {"plain": ("deadline",), "masks": ("deadline", "keys_deadline", "upload_deadline")}
 
 
 @pytest.fixture(scope="module", params=SHIPPED)
@@ -29,8 +32,10 @@ def study(request: pytest.FixtureRequest, fed: Federation) -> str:
     name = str(request.param)
     for number in (1, 2):
         plan = fed.open(name, f"night-{number}")
-        assert plan.server_round == number
-        assert fed.run_sites(name, number) == {}
+        assert (plan.server_round, plan.aggregation) == (number, "masks" if name == DERM else "plain")
+        for which in DEADLINES[plan.aggregation]:  # the sites go one after the other here
+            fed.set_deadline(name, number, 3600, which)
+        assert (fed.masked_round if plan.aggregation == "masks" else fed.run_sites)(name, number) == {}
         fed.aggregate(name, number)
         fed.validate_global(name, number, plan.sites)
         line = finish_round(name, number)
@@ -43,7 +48,11 @@ def round_keys(study: str, r: int) -> set[str]:
     keys = {place(study, r, site) for place in at_sites for site in SITES}
     keys |= {layout.ledger_entry(study, site, r) for site in SITES}
     of_round = (layout.plan, layout.selection, layout.model, layout.card, layout.round_metrics)
-    return keys | {place(study, r) for place in of_round}
+    keys |= {place(study, r) for place in of_round}
+    if study != DERM:
+        return keys
+    keys |= {place(study, r, site) for place in (layout.key_message, layout.unmask_answer) for site in SITES}
+    return keys | {layout.roster(study, r), layout.survivors(study, r)}
 
 
 def mean_of_updates(fed: Federation, study: str, r: int) -> dict[str, np.ndarray]:
@@ -68,7 +77,7 @@ def test_the_bucket_holds_what_the_layout_says_and_nothing_else(fed: Federation,
     reports = {key for key in keys if "/reports/" in key}
     wanted = round_keys(study, 1) | round_keys(study, 2) | {layout.model(study, 0), layout.latest(study)}
     assert keys - reports == wanted
-    assert len(wanted) == 2 * (5 * 13 + 5) + 2
+    assert len(wanted) == 2 * (7 * 13 + 7 if study == DERM else 5 * 13 + 5) + 2
     for r in (1, 2):
         names = {key.rsplit("/", 1)[1] for key in reports if key.startswith(layout.report(study, r, ""))}
         assert {"report.html", "metrics.json", "run.json", "auc.png"} <= names <= set(CONTENT_TYPES)
@@ -76,13 +85,31 @@ def test_the_bucket_holds_what_the_layout_says_and_nothing_else(fed: Federation,
     assert at_home == names
 
 
+def opened_by_hand(fed: Federation, study: str, r: int) -> dict[str, np.ndarray]:
+    """The uploads in the bucket added modulo 2^64, as if that took their masks off, and read as a step."""
+    masked = [load(fed.store().get(layout.update_tensors(study, r, site))) for site in SITES]
+    assert all({name: (t.dtype, t.shape) for name, t in own.items()} == {"masked": ("u8", (33,))} for own in masked)
+    total = np.sum([own["masked"] for own in masked], axis=0, dtype=np.uint64).view(np.int64)
+    hub = fed.hub(study)
+    base = fetch_model(hub.store, hub.plan(r).base_model)
+    step = interpret(total, hub.plan(r), base, [1.0] * len(SITES)).delta
+    return {name: (base[name] + step[name]).numpy() for name in base}
+
+
 @pytest.mark.parametrize("r", [1, 2])
 def test_the_model_is_the_mean_of_the_updates(fed: Federation, study: str, r: int) -> None:
+    """Behind masks the bucket's updates alone are not enough: a sum of them is noise of the size of the integers."""
     body = fed.store().get(layout.model(study, r))
-    model, expected = load(body), mean_of_updates(fed, study, r)
-    assert model.keys() == expected.keys()
-    for name, value in expected.items():
-        np.testing.assert_allclose(model[name], value, rtol=1e-5, atol=2e-6)
+    model = load(body)
+    if study == DERM:
+        apart = [np.abs(value - model[name]).max() for name, value in opened_by_hand(fed, study, r).items()]
+        assert max(apart) > 1e3
+        assert max(np.abs(value).max() for value in model.values()) < 10
+    else:
+        expected = mean_of_updates(fed, study, r)
+        assert model.keys() == expected.keys()
+        for name, value in expected.items():
+            np.testing.assert_allclose(model[name], value, rtol=1e-5, atol=2e-6)
     before = load(fed.store().get(layout.model(study, r - 1)))
     assert any(not np.array_equal(model[name], before[name]) for name in model)
     card = fed.store().get_record(layout.card(study, r), ModelCard)
@@ -120,13 +147,44 @@ def test_the_ledger_has_each_sites_spend_of_each_round(fed: Federation, study: s
             assert (entry.study, entry.site, entry.server_round, entry.spend.releases) == (study, site, r, r)
             assert entry.spend == fed.manifest(study, r, site).spend
             assert entry.spend.unit == ("patient" if study == DERM else "nothing")
-            own = fed.home / "sites" / site / "ledger" / study / f"{r:04d}.json"
+            own = fed.home / "sites" / site / "ledger" / study / f"{r:06d}.json"
             assert LedgerEntry.model_validate_json(own.read_bytes()) == entry
+            assert entry.release_sha256 == sha256(fed.store().get(layout.update_tensors(study, r, site)))
+            unsigned = to_json(entry.model_copy(update={"signature": ""}))
+            assert is_signed_by(fed.hub(study).enrolments()[site], entry.signature, unsigned)
     if study == DERM:
         first, second = (
             fed.store().get_record(layout.ledger_entry(study, "701", r), LedgerEntry).spend for r in (1, 2)
         )
         assert 0 < first.epsilon < second.epsilon < second.epsilon_budget == 3  # type: ignore[operator]
+
+
+def test_each_ledger_is_a_chain_that_the_selection_pins(fed: Federation, study: str) -> None:
+    for site in SITES:
+        previous = "0" * 64
+        for r in (1, 2):
+            body = fed.store().get(layout.ledger_entry(study, site, r))
+            entry = LedgerEntry.model_validate_json(body)
+            assert (entry.sequence, entry.previous) == (r, previous)
+            previous = sha256(body)
+            selection = fed.store().get_record(layout.selection(study, r), Selection)
+            chosen = next(chosen for chosen in selection.chosen if chosen.site == site)
+            manifest = fed.manifest(study, r, site)
+            for pins in (chosen, manifest):
+                assert (pins.ledger_sequence, pins.ledger_sha256) == (r, previous)
+            roster = sha256(fed.store().get(layout.roster(study, r))) if study == DERM else None
+            assert manifest.roster_sha256 == roster
+
+
+def test_a_site_keeps_its_release_and_no_raw_update(fed: Federation, study: str) -> None:
+    for site in SITES:
+        folder = fed.home / "sites" / site / "rounds" / study / "0002"
+        assert not (folder / "raw.safetensors").exists()
+        uploaded = fed.store().get(layout.update_tensors(study, 2, site))
+        assert (folder / "release.safetensors").read_bytes() == uploaded
+        manifest = fed.manifest(study, 2, site)
+        counts = load((folder / "meta.safetensors").read_bytes())["meta"]
+        assert counts[:2].tolist() == [manifest.num_examples, manifest.local_iterations]
 
 
 def test_the_record_of_the_round_says_who_did_what(fed: Federation, study: str) -> None:
@@ -140,6 +198,18 @@ def test_the_record_of_the_round_says_who_did_what(fed: Federation, study: str) 
     assert metrics.model_sha256 == sha256(fed.store().get(layout.model(study, 2)))
     assert 0.4 < (metrics.pooled_auc or 0) < 1
     assert all(row.metrics and row.metrics.model_sha256 for row in metrics.sites)
+    assert metrics.aggregation == ("masks" if study == DERM else "plain")
+    assert metrics.promise == fed.manifest(study, 2, "701").spend
+    card = fed.store().get_record(layout.card(study, 2), ModelCard)
+    assert metrics.private_auc == card.private_auc
+    if study == DERM:
+        assert metrics.auc is metrics.log_loss is None
+        assert metrics.promise.trust.startswith("masks: ")
+    else:
+        assert metrics.private_auc is None
+        assert metrics.promise.unit == "nothing"
+    if metrics.private_auc is not None:  # noise may have left no patient of one label
+        assert metrics.private_auc.model_sha256 == fed.hub(study).plan(2).evaluated_model.sha256
 
 
 def test_small_cells_are_suppressed_in_the_bucket_and_kept_at_the_site(fed: Federation, study: str) -> None:
@@ -155,8 +225,9 @@ def test_small_cells_are_suppressed_in_the_bucket_and_kept_at_the_site(fed: Fede
             assert out.suppressed == ("num_examples", "log_loss", "auc")
             hidden += 1
         else:
-            assert (out.num_examples, out.log_loss) == (full.num_examples, round(full.log_loss or 0, 3))
-            assert out.auc is None or out.auc == round(full.auc or 0, 3)
+            loss = None if study == DERM else round(full.log_loss or 0, 3)
+            assert (out.num_examples, out.log_loss) == (full.num_examples, loss)
+            assert out.auc is None or (study != DERM and out.auc == round(full.auc or 0, 3))
             shown += 1
     assert hidden >= 6
     assert hidden + shown == 13
@@ -172,15 +243,27 @@ def test_small_cells_are_suppressed_in_the_bucket_and_kept_at_the_site(fed: Fede
 def forbidden_reads(study: str, other: str) -> list[str]:
     of_other = (layout.update_tensors, layout.update_manifest, layout.data_validation, layout.site_metrics)
     keys = [place(study, 1, other) for place in of_other] + [layout.ledger_entry(study, other, 1)]
+    keys.append(layout.unmask_answer(study, 1, other))
     return [*keys, layout.selection(study, 1), layout.round_metrics(study, 1), layout.enrolment(other)]
 
 
 def forbidden_writes(study: str, site: str, other: str) -> list[str]:
     of_other = (layout.update_tensors, layout.update_manifest, layout.refusal, layout.site_metrics)
     keys = [place(study, 2, other) for place in of_other] + [layout.ledger_entry(study, other, 2)]
+    keys += [place(study, 2, other) for place in (layout.key_message, layout.unmask_answer)]
+    keys += [layout.sealing_key(site), layout.sealing_key(other)]
     hubs = [place(study, 2) for place in (layout.plan, layout.selection, layout.model, layout.card)]
+    hubs += [layout.roster(study, 2), layout.survivors(study, 2)]
     new = [layout.model(study, 3), layout.plan(study, 3), layout.round_metrics(study, 2), layout.latest(study)]
     return [*keys, *hubs, *new, layout.enrolment(site), layout.enrolment(other), layout.report(study, 2, "run.json")]
+
+
+def public(study: str, other: str) -> list[str]:
+    """What the masks need of another site."""
+    if study != DERM:
+        return [layout.sealing_key(other)]
+    masks = [layout.key_message(study, 1, other), layout.roster(study, 1), layout.survivors(study, 1)]
+    return [layout.sealing_key(other), *masks]
 
 
 def test_a_sites_key_opens_only_its_own_doors(fed: Federation, study: str) -> None:
@@ -188,7 +271,9 @@ def test_a_sites_key_opens_only_its_own_doors(fed: Federation, study: str) -> No
     denied = 0
     for site, other in zip(SITES, SITES[1:] + SITES[:1], strict=True):
         store = fed.store(f"site-{site}")
-        assert store.get(layout.update_tensors(study, 1, site))
+        own = [layout.unmask_answer(study, 1, site)] if study == DERM else []
+        for key in (layout.update_tensors(study, 1, site), *own, *public(study, other)):
+            assert store.get(key)
         for key in forbidden_reads(study, other):
             with pytest.raises(AccessDenied):
                 store.get(key)
@@ -204,7 +289,7 @@ def test_a_sites_key_opens_only_its_own_doors(fed: Federation, study: str) -> No
             store.replace(layout.latest(study), b"{}", etag=etag)
         with pytest.raises(AccessDenied):
             list(store.keys(layout.study_prefix(study) + "/"))
-    assert denied == 13 * (8 + 2 * 16)
+    assert denied == 13 * (9 + 2 * 22)
     assert fed.objects(layout.study_prefix(study) + "/") == before
 
 
@@ -234,13 +319,16 @@ def test_the_averaged_model_of_the_second_half_is_the_mean_of_its_iterates(fed: 
     assert validated.model_sha256 == pointer.evaluated_model.sha256
 
 
-@pytest.mark.parametrize("change", ["privacy", "training", "total_rounds"])
+@pytest.mark.parametrize("change", ["privacy", "aggregation", "sites", "training", "evaluation", "total_rounds"])
 def test_a_site_does_not_follow_a_plan_that_changes_its_terms(fed: Federation, change: str) -> None:
     """The hub writes the plan: with the study's right digest it must still not get a raw or cheaper update."""
     study = fed.new_study(sites=("717",))
     plan = fed.open(study)
     changes = {
         "privacy": {"privacy": NoPrivacy(mechanism="none", i_accept_no_privacy=True)},
+        "aggregation": {"aggregation": "masks"},
+        "sites": {"sites": (*plan.sites, "999")},
+        "evaluation": {"evaluation": plan.evaluation.model_copy(update={"split_seed": 1})},
         "training": {"training": plan.training.model_copy(update={"lr": 1.0})},
         "total_rounds": {"total_rounds": 2},
     }

@@ -9,7 +9,8 @@ import pytest
 from report_samples import PATIENTS, REASON, Rounds, round_metrics, site_row
 
 from tasks.records import Baselines, RoundMetrics
-from tasks.study import Study, load_study
+from tasks.study import Study
+from tasks.study_file import load_study
 
 STUDIES = Path(__file__).resolve().parents[2] / "studies"
 

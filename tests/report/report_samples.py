@@ -6,7 +6,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from tasks.records import RoundMetrics, SiteMetrics, SiteRow
+from tasks.records import RoundMetrics, SiteMetrics, SiteRow, Spend
 
 PATIENTS = {"701": 34, "703": 15, "704": 21, "705": 13, "708": 21, "709": 17, "710": 26, "713": 7}
 PATIENTS |= {"715": 7, "716": 20, "717": 11, "718": 6, "pool": 13}
@@ -44,6 +44,24 @@ def site_row(site: str, server_round: int, /, **changes: Any) -> SiteRow:
     return row.model_copy(update=changes)
 
 
+def spend(server_round: int, /, **changes: Any) -> Spend:
+    """The promise of each release so far, by itself."""
+    promise = Spend(
+        mechanism="local_dp",
+        unit="patient",
+        neighbours="training sets that differ in one patient",
+        trust="nobody",
+        noise_multiplier=6.22,
+        clip_norm=1.0,
+        mu=0.161,
+        releases=server_round,
+        epsilon=EPSILON[server_round - 1],
+        delta=1e-5,
+        epsilon_budget=3.0,
+    )
+    return promise.model_copy(update=changes)
+
+
 def round_metrics(server_round: int, /, **changes: Any) -> RoundMetrics:
     """A complete round."""
     opened = datetime(2026, 3, server_round, 1, 0, tzinfo=UTC)
@@ -54,6 +72,7 @@ def round_metrics(server_round: int, /, **changes: Any) -> RoundMetrics:
         status="complete",
         message="13 of 13 sites contributed",
         mechanism="local_dp",
+        promise=spend(server_round),
         opened_at=opened,
         closed_at=opened + timedelta(seconds=9),
         seconds=8.6,

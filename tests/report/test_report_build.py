@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import re
 from html.parser import HTMLParser
 from typing import Any
@@ -11,9 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from report_samples import PATIENTS, REASON, Rounds, site_row
+from report_samples import PATIENTS, REASON, Rounds, site_row, spend
 
-from tasks.records import Baselines, RoundMetrics, SiteMetrics
+from tasks.records import Baselines, PrivateAuc, RoundMetrics, SiteMetrics
 from tasks.report.build import build_report
 from tasks.study import Study
 
@@ -115,10 +116,50 @@ def test_no_privacy_is_red_and_first(study: Study, rounds: Rounds) -> None:
 def test_suppressed_metrics_are_said_in_words(study: Study, rounds: Rounds) -> None:
     alone = [record.model_copy(update={"pooled_auc": None, "pooled_log_loss": None}) for record in rounds()]
     shown = text(build_report(study, alone, None))
-    assert "suppressed: too few patients at each site" in shown
-    assert "no site has 5 held-out patients in every cell" in shown
+    assert "stays at the sites" in shown
+    assert "its own AUC and log loss stay there, outside of what ε covers" in shown
     assert shown.count(" suppressed ") >= len(PATIENTS)
     assert "demo" not in shown.split("All rounds so far")[0]
+    free = text(build_report(study, no_privacy(alone), None))
+    assert "suppressed: too few patients at each site" in free
+    assert "no site has 5 held-out patients in every cell" in free
+
+
+def test_a_masked_round_says_what_its_promise_rests_on(study: Study, rounds: Rounds) -> None:
+    trust = "masks: holds against whoever sees only the sum"
+    quality = PrivateAuc(auc=0.6412, standard_error=0.0834, num_examples=41.3, model_sha256="c" * 64)
+    masked = {"mechanism": "distributed_dp", "aggregation": "masks", "private_auc": quality}
+    records = [
+        record.model_copy(update=masked | {"promise": spend(number, mechanism="distributed_dp", trust=trust)})
+        for number, record in enumerate(rounds(), 1)
+    ]
+    shown = text(build_report(study, records, None))
+    assert "Someone who reads every opened sum so far" in shown
+    assert "protects one patient" in shown
+    assert trust in shown
+    assert "hides the result behind masks that cancel only in the sum" in shown
+    assert "AUC under noise 0.64 ± 0.08" in shown
+    plain = text(build_report(study, rounds(), None))
+    assert "Someone who reads every update so far" in plain
+    assert "AUC under noise" not in plain
+
+
+def test_a_promise_to_sites_is_told_as_one(study: Study, rounds: Rounds) -> None:
+    promise = spend(3, mechanism="svt", unit="site", mu=None, pure_epsilon=0.4, epsilon=1.09)
+    last = rounds()[-1].model_copy(update={"mechanism": "svt", "promise": promise})
+    shown = text(build_report(study, [*rounds()[:-1], last], None))
+    assert "protects one site's whole update" in shown
+    accuracy = (math.exp(1.09) + 1e-5) / (1 + math.exp(1.09))
+    assert f"whether a given site took part is right at most {100 * accuracy:.0f} % of the time" in shown
+
+
+@pytest.mark.parametrize("mechanism", ["none", "top", "random"])
+def test_without_a_promise_the_page_says_nobody(study: Study, rounds: Rounds, mechanism: str) -> None:
+    free = [record.model_copy(update={"mechanism": mechanism, "promise": None}) for record in no_privacy(rounds())]
+    files = build_report(study, free, None)
+    assert banners(files) == ["banner bad", "banner good"]
+    assert "protects nobody" in text(files)
+    assert "right at most" not in text(files)
 
 
 def test_a_site_that_may_report_is_shown_with_its_figures(study: Study, rounds: Rounds) -> None:

@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 
 from tasks.errors import DataError, DeadlinePassed, PharmafedError, SiteStepFailed, StoreUnavailable
-from tasks.privacy.local_dp import clip_to_grid
+from tasks.privacy.grid import clip_to_grid
 from tasks.site.guard import before, no_values_in_errors
 
 SECRET = "01-701-1015"
@@ -135,7 +135,7 @@ def test_no_value_gets_out(raiser: Callable[[], None]) -> None:
 def test_a_foreign_error_becomes_its_type_and_place() -> None:
     error = guarded(lambda: clip_to_grid("no array", 1.0))  # type: ignore[arg-type]
     assert isinstance(error, SiteStepFailed)
-    assert str(error).startswith("train_local at site 701: TypeError at tasks/privacy/local_dp.py:")
+    assert str(error).startswith("train_local at site 701: TypeError at tasks/privacy/grid.py:")
     assert "run the step at the site" in str(error)
 
 

@@ -17,7 +17,8 @@ from tasks.errors import StoreError
 from tasks.features import build_inputs, build_labels, scale_inputs
 from tasks.settings import PROJECT
 from tasks.site.prepared import Patients, cache_file, load_patients, prepare_patients, save_patients, split
-from tasks.study import Evaluation, Study, load_study
+from tasks.study import Evaluation, Study
+from tasks.study_file import load_study
 
 EVALUATION = Evaluation(holdout_fraction=0.17, split_seed=0)
 Tables = dict[str, pd.DataFrame]

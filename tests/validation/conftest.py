@@ -11,7 +11,8 @@ import pytest
 from tasks.data.prepare import prepare
 from tasks.data.tables import read_tables
 from tasks.features import build_inputs
-from tasks.study import Study, load_study
+from tasks.study import Study
+from tasks.study_file import load_study
 from tasks.validation.parameters import site_parameters
 from tasks.validation.runner import ValidationResult, validate_site
 from tasks.validation.waivers import Waiver

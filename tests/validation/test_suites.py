@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from tasks.errors import ConfigError
-from tasks.study import LEAKING_COLUMNS, Study, load_study
+from tasks.study import LEAKING_COLUMNS, Study
+from tasks.study_file import load_study
 from tasks.validation.parameters import InputReference, input_references
 from tasks.validation.runner import known_expectations
 from tasks.validation.suites import all_columns, expand, load_suite, suite_names, table_columns

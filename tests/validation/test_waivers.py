@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tasks.errors import ConfigError
-from tasks.study import load_studies
+from tasks.study_file import load_studies
 from tasks.validation.parameters import input_references
 from tasks.validation.runner import known_expectations
 from tasks.validation.waivers import find_waiver, load_waivers

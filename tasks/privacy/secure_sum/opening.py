@@ -116,7 +116,7 @@ def open_sum(
     """
     check_roster(roster, messages)
     check_survivors(survivors, roster)
-    usable, rejected = _sift(answers, roster, survivors, messages)
+    usable, rejected = sift(answers, roster, survivors, messages)
     if len(usable) < roster.threshold:
         reasons = "".join(f"; {site}: {reason}" for site, reason in rejected.items())
         raise QuorumMissed(
@@ -129,9 +129,10 @@ def open_sum(
     return OpenedSum(to_signed(apply_masks(total, add=subtracted, subtract=added)), rejected)
 
 
-def _sift(
+def sift(
     answers: Mapping[str, UnmaskAnswer], roster: Roster, survivors: Survivors, messages: Mapping[str, KeyMessage]
 ) -> tuple[dict[str, UnmaskAnswer], dict[str, str]]:
+    """The answers that can be used, and of each other one why not, by site."""
     usable: dict[str, UnmaskAnswer] = {}
     rejected: dict[str, str] = {}
     for site, answer in answers.items():

@@ -150,6 +150,7 @@ def mask(
     if keys.roster_sha256 != digest:
         raise PrivacyError(f"site {keys.site} has not joined this roster: join_roster comes before mask")
     check_roster(roster, messages)
+    _check_own_message(keys, roster, messages)
     require_headroom(values, len(roster.members))
     seeds = {
         peer: pair_seed(keys.mask_private_key, keys.site, messages[peer], digest)

@@ -1,0 +1,108 @@
+"""Waiting for the sites: who has answered a phase of a round, who has refused, who is silent."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Literal
+
+from tasks import layout
+from tasks.errors import StoreError, StoreUnavailable
+from tasks.hub.context import HubContext
+from tasks.records import Plan, Refusal
+
+POLL_SECONDS = 0.2
+#: What sites answer with, by the folder of the round that it lies in.
+Phase = Literal["updates", "keys", "unmask"]
+
+
+@dataclass
+class Answers:
+    """Who has answered a phase of a round so far, of those who were asked."""
+
+    asked: frozenset[str]
+    given: set[str] = field(default_factory=set)
+    refusals: set[str] = field(default_factory=set)
+
+    @property
+    def silent(self) -> list[str]:
+        """Sites that have said nothing."""
+        return sorted(self.asked - self.given - self.refusals)
+
+
+def wait_for_answers(
+    hub: HubContext,
+    plan: Plan,
+    phase: Phase = "updates",
+    asked: Iterable[str] | None = None,
+    *,
+    until: datetime | None = None,
+    enough: int | None = None,
+    say: Callable[[str], None] = print,
+    sleep: Callable[[float], None] = time.sleep,
+) -> Answers:
+    """Until every site that was asked has answered, the phase is over, or the quorum is out of reach.
+
+    Args:
+        asked: the plan's sites unless given. until: the round's deadline unless given.
+        enough: so many answers will do, and fewer will not; otherwise all are waited for, and `min_sites` will do.
+    """
+    last = ""
+    while True:
+        answers = read_answers(hub, plan, phase, asked)
+        line = f"round {plan.server_round}: {len(answers.given)} {phase}, {len(answers.refusals)} refusals"
+        if line != last:
+            say(f"{line}; waiting for {', '.join(answers.silent) or 'nobody'}")
+            last = line
+        hopeless = len(answers.given) + len(answers.silent) < (enough or plan.min_sites)
+        settled = not answers.silent or (enough is not None and len(answers.given) >= enough)
+        if settled or hopeless or datetime.now(UTC) >= (until or plan.deadline):
+            return answers
+        sleep(POLL_SECONDS)
+
+
+def read_answers(hub: HubContext, plan: Plan, phase: Phase = "updates", asked: Iterable[str] | None = None) -> Answers:
+    """Who has answered by now. An answer counts for more than a refusal of an earlier try.
+
+    So does being asked for the next phase of a masked round: it takes an answer to the one before.
+    """
+    answers = Answers(frozenset(plan.sites if asked is None else asked))
+    prefix = f"{layout.round_prefix(plan.study, plan.server_round)}/"
+    names = {
+        f"updates/{site}/manifest.json" if phase == "updates" else f"{phase}/{site}.json": site
+        for site in answers.asked
+    }
+    answers.given = {names[key] for key in _keys(hub, prefix, phase) if key in names}
+    refused = {f"updates/{site}/refusal.json": site for site in answers.asked}
+    found = {refused[key] for key in _keys(hub, prefix, "updates") if key in refused} - answers.given
+    answers.refusals = {site for site in found if _refuses(hub, plan, site, phase)}
+    return answers
+
+
+def _refuses(hub: HubContext, plan: Plan, site: str, phase: Phase) -> bool:
+    if phase == "keys" or (phase == "updates" and plan.aggregation != "masks"):
+        return True
+    try:
+        refusal = hub.store.get_record(layout.refusal(plan.study, plan.server_round, site), Refusal)
+    except StoreUnavailable:
+        raise
+    except StoreError:
+        return True
+    return refusal.step == ("privatize_and_upload" if phase == "updates" else "unmask")
+
+
+def _keys(hub: HubContext, prefix: str, phase: str) -> list[str]:
+    return [key.removeprefix(prefix) for key in hub.store.keys(f"{prefix}{phase}/")]
+
+
+def reason_of(hub: HubContext, plan: Plan, site: str, answers: Answers) -> str:
+    """Why a site has sent nothing."""
+    if site not in answers.refusals:
+        return "no answer before the deadline"
+    try:
+        refusal = hub.store.get_record(layout.refusal(plan.study, plan.server_round, site), Refusal)
+    except StoreError as error:
+        return f"its refusal cannot be read ({type(error).__name__})"
+    return f"{refusal.step}: {refusal.reason}"

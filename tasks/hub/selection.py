@@ -1,0 +1,57 @@
+"""Which updates make a round's model: frozen once, so that a rerun makes the same model."""
+
+from __future__ import annotations
+
+from tasks import layout
+from tasks.aggregation import weight_of
+from tasks.errors import ObjectExists, ObjectMissing, QuorumMissed
+from tasks.hub.context import HubContext
+from tasks.records import Chosen, Manifest, Plan, Selection, Spend
+
+
+def frozen_selection(hub: HubContext, plan: Plan) -> Selection | None:
+    """The round's selection, if an earlier run has frozen one."""
+    try:
+        return hub.store.get_record(layout.selection(plan.study, plan.server_round), Selection)
+    except ObjectMissing:
+        return None
+
+
+def freeze_selection(hub: HubContext, plan: Plan, selection: Selection) -> Selection:
+    """Write the selection, or give back the one that another run has written at the same moment."""
+    try:
+        hub.store.create_record(layout.selection(plan.study, plan.server_round), selection)
+    except ObjectExists:
+        return frozen_selection(hub, plan) or selection
+    return selection
+
+
+def chosen_update(manifest: Manifest, plan: Plan) -> Chosen:
+    """One checked update, as the selection records it."""
+    return Chosen(
+        site=manifest.site,
+        sha256=manifest.sha256,
+        weight=weight_of(plan.training.weighting, manifest.num_examples, manifest.local_iterations),
+        num_examples=manifest.num_examples,
+        local_iterations=manifest.local_iterations,
+        num_bytes=manifest.num_bytes,
+        spend=manifest.spend,
+        ledger_sequence=manifest.ledger_sequence,
+        ledger_sha256=manifest.ledger_sha256,
+        seconds=manifest.seconds,
+    )
+
+
+def require_quorum(plan: Plan, selection: Selection) -> None:
+    """Raises QuorumMissed: fewer than `min_sites` are chosen, or one is missing and the study is strict."""
+    have, asked = len(selection.chosen), len(selection.chosen) + len(selection.missing)
+    reasons = "; ".join(f"{site}: {reason}" for site, reason in sorted(selection.missing.items()))
+    if have < plan.min_sites:
+        raise QuorumMissed(f"{have} of {asked} contributed, {plan.min_sites} are needed. Missing: {reasons}")
+    if plan.strict and selection.missing:
+        raise QuorumMissed(f"{have} of {asked} contributed and the study is strict. Missing: {reasons}")
+
+
+def largest_spend(selection: Selection) -> Spend | None:
+    """The spend of the contributor that has released most: the study's total so far."""
+    return max((chosen.spend for chosen in selection.chosen), key=lambda spend: spend.releases, default=None)

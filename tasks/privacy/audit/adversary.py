@@ -1,0 +1,99 @@
+"""What the adversary can compute by himself: he knows the study, the code, every model, and his candidates' records."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import nn
+from torch.func import functional_call, grad, vmap
+
+from tasks.models import build_model
+from tasks.privacy.audit.observer import Floats, Group, Rows
+from tasks.study import Study
+from tasks.study_privacy import DistributedDP, GaussianUpdate, PatientLevel
+from tasks.tensors import Weights, parameters
+from tasks.training import num_iterations
+
+MASKED_SITES = 6
+
+
+@dataclass(frozen=True)
+class Adversary:
+    """The study as the adversary has it. He computes in float64, from the study file alone."""
+
+    study: Study
+    model: nn.Module = field(init=False)
+
+    def __post_init__(self) -> None:
+        study = self.study
+        model = build_model(study.model.path, len(study.inputs), study.model.options, seed=study.training.seed)
+        object.__setattr__(self, "model", model)
+
+    @property
+    def clip_norm(self) -> float | None:
+        """C of a patient-level mechanism; None where no patient's gradient is clipped."""
+        return self.study.privacy.clip_norm if isinstance(self.study.privacy, PatientLevel) else None
+
+    def sites(self) -> tuple[str, ...]:
+        """The sites that are seen as one: up to `MASKED_SITES` of them behind masks, else one by itself.
+
+        Each site of a masked sum brings its share of the noise for so many sites; fewer sites, less time.
+        """
+        masked = isinstance(self.study.privacy, DistributedDP | GaussianUpdate)
+        return tuple(self.study.sites)[: MASKED_SITES if masked else 1]
+
+    def contributions(self, weights: Weights, inputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """What each of (n, d) patients adds to what is seen, (n, parameters) float64, differentiable in the inputs.
+
+        Patient-level mechanisms: the clipped gradient, exactly. Others: one patient's part in the update to first
+        order, as if all n were one site: -lr * iterations * gradient / n.
+        """
+        rows = self._gradients(weights, inputs.double(), labels.double())
+        if self.clip_norm is None:
+            return -self.study.training.lr * num_iterations(self.study.training, len(inputs)) / len(inputs) * rows
+        factors: torch.Tensor = (self.clip_norm / rows.norm(dim=1, keepdim=True).clamp(min=1e-300)).clamp(max=1.0)
+        return rows * factors
+
+    def lengths(self, weights: Weights, inputs: torch.Tensor, labels: torch.Tensor) -> Floats:
+        """L2 norm of each patient's gradient before any clipping, (n,)."""
+        found: Floats = self._gradients(weights, inputs.double(), labels.double()).norm(dim=1).numpy()
+        return found
+
+    def _gradients(self, weights: Weights, inputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        doubles = {name: tensor.double() for name, tensor in weights.items()}
+
+        def loss(weights: Weights, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+            logit = functional_call(self.model, weights, (x.unsqueeze(0),))
+            return nn.functional.binary_cross_entropy_with_logits(logit.squeeze(0), y)
+
+        gradients = vmap(grad(loss), in_dims=(None, 0, 0))(doubles, inputs, labels)
+        return torch.cat([gradients[name].flatten(1) for name in doubles], dim=1)
+
+    def models(self, patients: Group, rounds: int) -> list[Weights]:
+        """`rounds` public models: the study's first one, and gradient descent from it on `patients`.
+
+        The promise holds for every sequence of models that is chosen without looking at who takes part, so the attacks
+        may use one that is fixed beforehand.
+        """
+        training, found = self.study.training, [parameters(self.model)]
+        for _ in range(rounds - 1):
+            last = found[-1]
+            rows = self._gradients(last, patients[0].double(), patients[1].double())
+            pieces = torch.split(rows.mean(dim=0), [tensor.numel() for tensor in last.values()])
+            found.append(
+                {
+                    name: (tensor - training.lr * (piece.reshape(tensor.shape) + training.l2 * tensor)).to(tensor.dtype)
+                    for (name, tensor), piece in zip(last.items(), pieces, strict=True)
+                }
+            )
+        return found
+
+
+def spread(sites: Sequence[str], patients: Group, rows: Rows) -> dict[str, Group]:
+    """Share the patients `rows` out among the sites, in turn."""
+    return {
+        site: (patients[0][rows[place :: len(sites)]], patients[1][rows[place :: len(sites)]])
+        for place, site in enumerate(sites)
+    }

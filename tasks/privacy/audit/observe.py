@@ -1,0 +1,92 @@
+"""A study's observers, made of the very functions that sites and hub run: a fault in them shows in the audit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import nn
+
+from tasks.models import build_model
+from tasks.privacy.audit.observer import Floats, Group, Groups, Observers
+from tasks.privacy.grid import STEPS_PER_CLIP
+from tasks.privacy.noise import NoiseSource, SystemNoise
+from tasks.privacy.sanitizer import contribution, sanitize
+from tasks.records import Plan
+from tasks.simulation import plan_round
+from tasks.study import Study
+from tasks.study_privacy import LocalDP, PatientLevel
+from tasks.tensors import Weights, set_parameters
+from tasks.training import RawUpdate, train_local
+
+
+def observers(study: Study, noise: Callable[[], NoiseSource] = SystemNoise) -> Observers:
+    """What one site's raw update shows, and what leaves: the opened sum behind masks, each upload without them."""
+    # Counts of held-out patients are noised like the gradient beside them; the attacks are on training patients.
+    study = study.model_copy(update={"evaluation": study.evaluation.model_copy(update={"score_bins": None})})
+    model = build_model(study.model.path, len(study.inputs), study.model.options, seed=study.training.seed)
+
+    def raw(weights: Weights, groups: Groups, server_round: int) -> Floats:
+        plan = plan_round(study, tuple(groups), weights, weights, server_round)
+        return _total([_raw_vector(_train(model, plan, weights, group), plan) for group in groups.values()])
+
+    def released(weights: Weights, groups: Groups, server_round: int) -> Floats:
+        plan = plan_round(study, tuple(groups), weights, weights, server_round)
+        updates = [_train(model, plan, weights, group) for group in groups.values()]
+        if plan.aggregation == "masks":
+            return _opened(updates, weights, plan, noise())
+        return _total([_uploaded(update, weights, plan, noise()) for update in updates])
+
+    return Observers(raw, released)
+
+
+def _train(model: nn.Module, plan: Plan, weights: Weights, group: Group) -> RawUpdate:
+    """A site's raw update; a site without patients has a zero one, which `train_local` refuses to make."""
+    inputs, labels = group
+    if len(inputs) == 0:
+        if isinstance(plan.privacy, PatientLevel):
+            size = sum(tensor.numel() for tensor in weights.values())
+            return RawUpdate({"sum": torch.zeros(size, dtype=torch.int64)}, 0, local_iterations=1)
+        return RawUpdate({name: torch.zeros_like(tensor) for name, tensor in weights.items()}, 0, local_iterations=1)
+    set_parameters(model, weights)
+    seed = plan.training.seed * 1_000_003 + plan.server_round
+    return train_local(model, inputs, labels, plan.training, plan.privacy, seed=seed)
+
+
+def _raw_vector(update: RawUpdate, plan: Plan) -> Floats:
+    if isinstance(plan.privacy, PatientLevel):
+        steps: Floats = update.tensors["sum"].numpy() * (plan.privacy.clip_norm / STEPS_PER_CLIP)
+        return steps
+    return _flat(update.tensors)
+
+
+def _opened(updates: list[RawUpdate], weights: Weights, plan: Plan, noise: NoiseSource) -> Floats:
+    """The exact sum of the contributions: what is left when the masks have cancelled."""
+    parts = [contribution(update, weights, plan, sites=len(updates), noise=noise) for update in updates]
+    total: Floats = np.sum([part.values for part in parts], axis=0) * parts[0].step
+    return total
+
+
+def _uploaded(update: RawUpdate, weights: Weights, plan: Plan, noise: NoiseSource) -> Floats:
+    """One upload, as a vector; for local_dp brought back from the site's step to its gradient, which anyone can do."""
+    sent = sanitize(update, weights, plan, releases=1, noise=noise).tensors
+    if "indices" in sent:
+        dense = np.zeros(sum(tensor.numel() for tensor in weights.values()))
+        dense[sent["indices"].numpy()] = sent["values"].numpy()
+        return dense
+    step = _flat(sent)
+    if not isinstance(plan.privacy, LocalDP):
+        return step
+    share = len(plan.sites) / plan.privacy.public_num_examples
+    gradient: Floats = (-step / plan.training.lr - plan.training.l2 * _flat(weights)) / share
+    return gradient
+
+
+def _flat(tensors: Weights) -> Floats:
+    return torch.cat([tensors[name].double().flatten() for name in sorted(tensors)]).numpy()
+
+
+def _total(vectors: list[Floats]) -> Floats:
+    total: Floats = np.sum(vectors, axis=0)
+    return total

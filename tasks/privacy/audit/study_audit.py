@@ -1,0 +1,59 @@
+"""The audit of a study as it is configured: its own sanitiser, its own ledger terms, its report where reports lie."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tasks import layout, settings
+from tasks.errors import AuditFailed
+from tasks.files import write_private
+from tasks.privacy.audit.observe import observers
+from tasks.privacy.audit.observer import Progress
+from tasks.privacy.audit.report import build_audit_report
+from tasks.privacy.audit.run import run_audit
+from tasks.privacy.audit.setting import layered_study
+from tasks.privacy.audit.verdict import Audit
+from tasks.privacy.sanitizer import plan_spend
+from tasks.simulation import plan_round
+from tasks.storage import ObjectStore
+from tasks.study import Study
+
+_TYPES = {".html": "text/html; charset=utf-8", ".png": "image/png", ".json": "application/json"}
+
+
+def audit_study(study: Study, *, seed: int = 0, progress: Progress | None = None) -> Audit:
+    """Attack what the study would upload, against what its sites would write into the ledger for it."""
+    seen, layered = observers(study), observers(layered_study(study))
+    spend = plan_spend(plan_round(study, tuple(study.sites), {}, {}, 1), 1)
+    return run_audit(
+        study,
+        seen.raw,
+        seen.released,
+        spend,
+        study.rounds.total,
+        seed=seed,
+        progress=progress,
+        layered=layered,
+    )
+
+
+def publish_audit(audit: Audit, store: ObjectStore | None) -> Path:
+    """Write the report to this machine, and to the store where there is one; gives the local page."""
+    started = audit.audited_at.strftime("%Y%m%dT%H%M%SZ")
+    folder = settings.home() / "reports" / audit.study / "audits" / started
+    for name, body in build_audit_report(audit).items():
+        write_private(folder / name, body)
+        if store is not None:
+            store.put(layout.audit(audit.study, started, name), body, content_type=_TYPES[Path(name).suffix])
+    return folder / "audit.html"
+
+
+def require_promise(audit: Audit) -> None:
+    """Raises AuditFailed: the promise is broken, or the attacks proved nothing."""
+    if not audit.passed:
+        raise AuditFailed(f"audit of {audit.study}: {audit.words} {_failures(audit)}".strip())
+
+
+def _failures(audit: Audit) -> str:
+    failed = [finding for finding in audit.findings if finding.outcome not in ("holds", "nothing promised")]
+    return " ".join(f"{finding.attack}: {finding.words}" for finding in failed)

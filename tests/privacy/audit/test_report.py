@@ -1,0 +1,59 @@
+"""The audit's page: complete, the same bytes twice, and plain about what it shows."""
+
+from __future__ import annotations
+
+import html
+import re
+from dataclasses import replace
+
+import pytest
+from audit_samples import QUICK, ROUNDS, sample_patients, sample_spend, sample_study, stand_in
+
+from tasks.privacy.audit.report import build_audit_report
+from tasks.privacy.audit.run import run_audit
+from tasks.privacy.audit.verdict import Audit
+
+
+@pytest.fixture(scope="module")
+def audit() -> Audit:
+    study = sample_study()
+    observers = stand_in(study, 2)
+    effort = replace(QUICK, iterations=4, site_rounds=0, min_transcripts=10)
+    return run_audit(
+        study,
+        observers.raw,
+        observers.released,
+        sample_spend(),
+        ROUNDS,
+        seed=2,
+        patients=sample_patients(study),
+        effort=effort,
+    )
+
+
+def test_the_page_is_complete_in_itself(audit: Audit) -> None:
+    files = build_audit_report(audit)
+    page = html.unescape(files["audit.html"].decode())
+    assert audit.words in page
+    assert audit.patients in page
+    assert page.count("<svg ") == sum(name.endswith(".png") for name in files) == 6
+    outside = [url for url in re.findall(r'(?:src|href)="([^"]*)"', page) if not url.startswith("#")]
+    assert outside == []
+    for finding in audit.findings:
+        assert all(figure.name in page for figure in finding.figures)
+
+
+def test_the_same_audit_gives_the_same_bytes(audit: Audit) -> None:
+    assert build_audit_report(audit) == build_audit_report(audit)
+
+
+def test_the_record_is_read_back(audit: Audit) -> None:
+    files = build_audit_report(audit)
+    assert Audit.model_validate_json(files["audit.json"]) == audit
+    assert all(body.startswith(b"\x89PNG") for name, body in files.items() if name.endswith(".png"))
+
+
+def test_a_broken_promise_is_the_first_thing_said(audit: Audit) -> None:
+    broken = audit.model_copy(update={"outcome": "broken", "words": "The promise is broken."})
+    page = build_audit_report(broken)["audit.html"].decode()
+    assert page.index('class="banner bad"') < page.index("What was audited")
