@@ -66,7 +66,7 @@ check: install ## what a reviewer should not have to look at: style, types, cont
 	$(BIN)/python docker/check.py
 	$(BIN)/python -m dags.catalogue --check
 
-bench: install data/sites ## speed and memory of averaging and of one warm round; writes build/bench.json
+bench: install data/sites ## speed and memory of averaging, of privacy and of one warm round; writes build/bench.json
 	@$(BIN)/python -m benchmarks
 
 bench-demo: install ## the same for `make demo` from an empty clone: minutes

@@ -1,6 +1,7 @@
 """Speed and memory of pharmafed, each figure beside something measured in the same run: `python -m benchmarks`.
 
     aggregation  averaging updates, beside reading the same bytes once and beside Flower
+    privacy      sanitising ten million parameters, beside NVFlare's SVTPrivacy; masks beside CKKS; a ledger
     rounds       one warm federated round on a real Airflow, and where its time goes
     demo         `make demo` from an empty clone
 

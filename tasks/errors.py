@@ -19,6 +19,10 @@ Messages name the thing, the place and the remedy, and never contain a value rea
     │   ├── RoundRefused       it may not be opened: closed study, too few sites, another round open
     │   ├── DeadlinePassed     the answer came after the round's deadline
     │   └── QuorumMissed       too few valid updates arrived
+    ├── ExamError              an exam's run cannot be finished; what was answered is kept
+    │   ├── ModelUnavailable   no answer in spite of retries: busy, down or cut off; worth a retry later
+    │   ├── ModelRefused       wrong key, no such model, provider not installed: not worth a retry
+    │   └── RunIncomplete      a call failed, the engine ended or its files do not fit: no run is written
     ├── UpdateRejected         the hub does not accept an update; `reason` is recorded in the round
     └── SiteStepFailed         a step at a site broke; carries the error's type and place, never its message
 """
@@ -92,6 +96,22 @@ class DeadlinePassed(RoundError):
 
 class QuorumMissed(RoundError):
     """Fewer valid updates than `min_sites` arrived before the deadline."""
+
+
+class ExamError(PharmafedError):
+    """An exam's run cannot be finished. What was answered is kept, and asking again asks only the rest."""
+
+
+class ModelUnavailable(ExamError):
+    """The model gave no answer in spite of retries: rate limit, server error, time-out, connection lost."""
+
+
+class ModelRefused(ExamError):
+    """The model will not answer before somebody changes a setting: key, model's name, provider's package."""
+
+
+class RunIncomplete(ExamError):
+    """An item has no response, or the run's files do not fit together: there is no run to score."""
 
 
 class UpdateRejected(PharmafedError):

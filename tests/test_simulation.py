@@ -167,22 +167,29 @@ def test_federation_costs_nothing_without_privacy(study: Study, cohorts: list[di
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("mechanism", ["distributed_dp", "local_dp"])
-def test_patient_level_privacy_at_epsilon_3_still_learns(
-    study: Study, cohorts: list[dict[str, Patients]], mechanism: str
+@pytest.mark.parametrize(
+    ("mechanism", "epsilon", "least"),
+    [
+        ("distributed_dp", 1, 0.66),
+        ("distributed_dp", 3, 0.67),
+        ("distributed_dp", 8, 0.675),
+        ("local_dp", 3, 0.65),
+    ],
+)
+def test_patient_level_privacy_still_learns(
+    study: Study, cohorts: list[dict[str, Patients]], mechanism: str, epsilon: float, least: float
 ) -> None:
     """What ships, and its fallback without masks."""
-    if mechanism == "local_dp":
-        study = changed(study, privacy=LOCAL, aggregation="plain")
-    assert study.privacy.mechanism == mechanism
-    assert (study.privacy.epsilon, study.rounds.total) == (3, 20)
+    privacy = (study.privacy if mechanism == "distributed_dp" else LOCAL).model_copy(update={"epsilon": epsilon})
+    study = changed(study, privacy=privacy, aggregation="plain" if mechanism == "local_dp" else "masks")
+    assert (study.privacy.mechanism, study.rounds.total) == (mechanism, 20)
     private = [
         auc_of(seeded(study, seed), patients, patients, 20, seed)
         for seed, patients in zip(SEEDS, cohorts, strict=False)
     ]
-    mean, _ = told(f"AUC, {mechanism} at a total epsilon of 3", private)
+    mean, _ = told(f"AUC, {mechanism} at a total epsilon of {epsilon:g}", private)
     assert len(private) == 20
-    assert mean >= 0.65
+    assert mean >= least
 
 
 #: Noise of the step of a round with K sites, as a multiple of sigma * C: (privacy, aggregation, formula).

@@ -40,7 +40,7 @@ def test_a_round_without_one_site_is_partial_and_says_so(federation: Federation)
     assert states["site_713.validate_data"] == "failed"
     assert states["all_sites_in"] == "upstream_failed"
     assert states["validation.site_713"] == "upstream_failed"
-    assert sum(state == "success" for state in states.values()) == 3 + 12 * 4
+    assert sum(state == "success" for state in states.values()) == 5 + 12 * 5
 
 
 def test_no_record_of_a_patient_leaves_its_site(federation: Federation, canaries: list[bytes]) -> None:
@@ -103,10 +103,13 @@ def test_the_bucket_holds_every_object_of_the_round(federation: Federation) -> N
     plan = hub.store.get_record(layout.plan(DERM, number), Plan)
     keys = set(hub.store.keys(layout.round_prefix(DERM, number)))
     wanted = {layout.plan(DERM, number), layout.selection(DERM, number), layout.round_metrics(DERM, number)}
+    wanted |= {layout.roster(DERM, number), layout.survivors(DERM, number)}
     for site in plan.sites:
         wanted |= {layout.update_tensors(DERM, number, site), layout.update_manifest(DERM, number, site)}
         wanted |= {layout.site_metrics(DERM, number, site), layout.data_validation(DERM, number, site)}
-        hub.store.get_record(layout.update_manifest(DERM, number, site), Manifest)
+        wanted |= {layout.key_message(DERM, number, site), layout.unmask_answer(DERM, number, site)}
+        manifest = hub.store.get_record(layout.update_manifest(DERM, number, site), Manifest)
+        assert [(spec.name, spec.dtype) for spec in manifest.tensors] == [("masked", "U64")]
     assert len(plan.sites) == 13
     assert keys == wanted
     card = hub.store.get_record(layout.card(DERM, number), ModelCard)
@@ -176,6 +179,30 @@ def test_a_spent_budget_refuses_the_next_night_and_says_so(federation: Federatio
     assert federation.run("one_round", run_id="refused") == "failed"
     assert "BudgetExhausted" in federation.deployment.api.log("federated_round.one_round", "refused", "open_round")
     assert len(federation.hub("one_round").closed_rounds()) == 1
+
+
+def test_the_audit_of_one_study_runs_and_the_others_are_skipped(federation: Federation) -> None:
+    """On a study of one round, which takes seconds; `tests/privacy/audit` has what the audit finds."""
+    api = federation.deployment.api
+    api.wait_for_dag("privacy_audit")
+    api.trigger("privacy_audit", {"study": "one_round", "seed": 1}, "audit")
+    assert api.wait_for_run("privacy_audit", "audit", 240)["state"] == "success"
+    states = {task["task_id"]: task["state"] for task in api.task_instances("privacy_audit", "audit")}
+    assert states.pop("audit_one_round") == "success"
+    assert set(states.values()) == {"skipped"}
+    names = [key.rsplit("/", 1)[1] for key in federation.deployment.store("hub").keys("studies/one_round/audits/")]
+    assert {"audit.html", "audit.json", "audit_roc.png"} <= set(names)
+
+
+def test_the_ledger_of_the_rounds_can_be_proven(federation: Federation, tmp_path: Path) -> None:
+    for command in (
+        ["spend", DERM],
+        ["export", DERM, "--to", str(tmp_path / "out")],
+        ["verify", str(tmp_path / "out")],
+    ):
+        line = [sys.executable, "-m", "tasks.cli", "privacy", *command]
+        done = subprocess.run(line, cwd=PROJECT, env=os.environ, capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_the_daily_check_of_all_sites_passes(federation: Federation) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from federation import FEW, NOCOMP, Federation
+from federation import FEW, Federation
 
 from tasks import layout, settings
 from tasks.errors import ConfigError, PharmafedError, PrivacyError, QuorumMissed
@@ -15,6 +15,7 @@ from tasks.records import EncryptedSum
 from tasks.storage import to_json
 from tasks.tensors import Weights, from_bytes
 
+OPEN = {"privacy": {"mechanism": "none", "i_accept_no_privacy": True}, "evaluation": {"score_bins": None}}
 BEFORE = ("validate_data", "train", "privatize_and_upload")
 
 
@@ -27,7 +28,7 @@ def key(fed: Federation) -> bytes:
 
 
 def encrypted_study(fed: Federation, **parts: object) -> str:
-    return fed.new_study(base=NOCOMP, sites=FEW, **({"aggregation": "ckks", "rounds": {"min_sites": 3}} | parts))
+    return fed.new_study(sites=FEW, **({"aggregation": "ckks", "rounds": {"min_sites": 3}} | OPEN | parts))
 
 
 def upload(fed: Federation, study: str) -> dict[str, PharmafedError]:
@@ -42,7 +43,7 @@ def model(fed: Federation, study: str) -> Weights:
 
 
 def test_an_encrypted_round_makes_the_model_of_a_plain_one(fed: Federation) -> None:
-    hidden, plain = encrypted_study(fed), fed.new_study(base=NOCOMP, sites=FEW)
+    hidden, plain = encrypted_study(fed), fed.new_study(sites=FEW, **{**OPEN, "aggregation": "plain"})
     assert upload(fed, hidden) == {}
     assert fed.run_sites(hidden, 1, FEW, ("unmask",)) == {}
     fed.aggregate(hidden, 1)

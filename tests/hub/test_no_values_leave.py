@@ -33,7 +33,7 @@ DRUG, TERM = "QUOXIMAB-7391", "ZYGOMATIC FLUTTER 7391"
 BMI, WEIGHT, DURATION, PRESSURE = 23.45731, 61.73913, 47.39173, 133.73917
 CREATININE = 88.173917
 BAD_CELL, BAD_ID, BAD_ARM, BAD_COLUMN = "SEVENTY-3917", "01-999-3917X", "ARM-SECRET-3917", "JANE DOE 3917"
-BAD_AGE = 773917
+BAD_AGE = 773917339177
 BAD_DATE = "3917-17-39"
 TEXTS = (PATIENT, DRUG, TERM, BAD_CELL, BAD_ID, BAD_ARM, BAD_COLUMN, BAD_DATE)
 NUMBERS = (BMI, WEIGHT, DURATION, PRESSURE, CREATININE, float(BAD_AGE))
@@ -46,7 +46,7 @@ def needles() -> dict[str, bytes]:
     found = {text: text.encode() for text in TEXTS}
     found |= {f"{text} in UTF-16": text.encode("utf-16-le") for text in TEXTS}
     for number in (*NUMBERS, SCALED):
-        found[f"{number} as text"] = f"{number:g}".encode() if number == BAD_AGE else f"{number:.4f}"[:7].encode()
+        found[f"{number} as text"] = str(BAD_AGE).encode() if number == BAD_AGE else f"{number:.4f}"[:7].encode()
         found[f"{number} as float32"] = struct.pack("<f", number)
         found[f"{number} as float64"] = struct.pack("<d", number)
     found[f"{BAD_AGE} as int64"] = struct.pack("<q", BAD_AGE)

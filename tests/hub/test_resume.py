@@ -215,7 +215,7 @@ def test_a_line_that_breaks_is_no_refusal(fed: Federation, step: str, part: str,
     names = ("validate_data", "train", "privatize_and_upload")
     fed.run_site(study, 1, SITE, names[: names.index(step)])
     with cutting(fed, part, answers=answers) as endpoint:
-        ctx = replace(fed.site(study, SITE), store=fed.store(f"site-{SITE}", endpoint))
+        ctx = replace(fed.site(study, SITE), connection=fed.store(f"site-{SITE}", endpoint))
         with pytest.raises(StoreUnavailable):
             getattr(steps, step)(ctx, 1)
     assert not fed.store().exists(layout.refusal(study, 1, SITE))
