@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from tasks.privacy.audit.promise import for_a_patient, promise_of
-from tasks.privacy.audit.verdict import Audit, Example, Figure, Finding
+from tasks.privacy.audit.verdict import Audit, Curve, Example, Figure, Finding
 from tasks.report.canvas import COLOURS, Chart, grid, look, make_chart, say
 
 _RAW, _RELEASED, _BOUND = "red", "blue", "ink"
@@ -71,6 +71,13 @@ def _short(name: str) -> str:
     return name.replace(", one raw update of", ",").replace(" patients,", ",")
 
 
+def _of_curve(curve: Curve) -> tuple[str, str]:
+    """Its name in the legend, and its colour."""
+    if curve.on == "raw":
+        return "raw, one update", _RAW
+    return ("released: all others", _RELEASED) if "others" in curve.name else ("released: reference", "sky")
+
+
 def _roc(audit: Audit, finding: Finding) -> Chart:
     """ROC curves of the membership tests against the promise's."""
     promise = promise_of(audit.spend)
@@ -82,14 +89,13 @@ def _roc(audit: Audit, finding: Finding) -> Chart:
             bound = for_a_patient(promise, audit.spend).over(audit.audited_rounds).true_positive_rate(level)
             ax.plot(level, bound, color=COLOURS[_BOUND], linewidth=1.3, linestyle=(0, (5, 3)))
             ax.fill_between(level, bound, 1, color=COLOURS["grid"], alpha=0.5, linewidth=0)
-        for curve, colour in zip(finding.curves, (_RAW, "sky", _RELEASED), strict=True):
-            ax.plot(curve.fpr, curve.tpr, color=COLOURS[colour], linewidth=1.5)
+        for curve in finding.curves:
+            ax.plot(curve.fpr, curve.tpr, color=COLOURS[_of_curve(curve)[1]], linewidth=1.5)
         ax.set_xlim(0, 1)
         ax.set_ylim(0, 1.01)
         ax.set_xlabel("False positive rate")
         ax.set_ylabel("True positive rate")
-        names = [("raw, one update", _RAW), ("released: reference", "sky"), ("released: all others", _RELEASED)]
-        _legend(ax, [*names, *([("bound (dashed)", _BOUND)] if promise else [])])
+        _legend(ax, [*dict.fromkeys(map(_of_curve, finding.curves)), *([("bound (dashed)", _BOUND)] if promise else [])])
 
     alt = f"ROC of membership tests over {audit.audited_rounds} rounds; the promise's bound is dashed."
     return make_chart("audit_roc", "Membership: ROC against the bound", alt, paint, right=0.72)
