@@ -95,7 +95,8 @@ def _roc(audit: Audit, finding: Finding) -> Chart:
         ax.set_ylim(0, 1.01)
         ax.set_xlabel("False positive rate")
         ax.set_ylabel("True positive rate")
-        _legend(ax, [*dict.fromkeys(map(_of_curve, finding.curves)), *([("bound (dashed)", _BOUND)] if promise else [])])
+        bound_name = [("bound (dashed)", _BOUND)] if promise else []
+        _legend(ax, [*dict.fromkeys(map(_of_curve, finding.curves)), *bound_name])
 
     alt = f"ROC of membership tests over {audit.audited_rounds} rounds; the promise's bound is dashed."
     return make_chart("audit_roc", "Membership: ROC against the bound", alt, paint, right=0.72)
