@@ -55,6 +55,11 @@ def _refuse_closed(hub: HubContext) -> None:
 def _new_plan(hub: HubContext, number: int, run_id: str, pointer: Pointer, min_sites: int | None) -> Plan:
     study = hub.study
     quorum = min_sites or study.rounds.min_sites
+    if study.aggregation != "plain" and quorum < study.rounds.min_sites:
+        raise RoundRefused(
+            f"study {hub.name} hides each update among at least {study.rounds.min_sites} sites, so a quorum of "
+            f"{quorum} is refused: lower rounds.min_sites in the study file at every site, or leave the quorum empty"
+        )
     left_out = _left_out(hub)
     sites = tuple(site for site in study.sites if site not in left_out)
     if len(sites) < quorum:

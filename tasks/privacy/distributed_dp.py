@@ -8,7 +8,7 @@ import torch
 
 from tasks.privacy.accounting import noise_multiplier_for, noise_share
 from tasks.privacy.contribution import Maskable
-from tasks.privacy.gaussian import gaussian_spend, masks_trust
+from tasks.privacy.gaussian import check_sampler, gaussian_spend, masks_trust
 from tasks.privacy.grid import STEPS_PER_CLIP, Steps, check_steps
 from tasks.privacy.local_dp import NEIGHBOURS
 from tasks.privacy.noise import NoiseSource
@@ -87,6 +87,7 @@ class DistributedDPMechanism:
                 can be drawn.
         """
         steps, sd = check_steps(total), self.share_sd(sites)
+        check_sampler(steps.size, sd, self.total_rounds, self.settings.delta)
         noisy = noise.gaussian(steps.size, sd)
         noisy += steps
         return Maskable(noisy, self.settings.clip_norm / STEPS_PER_CLIP, sites)

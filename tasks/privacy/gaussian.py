@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tasks.errors import BudgetExhausted, PrivacyError
 from tasks.privacy.accounting import compose, gdp_epsilon, noise_multiplier_for
+from tasks.privacy.noise import SMALL
 from tasks.records import Spend, Unit
 from tasks.study_privacy import DistributedDP, GaussianUpdate, LocalDP
 
@@ -20,6 +21,20 @@ def check_release(releases: int, total_rounds: int, epsilon: float) -> None:
         raise PrivacyError(f"releases are counted from 1, not from {releases}: the ledger is wrong")
     if releases > total_rounds:
         raise BudgetExhausted(f"release {releases} is refused: epsilon {epsilon} pays for {total_rounds} rounds")
+
+
+def check_sampler(size: int, sd: float, total_rounds: int, delta: float) -> None:
+    """Refuse noise whose own gaps (see `tasks.privacy.keystream`) would not be negligible beside delta.
+
+    Raises:
+        PrivacyError: naming delta and what would do.
+    """
+    gaps = 0.0 if size <= SMALL else size / 2 * total_rounds * (sd * 2.0**-79 + sd * sd * 2.0**-107)
+    if gaps > delta / 100:
+        raise PrivacyError(
+            f"the sampler's gaps add {gaps:.1e} to delta over {total_rounds} rounds of {size} values, more than a "
+            f"hundredth of {delta:g}: raise privacy.delta or privacy.epsilon"
+        )
 
 
 def masks_trust(settings: DistributedDP | GaussianUpdate) -> str:

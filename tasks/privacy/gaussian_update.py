@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from tasks.privacy.accounting import noise_multiplier_for, noise_share
 from tasks.privacy.contribution import Maskable
-from tasks.privacy.gaussian import NOBODY, gaussian_spend, masks_trust
+from tasks.privacy.gaussian import NOBODY, check_sampler, gaussian_spend, masks_trust
 from tasks.privacy.grid import STEPS_PER_CLIP, Steps, Update, check_update, clipped_steps, to_float32
 from tasks.privacy.noise import NoiseSource
 from tasks.records import Spend
@@ -76,6 +76,7 @@ class GaussianUpdateMechanism:
         """
         check_update(update)
         sd, step = self.noise_multiplier * STEPS_PER_CLIP, self.settings.clip_norm / STEPS_PER_CLIP
+        check_sampler(update.size, sd, self.total_rounds, self.settings.delta)
         released = np.empty(update.size, dtype=np.float32)
         for part, steps in clipped_steps(update, self.settings.clip_norm):
             steps += noise.gaussian(steps.size, sd)
@@ -91,6 +92,7 @@ class GaussianUpdateMechanism:
         """
         check_update(update)
         sd = self.share_sd(sites)
+        check_sampler(update.size, sd, self.total_rounds, self.settings.delta)
         values: Steps = np.empty(update.size, dtype=np.int64)
         for part, steps in clipped_steps(update, self.settings.clip_norm):
             steps += noise.gaussian(steps.size, sd)

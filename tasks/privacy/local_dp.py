@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from tasks.privacy.accounting import noise_multiplier_for
-from tasks.privacy.gaussian import NOBODY, gaussian_spend
+from tasks.privacy.gaussian import NOBODY, check_sampler, gaussian_spend
 from tasks.privacy.grid import STEPS_PER_CLIP, Steps, check_steps
 from tasks.privacy.noise import NoiseSource
 from tasks.records import Spend
@@ -65,5 +65,7 @@ class LocalDPMechanism:
             PrivacyError: the sum is no one-dimensional, non-empty int64 vector, or no noise can be drawn.
         """
         steps = check_steps(total)
-        noisy = steps + noise.gaussian(steps.size, self.noise_multiplier * STEPS_PER_CLIP)
+        sd = self.noise_multiplier * STEPS_PER_CLIP
+        check_sampler(steps.size, sd, self.total_rounds, self.settings.delta)
+        noisy = steps + noise.gaussian(steps.size, sd)
         return torch.from_numpy(noisy.astype(np.float64) * (self.settings.clip_norm / STEPS_PER_CLIP))

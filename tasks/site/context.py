@@ -89,6 +89,11 @@ class SiteContext:
         return self.store.get_record(layout.enrolment(self.site), Enrolment).token
 
 
+def hides_in_fewer(plan: Plan, study: Study) -> bool:
+    """Whether a masked sum would hide an update among fewer sites than the study's quorum."""
+    return plan.aggregation != "plain" and min(plan.min_sites, len(plan.sites)) < study.rounds.min_sites
+
+
 def _refuse_other_terms(plan: Plan, study: Study, site: str) -> None:
     """The site trains and protects its update by its own study file: a plan cannot talk it out of its privacy.
 
@@ -99,6 +104,7 @@ def _refuse_other_terms(plan: Plan, study: Study, site: str) -> None:
         "privacy": (plan.privacy, study.privacy),
         "aggregation": (plan.aggregation, study.aggregation),
         "sites": (sorted(plan.sites), sorted(set(plan.sites) & set(study.sites))),
+        "quorum": (hides_in_fewer(plan, study), False),
         "training": (plan.training, study.training),
         "evaluation": (plan.evaluation, study.evaluation),
         "total_rounds": (plan.total_rounds, study.rounds.total),

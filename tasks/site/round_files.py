@@ -13,12 +13,15 @@ from tasks.tensors import Weights, from_bytes, to_bytes
 from tasks.training import RawUpdate
 
 
-def forget_rounds_before(folder: Path) -> None:
-    """Remove what earlier rounds that failed have left: raw updates, and the secrets of their masks."""
+def forget_rounds_before(folder: Path, keep: str) -> None:
+    """Remove what earlier rounds have left: raw updates and masks of failed ones, and state of those before `keep`."""
     for earlier in folder.parent.iterdir():
         if earlier.name < folder.name:
             (earlier / "raw.safetensors").unlink(missing_ok=True)
             (earlier / "round_keys.json").unlink(missing_ok=True)
+            if earlier.name < keep:
+                (earlier / "optimizer.safetensors").unlink(missing_ok=True)
+                (earlier / "residual.safetensors").unlink(missing_ok=True)
 
 
 class RoundFiles:

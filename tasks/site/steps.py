@@ -59,7 +59,7 @@ def train(ctx: SiteContext, server_round: int) -> None:
 
     def work(plan: Plan) -> None:
         started = time.perf_counter()
-        forget_rounds_before(ctx.round_dir(server_round))
+        forget_rounds_before(ctx.round_dir(server_round), keep=f"{plan.base_model.server_round:04d}")
         files = RoundFiles(ctx.round_dir(server_round))
         if files.load_release() is None:
             base = fetch_model(ctx.store, plan.base_model)

@@ -15,6 +15,7 @@ from noise_tests import ALARM, scale_p_value, shape_p_value
 
 from tasks.errors import BudgetExhausted, PrivacyError
 from tasks.privacy import grid
+from tasks.privacy.gaussian import check_sampler
 from tasks.privacy.gaussian_update import GaussianUpdateMechanism
 from tasks.privacy.grid import STEPS_PER_CLIP, clipped_steps
 from tasks.privacy.noise import SeededNoise, SystemNoise
@@ -230,3 +231,11 @@ def test_a_release_that_does_not_fit_float32_is_refused() -> None:
     wide = GaussianUpdateMechanism(SETTINGS.model_copy(update={"clip_norm": 3e38}), total_rounds=20)
     with pytest.raises(PrivacyError, match="does not fit float32"):
         wide.privatize(np.zeros(1000, dtype=np.float32), SEED.derive("wide"))
+
+
+def test_noise_whose_gaps_would_count_beside_delta_is_refused() -> None:
+    """At 10 million values and delta 1e-5 the gaps are 1e-7; at delta 1e-9 they would be more than delta itself."""
+    check_sampler(10_000_000, 16.7 * 2**24, 20, 1e-5)
+    check_sampler(1_000, 16.7 * 2**24, 20, 1e-300)
+    with pytest.raises(PrivacyError, match=r"raise privacy\.delta"):
+        check_sampler(10_000_000, 16.7 * 2**24, 20, 1e-9)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import nn
 
@@ -16,7 +17,7 @@ from tasks.privacy.sanitizer import contribution, sanitize
 from tasks.records import Plan
 from tasks.simulation import plan_round
 from tasks.study import Study
-from tasks.study_privacy import LocalDP, PatientLevel
+from tasks.study_privacy import LocalDP, PatientLevel, noise_shares
 from tasks.tensors import Weights, set_parameters
 from tasks.training import RawUpdate, train_local
 
@@ -62,10 +63,29 @@ def _raw_vector(update: RawUpdate, plan: Plan) -> Floats:
 
 
 def _opened(updates: list[RawUpdate], weights: Weights, plan: Plan, noise: NoiseSource) -> Floats:
-    """The exact sum of the contributions: what is left when the masks have cancelled."""
-    parts = [contribution(update, weights, plan, sites=len(updates), noise=noise) for update in updates]
+    """The exact sum of the contributions, at the worst that the promise covers.
+
+    As many sites as may be lost or collude bring no noise that the adversary does not know.
+    """
+    with_noise = len(updates) - sum(noise_shares(plan.privacy))
+    parts = [
+        contribution(update, weights, plan, sites=len(updates), noise=noise if k < with_noise else _Known())
+        for k, update in enumerate(updates)
+    ]
     total: Floats = np.sum([part.values for part in parts], axis=0) * parts[0].step
     return total
+
+
+class _Known:
+    """The noise of a lost or colluding site: taken off."""
+
+    def gaussian(self, size: int, sd: float) -> npt.NDArray[np.int64]:
+        return np.zeros(size, dtype=np.int64)
+
+    laplace = gaussian
+
+    def subset(self, population: int, size: int) -> npt.NDArray[np.int64]:
+        return np.arange(size)
 
 
 def _uploaded(update: RawUpdate, weights: Weights, plan: Plan, noise: NoiseSource) -> Floats:
