@@ -103,7 +103,12 @@ def write_studies(folder: Path, marks: Path) -> None:
         study = {**base, "study": name, "title": name, "rounds": quick, **changes}
         (folder / f"{name}.yaml").write_text(yaml.safe_dump(study, sort_keys=False))
     private = yaml.safe_load((folder / "xanomeline_derm56.yaml").read_text())
-    private |= {"study": "one_round", "title": "one_round", "sites": base["sites"], "rounds": {**quick, "total": 1, "deadline_seconds": 180}}
+    private |= {
+        "study": "one_round",
+        "title": "one_round",
+        "sites": base["sites"],
+        "rounds": {**quick, "total": 1, "deadline_seconds": 180},
+    }
     (folder / "one_round.yaml").write_text(yaml.safe_dump(private, sort_keys=False))
 
 
