@@ -39,7 +39,6 @@ class SiteLedger:
     def __init__(self, store: ObjectStore, study: str, site: str, folder: Path, secrets_dir: Path) -> None:
         self.store, self.study, self.site = store, study, site
         self.folder = folder / "ledger" / study
-        self._height = folder / "ledger_heights" / study
         self.secrets_dir = secrets_dir
 
     def next_release(self, server_round: int) -> int:
@@ -68,8 +67,6 @@ class SiteLedger:
             links = self._synced()
             self._require_terms(links, spend)
             link = _of_round(links, server_round) or self._append(links, server_round, spend, release_sha256)
-            if link.entry.sequence >= len(links):
-                write_private(self._height, str(link.entry.sequence).encode())
         if link.entry.release_sha256 != release_sha256:
             raise PrivacyError(
                 f"round {server_round} of {self.study}: site {self.site} has already recorded another release; "
@@ -121,21 +118,7 @@ class SiteLedger:
                 self._publish(link)
             except ObjectExists:
                 raise self._fork(link.entry.sequence) from None
-        links = links + self._fetched(links)
-        self._require_height(links)
-        return links
-
-    def _require_height(self, links: list[Link]) -> None:
-        """Refuse a ledger that is shorter than it was: whoever cut it would get spent budget back.
-
-        The height lies apart from the site's copy of the ledger, so that moving that away does not lower it.
-        """
-        height = int(self._height.read_text()) if self._height.exists() else 0
-        if len(links) < height:
-            raise PrivacyError(
-                f"site {self.site} releases nothing: its ledger of {self.study} has {len(links)} entries, and it had "
-                f"{height}. Put them back from an export (`pharmafed privacy export`) or a copy of {self.folder}"
-            )
+        return links + self._fetched(links)
 
     def _own_links(self) -> list[Link]:
         """The entries of the site's own copy."""
