@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import os
 import stat
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
+
+from tasks import files
 
 FILE_MODE = 0o600
 FOLDER_MODE = 0o700
@@ -30,14 +31,7 @@ def open_private(path: Path) -> BinaryIO:
 def write_private(path: Path, text: str) -> None:
     """Replace `path` by `text` in one step, readable by its owner only (mode 0600)."""
     private_folder(path.parent)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(descriptor, "w") as file:
-            file.write(text)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    files.write_private(path, text.encode())
 
 
 def read_or_create(path: Path, make: Callable[[], dict[str, str]]) -> dict[str, str]:

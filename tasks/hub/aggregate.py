@@ -6,15 +6,23 @@ from datetime import UTC, datetime
 
 from tasks import __version__, layout
 from tasks.aggregation import Shape, StreamingMean, add_to, running_mean
-from tasks.errors import ObjectMissing, QuorumMissed, UpdateRejected
-from tasks.hub.answers import Answers, read_answers, reason_of, wait_for_answers
+from tasks.errors import ObjectMissing, QuorumMissed
+from tasks.hub.answers import wait_for_answers
 from tasks.hub.collect import checked_update
 from tasks.hub.context import HubContext
 from tasks.hub.encrypted import open_encrypted
 from tasks.hub.masked import open_masked
-from tasks.hub.selection import chosen_update, frozen_selection, largest_spend, require_quorum
+from tasks.hub.selection import (
+    chosen_update,
+    freeze_selection,
+    frozen_selection,
+    largest_spend,
+    require_quorum,
+    require_selected,
+    select,
+)
 from tasks.masked_sum import private_auc, require_step
-from tasks.records import Chosen, Enrolment, ModelCard, ModelRef, Plan, PrivateAuc, Selection
+from tasks.records import Manifest, ModelCard, ModelRef, Plan, PrivateAuc, Selection
 from tasks.tensors import Weights, fetch_model, sha256, to_bytes
 
 LIMITS = (
@@ -53,57 +61,39 @@ def _hidden(hub: HubContext, plan: Plan, base: Weights) -> tuple[Selection, Weig
 
 
 def _plain(hub: HubContext, plan: Plan, base: Weights) -> tuple[Selection, Weights]:
-    frozen = frozen_selection(hub, plan)
-    answers = wait_for_answers(hub, plan) if frozen is None else read_answers(hub, plan)
-    mean = StreamingMean(Shape.of(base))
-    selection = _average(hub, plan, answers, frozen, mean)
+    shape = Shape.of(base)
+    selection = frozen_selection(hub, plan)
+    if selection is None:
+        mean = StreamingMean(shape)
+        selected = _select_and_add(hub, plan, mean)
+        selection = freeze_selection(hub, plan, selected)
+        if selection == selected:
+            return selection, mean.mean()
+    return selection, _mean_of_selected(hub, plan, selection, shape)
+
+
+def _select_and_add(hub: HubContext, plan: Plan, mean: StreamingMean) -> Selection:
+    """One pass over the updates, by site name: each is checked, added and freed before the next is read."""
+    answers, enrolments = wait_for_answers(hub, plan), hub.enrolments()
+
+    def admit(site: str) -> Manifest:
+        manifest, update = checked_update(hub, plan, site, enrolments.get(site), mean.shape)
+        mean.add(update, chosen_update(manifest, plan).weight)
+        return manifest
+
+    selection = select(hub, plan, plan.sites, plan.left_out, answers, admit)
     require_quorum(plan, selection)
-    hub.store.create_record(layout.selection(plan.study, plan.server_round), selection)
-    return selection, mean.mean()
+    return selection
 
 
-def _average(hub: HubContext, plan: Plan, answers: Answers, frozen: Selection | None, mean: StreamingMean) -> Selection:
-    """One pass over the updates, by site name, holding one at a time."""
-    enrolments = hub.enrolments()
-    if frozen is not None:
-        for chosen in frozen.chosen:
-            _add(hub, plan, chosen.site, enrolments, mean, selected=chosen)
-        return frozen
-    missing = dict(plan.left_out)
-    chosen_updates: list[Chosen] = []
-    for site in sorted(plan.sites):
-        if site not in answers.given:
-            missing[site] = reason_of(hub, plan, site, answers)
-            continue
-        try:
-            chosen_updates.append(_add(hub, plan, site, enrolments, mean))
-        except UpdateRejected as error:
-            missing[site] = f"rejected: {error.reason}"
-    return Selection(
-        study=plan.study,
-        server_round=plan.server_round,
-        run_id=plan.run_id,
-        chosen=tuple(chosen_updates),
-        missing=missing,
-    )
-
-
-def _add(
-    hub: HubContext,
-    plan: Plan,
-    site: str,
-    enrolments: dict[str, Enrolment],
-    mean: StreamingMean,
-    *,
-    selected: Chosen | None = None,
-) -> Chosen:
-    """Check one update and add it; it is freed on return, before the next is read. Raises UpdateRejected."""
-    manifest, update = checked_update(hub, plan, site, enrolments.get(site), mean.shape)
-    if selected is not None and manifest.sha256 != selected.sha256:
-        raise UpdateRejected(site, "it is not the update that was selected: it was exchanged since")
-    chosen = selected or chosen_update(manifest, plan)
-    mean.add(update, chosen.weight)
-    return chosen
+def _mean_of_selected(hub: HubContext, plan: Plan, selection: Selection, shape: Shape) -> Weights:
+    """The mean over what another run selected. Raises UpdateRejected: an update was exchanged since."""
+    enrolments, mean = hub.enrolments(), StreamingMean(shape)
+    for chosen in selection.chosen:
+        manifest, update = checked_update(hub, plan, chosen.site, enrolments.get(chosen.site), shape)
+        require_selected(manifest, chosen)
+        mean.add(update, chosen.weight)
+    return mean.mean()
 
 
 def _write_model(

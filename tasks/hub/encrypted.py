@@ -15,13 +15,13 @@ from tasks import layout
 from tasks.aggregation import Shape
 from tasks.enrolment import is_signed_by
 from tasks.errors import ObjectMissing, QuorumMissed, StoreError, StoreUnavailable, UpdateRejected
-from tasks.hub.answers import reason_of, wait_for_answers
+from tasks.hub.answers import wait_for_answers
 from tasks.hub.collect import checked_encrypted
 from tasks.hub.context import HubContext
-from tasks.hub.selection import chosen_update, freeze_selection, frozen_selection, require_quorum
+from tasks.hub.selection import freeze_selection, frozen_selection, require_quorum, require_selected, select
 from tasks.masked_sum import OpenedSum, read_mean
 from tasks.privacy import ckks
-from tasks.records import Chosen, DecryptedSum, EncryptedSum, Enrolment, Plan, Selection
+from tasks.records import DecryptedSum, EncryptedSum, Enrolment, Manifest, Plan, Selection
 from tasks.storage import to_json
 from tasks.tensors import Weights, fetch_model, from_bytes, sha256
 
@@ -71,23 +71,11 @@ def open_encrypted(hub: HubContext, plan: Plan, selection: Selection, base: Weig
 
 def _select(hub: HubContext, plan: Plan) -> Selection:
     answers, enrolments = wait_for_answers(hub, plan, until=plan.upload_deadline), hub.enrolments()
-    missing, chosen = dict(plan.left_out), list[Chosen]()
-    for site in sorted(plan.sites):
-        if site not in answers.given:
-            missing[site] = reason_of(hub, plan, site, answers)
-            continue
-        try:
-            manifest, _ = checked_encrypted(hub, plan, site, enrolments.get(site))
-            chosen.append(chosen_update(manifest, plan))
-        except UpdateRejected as error:
-            missing[site] = f"rejected: {error.reason}"
-    return Selection(
-        study=plan.study,
-        server_round=plan.server_round,
-        run_id=plan.run_id,
-        chosen=tuple(chosen),
-        missing=missing,
-    )
+
+    def admit(site: str) -> Manifest:
+        return checked_encrypted(hub, plan, site, enrolments.get(site))[0]
+
+    return select(hub, plan, plan.sites, plan.left_out, answers, admit)
 
 
 def _bodies(hub: HubContext, plan: Plan, selection: Selection) -> Iterator[bytes]:
@@ -95,8 +83,7 @@ def _bodies(hub: HubContext, plan: Plan, selection: Selection) -> Iterator[bytes
     enrolments = hub.enrolments()
     for chosen in selection.chosen:
         manifest, body = checked_encrypted(hub, plan, chosen.site, enrolments.get(chosen.site))
-        if manifest.sha256 != chosen.sha256:
-            raise UpdateRejected(chosen.site, "it is not the update that was selected: it was exchanged since")
+        require_selected(manifest, chosen)
         yield body
 
 

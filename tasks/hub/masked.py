@@ -18,17 +18,16 @@ from tasks.errors import (
     QuorumMissed,
     StoreError,
     StoreUnavailable,
-    UpdateRejected,
 )
 from tasks.hub.answers import Answers, read_answers, reason_of, wait_for_answers
 from tasks.hub.collect import checked_masked
 from tasks.hub.context import HubContext
-from tasks.hub.selection import chosen_update, freeze_selection, frozen_selection, require_quorum
+from tasks.hub.selection import freeze_selection, frozen_selection, require_quorum, require_selected, select
 from tasks.masked_sum import OpenedSum, interpret, num_values
 from tasks.privacy.secure_sum import opening
 from tasks.privacy.secure_sum.checks import admit_key_message, min_survivors
 from tasks.privacy.secure_sum.records import KeyMessage, Roster, Survivors, UnmaskAnswer, sha256
-from tasks.records import Chosen, Plan, Selection
+from tasks.records import Manifest, Plan, Selection
 from tasks.study_privacy import noise_shares
 from tasks.tensors import Weights, fetch_model
 
@@ -135,25 +134,13 @@ def _key_message(hub: HubContext, plan: Plan, site: str) -> KeyMessage:
 
 
 def _select(hub: HubContext, plan: Plan, roster: Roster, answers: Answers) -> Selection:
-    enrolments, missing = hub.enrolments(), dict(roster.missing)
+    enrolments = hub.enrolments()
     length, digest = num_values(plan, Shape.of(fetch_model(hub.store, plan.base_model))), sha256(roster)
-    chosen: list[Chosen] = []
-    for site in sorted(roster.members):
-        if site not in answers.given:
-            missing[site] = reason_of(hub, plan, site, answers)
-            continue
-        try:
-            manifest, _ = checked_masked(hub, plan, site, enrolments.get(site), length, digest)
-            chosen.append(chosen_update(manifest, plan))
-        except UpdateRejected as error:
-            missing[site] = f"rejected: {error.reason}"
-    return Selection(
-        study=plan.study,
-        server_round=plan.server_round,
-        run_id=plan.run_id,
-        chosen=tuple(chosen),
-        missing=missing,
-    )
+
+    def admit(site: str) -> Manifest:
+        return checked_masked(hub, plan, site, enrolments.get(site), length, digest)[0]
+
+    return select(hub, plan, roster.members, roster.missing, answers, admit)
 
 
 def _summed_uploads(
@@ -164,8 +151,7 @@ def _summed_uploads(
     total = np.zeros(num_values(plan, Shape.of(base)), dtype=np.uint64)
     for chosen in selection.chosen:
         manifest, masked = checked_masked(hub, plan, chosen.site, enrolments.get(chosen.site), len(total), digest)
-        if manifest.sha256 != chosen.sha256:
-            raise UpdateRejected(chosen.site, "it is not the update that was selected: it was exchanged since")
+        require_selected(manifest, chosen)
         total += masked
     return total
 

@@ -2,11 +2,54 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Mapping
+
 from tasks import layout
 from tasks.aggregation import weight_of
-from tasks.errors import ObjectExists, ObjectMissing, QuorumMissed
+from tasks.errors import ObjectExists, ObjectMissing, QuorumMissed, UpdateRejected
+from tasks.hub.answers import Answers, reason_of
 from tasks.hub.context import HubContext
 from tasks.records import Chosen, Manifest, Plan, Selection, Spend
+
+
+def select(
+    hub: HubContext,
+    plan: Plan,
+    sites: Iterable[str],
+    left_out: Mapping[str, str],
+    answers: Answers,
+    admit: Callable[[str], Manifest],
+) -> Selection:
+    """Ask `admit` of each site that answered, by name; whom it refuses is missing, with its reason.
+
+    Args:
+        sites: who could contribute.
+        left_out: who could not, and why.
+        admit: checks one site's update and gives its manifest, or raises UpdateRejected.
+    """
+    missing = dict(left_out)
+    chosen: list[Chosen] = []
+    for site in sorted(sites):
+        if site not in answers.given:
+            missing[site] = reason_of(hub, plan, site, answers)
+            continue
+        try:
+            chosen.append(chosen_update(admit(site), plan))
+        except UpdateRejected as error:
+            missing[site] = f"rejected: {error.reason}"
+    return Selection(
+        study=plan.study,
+        server_round=plan.server_round,
+        run_id=plan.run_id,
+        chosen=tuple(chosen),
+        missing=missing,
+    )
+
+
+def require_selected(manifest: Manifest, chosen: Chosen) -> None:
+    """Raises UpdateRejected: the upload is not the one that was selected."""
+    if manifest.sha256 != chosen.sha256:
+        raise UpdateRejected(chosen.site, "it is not the update that was selected: it was exchanged since")
 
 
 def frozen_selection(hub: HubContext, plan: Plan) -> Selection | None:

@@ -228,19 +228,14 @@ def bench(fed: Federation) -> Bench:
     return Bench(fed, study, folder, {path.name: path.read_bytes() for path in folder.iterdir()}, quiet)
 
 
-def whole_round(
-    bench: Bench, heard: Heard, study: str, run_id: str, *, report: bool = True
-) -> tuple[int, dict[str, PharmafedError]]:
-    """Every step of a round and of the daily check, at every site and at the hub."""
+def whole_round(bench: Bench, heard: Heard, study: str, run_id: str) -> tuple[int, dict[str, PharmafedError]]:
+    """Every step of a round and of the daily check, at every site and at the hub, and the report."""
     fed = bench.fed
     number = fed.open(study, run_id).server_round
     failed = fed.run_sites(study, number)
     fed.aggregate(study, number)
     fed.validate_global(study, number, [site for site in SITES if site not in failed])
-    if report:
-        finish_round(study, number)
-    else:
-        fed.close(study, number)
+    finish_round(study, number)
     try:
         validate_daily(SITE, [study])
     except PharmafedError as error:
@@ -278,17 +273,38 @@ def test_values_that_fail_do_not_leave(
     spoil: Callable[[Path], None],
     kind: type[PharmafedError],
 ) -> None:
+    """What the site itself does with each; a whole round and its report with one of either kind, see below."""
     bench.plant(spoil)
-    with_report = kind is DataError or spoil is FAILING["a value out of range"][0]
-    study = bench.study if with_report else bench.quiet
-    number, failed = whole_round(bench, heard, study, spoil.__name__, report=with_report)
+    fed, study = bench.fed, bench.quiet
+    number = fed.open(study, spoil.__name__).server_round
+    for check in (lambda: fed.run_site(study, number, SITE, ("validate_data",)), lambda: validate_daily(SITE, [study])):
+        with pytest.raises(kind) as caught:
+            check()
+        heard.error(caught.value)
+    out, err = capfd.readouterr()
+    surfaces = outside(fed, "canaries", heard, out + err)
+    assert f"object {layout.refusal(study, number, SITE)}" in surfaces
+    assert f"object {layout.daily_validation(SITE)}" in surfaces
+    assert leaks(surfaces) == set()
+    fed.set_deadline(study, number, -1)
+    with pytest.raises(QuorumMissed):
+        fed.aggregate(study, number)
+    fed.close(study, number)
+
+
+@pytest.mark.parametrize("name", ["a date that is none", "a value out of range"])
+def test_a_round_and_its_report_without_the_site_hold_nothing_of_it(
+    bench: Bench, heard: Heard, capfd: pytest.CaptureFixture[str], name: str
+) -> None:
+    spoil, kind = FAILING[name]
+    bench.plant(spoil)
+    number, failed = whole_round(bench, heard, bench.study, spoil.__name__)
     assert failed.keys() == {SITE}
     assert type(failed[SITE]) is kind
     assert len(heard.errors) == 2
     out, err = capfd.readouterr()
     surfaces = outside(bench.fed, "canaries", heard, out + err)
-    assert f"object {layout.refusal(study, number, SITE)}" in surfaces
-    assert f"object {layout.daily_validation(SITE)}" in surfaces
+    assert f"object {layout.refusal(bench.study, number, SITE)}" in surfaces
     assert leaks(surfaces) == set()
 
 
