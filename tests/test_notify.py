@@ -96,6 +96,14 @@ def test_a_web_hook_gets_the_notice(hook: tuple[str, list[dict[str, Any]]], monk
     assert received[0]["message"] == "9 of 13 contributed"
 
 
+def test_a_drift_alarm_names_the_exam(hook: tuple[str, list[dict[str, Any]]], monkeypatch: pytest.MonkeyPatch) -> None:
+    url, received = hook
+    monkeypatch.setenv("PHARMAFED_NOTIFY_URLS", url)
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    notify(Notice("drift", "exam 107", "openai/x is worse"))
+    assert (received[0]["title"], received[0]["message"]) == ("pharmafed: drift in exam 107", "openai/x is worse")
+
+
 def test_a_channel_that_fails_breaks_no_round(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

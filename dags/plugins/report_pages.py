@@ -1,7 +1,8 @@
 """The pages behind the "Report" tab and the "Reports" menu, below `/pharmafed` in the api-server.
 
 Pages are read from the deployment's `reports/` folder; a server that does not have them reads the object store.
-Only a user who is logged in and may read the runs of `federated_round.<study>` sees that study's reports.
+Only a user who is logged in and may read the runs of `federated_round.<study>` sees that study's reports, and only one
+who may read the runs of `llm_exam` sees those of language models.
 The pages run no script and load nothing: their Content-Security-Policy forbids both.
 """
 
@@ -21,6 +22,7 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from tasks import settings
 from tasks.errors import ConfigError, StoreError
+from tasks.exam import report_store as exams
 from tasks.report import pages, store
 
 if TYPE_CHECKING:
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 
 DAG_PREFIX = "federated_round."
 AUDIT_DAG = "privacy_audit"
+EXAM_DAG = "llm_exam"
 HEADERS = {
     "Content-Security-Policy": (
         "default-src 'none'; style-src 'unsafe-inline'; img-src data: 'self'; "
@@ -46,7 +49,7 @@ User = Annotated[BaseUser, Depends(get_user)]
 
 _REFUSALS = {
     401: ("Please log in to Airflow first", "Then open this page again."),
-    403: ("Your account may not read this report", "Ask the hub's operator for access to the study."),
+    403: ("Your account may not read this report", "Ask the hub's operator for access to its DAG."),
     404: ("There is no such report", "Reports lists all that there are."),
     503: ("The object store does not answer", "Try again in a minute."),
 }
@@ -69,7 +72,8 @@ def refuse_address(request: Request, error: RequestValidationError) -> Response:
 def overview(request: Request, user: User) -> Response:
     """All studies that the user may read, with their rounds."""
     names = sorted({*store.list_studies(), *_studies_in_project()})
-    return _html(pages.overview_page({name: _rounds(name) for name in names if _may_read(request, user, name)}))
+    rounds = {name: _rounds(name) for name in names if _may_read(request, user, DAG_PREFIX + name)}
+    return _html(pages.overview_page(rounds, exams=_may_read(request, user, EXAM_DAG)))
 
 
 @app.get("/reports/{study}/index.html")
@@ -106,6 +110,35 @@ def newest_audit(request: Request, user: User, study: str) -> Response:
     return _html(body)
 
 
+@app.get("/exams/")
+def exam_overview(request: Request, user: User) -> Response:
+    """All exams and models, with their runs."""
+    _require(request, user, EXAM_DAG)
+    return _html(exams.index_page(_exam_runs(), heading="Language models", base=""))
+
+
+@app.get("/exams/{exam}/{model}/{name}")
+def exam_history(request: Request, user: User, exam: str, model: str, name: str) -> Response:
+    """One file of a model's history; `model` is its folder."""
+    _require(request, user, EXAM_DAG)
+    try:
+        key = exams.checked_history_key(exam, model, name)
+    except ValueError:
+        raise HTTPException(404) from None
+    return _exam_file(key, exams.HISTORY_TYPES[name])
+
+
+@app.get("/exams/{exam}/{model}/{language}/{run}/{name}")
+def exam_report(request: Request, user: User, exam: str, model: str, language: str, run: str, name: str) -> Response:
+    """One file of a run's report."""
+    _require(request, user, EXAM_DAG)
+    try:
+        key = exams.report_key(exam, model, language, run, name)
+    except ValueError:
+        raise HTTPException(404) from None
+    return _exam_file(key, exams.REPORT_TYPES[name])
+
+
 @app.get("/runs/{dag_id}/{run_id}")
 def report_of_run(request: Request, user: User, dag_id: str, run_id: str) -> Response:
     """The report of the round that a DAG run closed: what the "Report" tab shows."""
@@ -113,14 +146,29 @@ def report_of_run(request: Request, user: User, dag_id: str, run_id: str) -> Res
     study = dag_id.removeprefix(DAG_PREFIX)
     if dag_id == AUDIT_DAG:
         return RedirectResponse("../../", status_code=302, headers=HEADERS)
+    if dag_id == EXAM_DAG:
+        return _reports_of_exam_run(run_id)
     if study == dag_id:
         return _html(pages.notice_page("This DAG makes no report", f"Rounds of {DAG_PREFIX}<study> have one each."))
     entry = store.find_run(study, run_id) or next((e for e in _rounds(study) if e.run_id == run_id), None)
     if entry is None:
-        text = "The report appears when the round closes. This page looks again by itself."
-        return _html(pages.notice_page("No report yet", text, refresh_seconds=10))
+        return _not_yet("The report appears when the round closes.")
     report = f"../../reports/{store.round_dir(study, entry.server_round)}/report.html"
     return RedirectResponse(report, status_code=302, headers=HEADERS)
+
+
+def _reports_of_exam_run(run_id: str) -> Response:
+    """The one report of a run with one model and language, or the list of them."""
+    found = exams.find_entries(_exam_runs(), run_id)
+    if not found:
+        return _not_yet("A report appears when a model has been asked everything.")
+    if len(found) == 1:
+        return RedirectResponse(f"../../exams/{found[0].report}", status_code=302, headers=HEADERS)
+    return _html(exams.index_page(found, heading="Reports of this run", base="../../exams/"))
+
+
+def _not_yet(when: str) -> Response:
+    return _html(pages.notice_page("No report yet", f"{when} This page looks again by itself.", refresh_seconds=10))
 
 
 def _require(request: Request, user: BaseUser, dag_id: str) -> None:
@@ -128,9 +176,9 @@ def _require(request: Request, user: BaseUser, dag_id: str) -> None:
     requires_access_dag("GET", DagAccessEntity.RUN, dag_id)(request, user)
 
 
-def _may_read(request: Request, user: BaseUser, study: str) -> bool:
+def _may_read(request: Request, user: BaseUser, dag_id: str) -> bool:
     try:
-        _require(request, user, DAG_PREFIX + study)
+        _require(request, user, dag_id)
     except HTTPException:
         return False
     return True
@@ -156,6 +204,28 @@ def _fetch(study: str, server_round: int, name: str) -> bytes | None:
         return store.fetch_report(remote, study, server_round, name) if remote else None
     except StoreError:
         raise HTTPException(503) from None
+
+
+def _exam_runs() -> Sequence[exams.ExamEntry]:
+    """From disk, or, where this machine has none, from the object store."""
+    local = exams.list_entries()
+    remote = None if local else _hub_store()
+    try:
+        return exams.fetch_entries(remote) if remote else local
+    except StoreError:
+        return local
+
+
+def _exam_file(key: str, content_type: str) -> Response:
+    body = exams.read(key)
+    remote = _hub_store() if body is None else None
+    try:
+        body = exams.fetch(remote, key) if remote else body
+    except StoreError:
+        raise HTTPException(503) from None
+    if body is None:
+        raise HTTPException(404)
+    return Response(body, media_type=content_type, headers=HEADERS)
 
 
 def _hub_store() -> ObjectStore | None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -11,6 +12,9 @@ from rich.table import Table
 
 from tasks import settings
 from tasks.data import pin as pins
+
+if TYPE_CHECKING:
+    from tasks.validation.runner import ValidationResult
 
 app = typer.Typer(no_args_is_help=True, help="Prepare, pin and verify the sites' data.")
 EXIT_DIFFERS = 2
@@ -23,8 +27,9 @@ def _data_dir() -> Path:
 
 @app.command("prepare")
 def run_prepare(force: Force = False) -> None:
-    """Write every site's tables from the CDISC pilot trial into data/sites/."""
+    """Write every site's tables from the CDISC pilot trial into data/sites/, and our own exam into data/exams/."""
     from tasks.data.prepare import prepare  # pandas
+    from tasks.exam.practice import build_practice  # matplotlib
 
     summary = prepare(_data_dir(), force=force)
     table = Table("site", "patients", "rows", "bytes", "")
@@ -32,23 +37,28 @@ def run_prepare(force: Force = False) -> None:
         state = "written" if site.written else "unchanged"
         table.add_row(site.site, str(site.patients), f"{site.rows:,}", f"{site.bytes:,}", state)
     Console().print(table)
+    exam = build_practice(_data_dir())
+    typer.echo(f"data/exams/{exam.id}: {len(exam.items)} items")
 
 
 @app.command()
 def pin() -> None:
     """Pin the folder data/ with DVC: writes data.dvc, to be committed."""
     pinned = pins.write_pin(_data_dir())
-    typer.echo(f"data.dvc pins {len(pinned.files)} files of {len(pinned.sites)} sites as {pinned.digest}")
+    exams = len(pinned.folders) - len(pinned.sites)
+    typer.echo(
+        f"data.dvc pins {len(pinned.files)} files of {len(pinned.sites)} sites and {exams} exams as {pinned.digest}"
+    )
 
 
 @app.command()
 def verify() -> None:
-    """Compare every site's folder with data.dvc. Exit code 2 if anything differs."""
+    """Compare every site's and exam's folder with data.dvc. Exit code 2 if anything differs."""
     data_dir = _data_dir()
     pin_file = data_dir.with_name("data.dvc")
-    versions = pins.site_versions(pin_file)
+    pinned = pins.read_pin(pin_file)
     differences = pins.verify(data_dir, pin_file)
-    Console().print(_verify_table(data_dir / pins.SITES, versions, {d.site for d in differences}))
+    Console().print(_verify_table(data_dir, pinned, {difference.folder for difference in differences}))
     for difference in differences:
         typer.echo(str(difference), err=True)
     if differences:
@@ -56,12 +66,45 @@ def verify() -> None:
         raise typer.Exit(EXIT_DIFFERS)
 
 
-def _verify_table(sites: Path, versions: dict[str, str], differing: set[str]) -> Table:
-    table = Table("site", "rows", "bytes", "pinned digest", "")
-    for site in sorted(versions.keys() | {name for name in differing if name}):
-        files = sorted((sites / site).glob("*.csv"))
-        rows = sum(max(path.read_bytes().count(b"\n") - 1, 0) for path in files)
-        size = sum(path.stat().st_size for path in files)
-        state = "[red]differs[/red]" if site in differing else "ok"
-        table.add_row(site, f"{rows:,}", f"{size:,}", versions.get(site, "not pinned"), state)
+def _verify_table(data_dir: Path, pin: pins.Pin, differing: set[str]) -> Table:
+    table = Table("folder", "files", "bytes", "pinned digest", "")
+    for folder in sorted({*pin.folders, *pins.folders_in(data_dir)}):
+        sizes = [path.stat().st_size for path in (data_dir / folder).rglob("*") if path.is_file()]
+        digest = pins.listing_digest(pin.folder_files(folder))[:12] if folder in pin.folders else "not pinned"
+        state = "[red]differs[/red]" if folder in differing else "ok"
+        table.add_row(folder, str(len(sizes)), f"{sum(sizes):,}", digest, state)
     return table
+
+
+@app.command()
+def check(
+    study: Annotated[str, typer.Argument(help="a study's name, as in studies/<name>.yaml")],
+    out: Annotated[Path | None, typer.Option(help="write the outcome of every site as JSON")] = None,
+) -> None:
+    """Run every expectation on every site's data that is on this machine. Exit code 2 if one fails."""
+    from tasks.site.context import SiteContext  # torch
+    from tasks.site.validation import check_site
+    from tasks.study_file import load_study
+
+    sites = load_study(settings.project_dir() / "studies" / f"{study}.yaml").sites
+    results = [check_site(SiteContext.load(study, site, connect=False)) for site in sites]
+    table = Table("site", "expectations", "waived", "failed")
+    for result in results:
+        table.add_row(result.site, str(len(result.checks)), str(len(result.waived)), str(len(result.failures)))
+    Console().print(table)
+    if out is not None:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(json.dumps({result.site: _outcome(result) for result in results}, indent=1) + "\n")
+    for failed in (result for result in results if not result.success):
+        typer.echo(f"{failed.site}: {', '.join(check.id for check in failed.failures)}", err=True)
+    if not all(result.success for result in results):
+        raise typer.Exit(EXIT_DIFFERS)
+
+
+def _outcome(result: ValidationResult) -> dict[str, int | bool]:
+    return {
+        "success": result.success,
+        "expectations": len(result.checks),
+        "waived": len(result.waived),
+        "failed": len(result.failures),
+    }

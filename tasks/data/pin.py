@@ -1,4 +1,4 @@
-"""Which bytes a site trains on: DVC's digests, and what differs from them, by site and file.
+"""Which bytes a site trains on and a model is examined with: DVC's digests, and what differs from them, by file.
 
 `data.dvc` pins the whole folder with one digest: the md5 of DVC's listing of its files. A fresh clone has `data.dvc`
 but not that listing, so `write_pin` keeps it under the file's free-form `meta:`, which DVC preserves, and `read_pin`
@@ -21,7 +21,7 @@ from pathspec import PathSpec
 
 from tasks.errors import ConfigError, DataPinMismatch
 
-SITES = "sites"
+SITES, EXAMS = "sites", "exams"
 RESTORE = "restore the pinned bytes with `dvc pull`, `dvc checkout` or `pharmafed data prepare`"
 REPIN = "if the change is wanted, pin it with `pharmafed data pin`"
 Ignore = Callable[[str], bool]
@@ -36,19 +36,28 @@ class Pin:
     files: Mapping[str, str]
 
     def site_files(self, site: str) -> dict[str, str]:
-        prefix = f"{SITES}/{site}/"
+        return self.folder_files(f"{SITES}/{site}")
+
+    def folder_files(self, folder: str) -> dict[str, str]:
+        """Path in `folder`, such as sites/701, -> md5."""
+        prefix = f"{folder}/"
         return {path.removeprefix(prefix): md5 for path, md5 in self.files.items() if path.startswith(prefix)}
 
     @property
+    def folders(self) -> list[str]:
+        """Each site's and each exam's folder: sites/701, exams/practice."""
+        return sorted({"/".join(PurePosixPath(path).parts[:2]) for path in self.files})
+
+    @property
     def sites(self) -> list[str]:
-        return sorted({PurePosixPath(path).parts[1] for path in self.files})
+        return [folder.removeprefix(f"{SITES}/") for folder in self.folders if folder.startswith(f"{SITES}/")]
 
 
 @dataclass(frozen=True, order=True)
 class Difference:
-    """One file that is not as pinned."""
+    """One file that is not as pinned. `folder` is below data/: sites/701, exams/practice, or sites."""
 
-    site: str
+    folder: str
     file: str
     kind: Literal["missing", "changed", "extra"]
 
@@ -58,7 +67,7 @@ class Difference:
         return self.kind != "extra"
 
     def __str__(self) -> str:
-        return f"{self.site}/{self.file} {self.kind}"
+        return f"{self.folder}/{self.file} {self.kind}"
 
 
 def folder_version(folder: Path) -> str:
@@ -77,20 +86,27 @@ def site_versions(pin_file: Path) -> dict[str, str]:
 
 
 def verify(data_dir: Path, pin_file: Path) -> list[Difference]:
-    """Every file of every site that is missing, changed or extra; empty if the folder is as pinned.
+    """Every file of every site and exam that is missing, changed or extra; empty if the folder is as pinned.
 
     Raises:
         ConfigError: see `read_pin`.
     """
     pin = read_pin(pin_file)
-    root = data_dir / SITES
-    on_disk = {path.name for path in root.iterdir() if path.is_dir()} if root.is_dir() else set()
-    loose = {path.name for path in root.iterdir() if path.is_file()} if root.is_dir() else set()
     ignore = _dvc_ignore(pin_file)
-    differences = [Difference("", name, "extra") for name in loose if not ignore(name)]
-    for site in on_disk | set(pin.sites):
-        differences += _compare(site, pin.site_files(site), root / site, ignore)
+    differences = []
+    for parent in (data_dir / SITES, data_dir / EXAMS):
+        loose = [path.name for path in parent.iterdir() if path.is_file()] if parent.is_dir() else []
+        differences += [Difference(parent.name, name, "extra") for name in loose if not ignore(name)]
+    for folder in {*pin.folders, *folders_in(data_dir)}:
+        differences += _compare(folder, pin.folder_files(folder), data_dir / folder, ignore)
     return sorted(differences)
+
+
+def folders_in(data_dir: Path) -> list[str]:
+    """The sites' and exams' folders on disk: sites/701, exams/practice."""
+    parents = (data_dir / SITES, data_dir / EXAMS)
+    found = [path for parent in parents if parent.is_dir() for path in parent.iterdir() if path.is_dir()]
+    return sorted(path.relative_to(data_dir).as_posix() for path in found)
 
 
 def verify_site(site_dir: Path, pin_file: Path, site: str) -> str:
@@ -104,7 +120,7 @@ def verify_site(site_dir: Path, pin_file: Path, site: str) -> str:
     files = read_pin(pin_file).site_files(site)
     if not files:
         raise ConfigError(f"{pin_file} pins no site {site}: add its folder, then run `pharmafed data pin`")
-    differences = _compare(site, files, site_dir, _dvc_ignore(pin_file))
+    differences = _compare(f"{SITES}/{site}", files, site_dir, _dvc_ignore(pin_file))
     if differences:
         named = ", ".join(f"{difference.file} {difference.kind}" for difference in differences if difference.pinned)
         extra = sum(not difference.pinned for difference in differences)
@@ -133,7 +149,7 @@ def write_pin(data_dir: Path) -> Pin:
     """`dvc add <data_dir>`, then record the listing in its `.dvc` file.
 
     Raises:
-        ConfigError: DVC refuses, or the folder holds a file that is not `sites/<site>/<file>`.
+        ConfigError: DVC refuses, or the folder holds a file that is neither in sites/<site>/ nor in exams/<exam>/.
     """
     pin_file = data_dir.with_name(f"{data_dir.name}.dvc")
     command = [sys.executable, "-m", "dvc", "add", "--quiet", data_dir.name]
@@ -141,9 +157,12 @@ def write_pin(data_dir: Path) -> Pin:
     if run.returncode:
         raise ConfigError(f"dvc add {data_dir.name} failed: {run.stderr.strip().removeprefix('ERROR: ')}")
     files = file_digests(data_dir, _dvc_ignore(pin_file))
-    misplaced = [path for path in files if len(PurePosixPath(path).parts) != 3 or not path.startswith(f"{SITES}/")]
+    misplaced = [path for path in files if not _in_place(PurePosixPath(path))]
     if misplaced:
-        raise ConfigError(f"{data_dir}: {len(misplaced)} files are not sites/<site>/<file>, e.g. in {misplaced[0]}")
+        raise ConfigError(
+            f"{data_dir}: {len(misplaced)} files are neither {SITES}/<site>/<file> nor in {EXAMS}/<exam>/, "
+            f"e.g. in {misplaced[0]}"
+        )
     _write_listing(pin_file, files)
     return read_pin(pin_file)
 
@@ -165,12 +184,17 @@ def _md5(content: bytes) -> str:
     return hashlib.md5(content, usedforsecurity=False).hexdigest()
 
 
-def _compare(site: str, pinned: Mapping[str, str], folder: Path, ignore: Ignore) -> list[Difference]:
+def _in_place(path: PurePosixPath) -> bool:
+    depth = len(path.parts)
+    return (path.parts[0] == SITES and depth == 3) or (path.parts[0] == EXAMS and depth >= 3)
+
+
+def _compare(where: str, pinned: Mapping[str, str], folder: Path, ignore: Ignore) -> list[Difference]:
     found = file_digests(folder, ignore) if folder.is_dir() else {}
-    differences = [Difference(site, name, "missing") for name in pinned.keys() - found.keys()]
-    differences += [Difference(site, name, "extra") for name in found.keys() - pinned.keys()]
+    differences = [Difference(where, name, "missing") for name in pinned.keys() - found.keys()]
+    differences += [Difference(where, name, "extra") for name in found.keys() - pinned.keys()]
     common = pinned.keys() & found.keys()
-    differences += [Difference(site, name, "changed") for name in common if pinned[name] != found[name]]
+    differences += [Difference(where, name, "changed") for name in common if pinned[name] != found[name]]
     return sorted(differences)
 
 

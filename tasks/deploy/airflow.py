@@ -24,6 +24,8 @@ from tasks.settings import PROJECT
 UI_USER = "admin"
 OVERRIDE = "PHARMAFED_AIRFLOW__"
 _PASSED_THROUGH = ("AIRFLOW__SMTP__", "AIRFLOW__EMAIL__", "AIRFLOW_CONN_", "AIRFLOW_VAR_")
+#: Name, slots, description.
+POOLS = (("llm", "2", "language models that are asked at once"),)
 _HEARTBEAT_TIMEOUT_S = 60
 _QUEUED_TIMEOUT_S = 120
 
@@ -181,30 +183,36 @@ def _quiet() -> dict[str, str]:
 
 
 def needs_migration(home: Path) -> bool:
-    """Whether the metadata database is missing or was made by another version of Airflow."""
+    """Whether the metadata database is missing, or was made by another version of Airflow or without our pools."""
     stamp = folder(home) / "migrated"
-    return not stamp.exists() or stamp.read_text().strip() != version("apache-airflow")
+    return not stamp.exists() or stamp.read_text() != _stamp()
 
 
 def migrate(home: Path, environ: Mapping[str, str]) -> None:
-    """Bring the metadata database to this Airflow's schema.
+    """Bring the metadata database to this Airflow's schema, and make the pools that DAGs name.
 
     Raises:
-        ConfigError: `airflow db migrate` failed; the message holds the end of its log.
+        ConfigError: a command failed; the message holds the end of its log.
     """
     log = log_file(home, "migrate")
     log.unlink(missing_ok=True)
-    with open_private(log) as output:
-        done = subprocess.run(
-            [sys.executable, "-m", "airflow", "db", "migrate"],
-            env=dict(environ),
-            cwd=folder(home),
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            umask=0o077,
-            check=False,
-        )
-    if done.returncode:
-        tail = "\n".join(log.read_text().splitlines()[-15:])
-        raise ConfigError(f"`airflow db migrate` failed with code {done.returncode}; full log: {log}\n{tail}")
-    write_private(folder(home) / "migrated", version("apache-airflow") + "\n")
+    for command in (("db", "migrate"), *(("pools", "set", *pool) for pool in POOLS)):
+        with open_private(log) as output:
+            done = subprocess.run(
+                [sys.executable, "-m", "airflow", *command],
+                env=dict(environ),
+                cwd=folder(home),
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                umask=0o077,
+                check=False,
+            )
+        if done.returncode:
+            tail = "\n".join(log.read_text().splitlines()[-15:])
+            name = " ".join(command[:2])
+            raise ConfigError(f"`airflow {name}` failed with code {done.returncode}; full log: {log}\n{tail}")
+    write_private(folder(home) / "migrated", _stamp())
+
+
+def _stamp() -> str:
+    return f"{version('apache-airflow')} {json.dumps(POOLS)}\n"

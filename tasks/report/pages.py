@@ -43,13 +43,15 @@ def render(template: str, **values: Any) -> bytes:
 def index_page(study: str, entries: Sequence[RunEntry]) -> bytes:
     """The rounds of one study, newest first."""
     newest = _newest_first(entries)
-    return render("index.html", heading=newest[0].title if newest else study, studies={study: newest}, base="")
+    return render(
+        "index.html", heading=newest[0].title if newest else study, studies={study: newest}, base="", exams=False
+    )
 
 
-def overview_page(studies: Mapping[str, Sequence[RunEntry]]) -> bytes:
-    """All studies and their rounds; links are relative to the page's own folder."""
+def overview_page(studies: Mapping[str, Sequence[RunEntry]], *, exams: bool = False) -> bytes:
+    """All studies and their rounds, and where `exams` the way to those of language models; links are relative."""
     newest = {name: _newest_first(entries) for name, entries in sorted(studies.items())}
-    return render("index.html", heading="Reports", studies=newest, base="reports/")
+    return render("index.html", heading="Reports", studies=newest, base="reports/", exams=exams)
 
 
 def _newest_first(entries: Sequence[RunEntry]) -> list[RunEntry]:

@@ -68,6 +68,16 @@ def checked_patients(ctx: SiteContext) -> tuple[ValidationResult, Patients | Non
     return result, patients
 
 
+def check_site(ctx: SiteContext) -> ValidationResult:
+    """The validation of the site's data, apart from any round and with nothing kept.
+
+    Raises:
+        DataPinMismatch: the bytes on disk are not the pinned ones. DataError: a table cannot be read.
+    """
+    data_version(ctx)
+    return _check(ctx)[0]
+
+
 def _check(ctx: SiteContext) -> tuple[ValidationResult, Patients | None]:
     study = ctx.study
     tables = read_tables(ctx.data_dir, study.data.tables, ctx.suites_dir)

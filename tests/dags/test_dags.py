@@ -6,21 +6,39 @@ import ast
 import os
 import subprocess
 import sys
+from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from airflow.dag_processing.dagbag import DagBag
 from airflow.sdk import get_parsing_context
+from jsonschema import Draft202012Validator
 
-from dags.wiring import RETRY_POLICY, sites_to_wire
-from tasks.errors import BudgetExhausted, SiteStepFailed, StoreUnavailable, ValidationFailed
+from dags.llm_exam import POOL
+from dags.wiring import RETRY_POLICY, sites_to_wire, tell_of_drift
+from tasks import notify
+from tasks.errors import (
+    BudgetExhausted,
+    DataError,
+    DriftFound,
+    ModelRefused,
+    ModelUnavailable,
+    RunIncomplete,
+    SiteStepFailed,
+    StoreUnavailable,
+    ValidationFailed,
+)
 from tasks.settings import PROJECT
 
 STUDIES = ("xanomeline_derm56", "xanomeline_nocomp24")
 MASKED, PLAIN = (f"federated_round.{study}" for study in STUDIES)
 #: Tasks of each DAG; a masked round has two more at the hub and one more at each of 13 sites.
-NUM_TASKS = {"site_data_validation": 13, "privacy_audit": len(STUDIES), PLAIN: 57, MASKED: 57 + 2 + 13}
+NUM_TASKS = {"site_data_validation": 13, "privacy_audit": len(STUDIES), "llm_exam": 3, PLAIN: 57, MASKED: 57 + 2 + 13}
 DAG_IDS = set(NUM_TASKS)
+#: Only numbers, verdicts, and names of models and languages go through XCom.
+PUSHING = ("open_round", "all_sites_in", "next_round", "plan_arms")
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +70,7 @@ def test_every_task_has_docs_owner_retries_and_the_policy(bag: DagBag, dag_id: s
         assert task.owner.startswith(("hub", "site ")), task.task_id
         assert task.retries >= (1 if dag_id == "privacy_audit" else 3), task.task_id
         assert task.retry_policy is RETRY_POLICY, task.task_id
-        assert not task.do_xcom_push or task.task_id in ("open_round", "all_sites_in", "next_round"), task.task_id
+        assert not task.do_xcom_push or task.task_id in PUSHING, task.task_id
 
 
 def test_a_sites_tasks_go_to_its_own_queue(bag: DagBag) -> None:
@@ -109,11 +127,67 @@ def test_nothing_large_or_private_goes_through_xcom(bag: DagBag) -> None:
         (ValidationFailed("bad"), "fail"),
         (BudgetExhausted("spent"), "fail"),
         (SiteStepFailed("broken"), "fail"),
+        (ModelUnavailable("busy"), "retry"),
+        (ModelRefused("wrong key"), "fail"),
+        (RunIncomplete("broken"), "fail"),
+        (DriftFound("worse"), "fail"),
+        (DataError("edited"), "fail"),
         (ValueError("unknown"), "fail"),
     ],
 )
 def test_only_a_lost_connection_is_retried(error: Exception, action: str) -> None:
     assert RETRY_POLICY.evaluate(error, 1, 3).action.value == action
+
+
+def test_a_busy_model_is_left_alone_for_minutes() -> None:
+    decision = RETRY_POLICY.evaluate(ModelUnavailable("busy"), 1, 3)
+    assert decision.retry_delay == timedelta(minutes=5)
+
+
+def test_the_exam_is_a_process_for_each_arm_in_a_pool(bag: DagBag) -> None:
+    """Nobody looks for drift in a run that is not evaluated, and one model's failure stops no other."""
+    dag = bag.dags["llm_exam"]
+    ask, look = dag.task_dict["one_arm.evaluate"], dag.task_dict["one_arm.check_drift"]
+    assert ask.pool == POOL
+    assert ask.get_closest_mapped_task_group() is look.get_closest_mapped_task_group() is not None
+    assert (look.upstream_task_ids, look.trigger_rule) == ({"plan_arms", "one_arm.evaluate"}, "all_success")
+    assert [outlet.name for outlet in ask.outlets] == ["llm_exam"]
+    assert look.on_failure_callback == [tell_of_drift]
+
+
+@pytest.mark.parametrize(
+    ("name", "good", "bad"),
+    [
+        ("exam", ["practice", "107"], ["", "../x", 107, "a b"]),
+        ("models", [["openai/gpt-4o", "pharmafed/smollm2"]], [[], ["gpt"], [".."], "openai/x", [1]]),
+        ("languages", [["ja"], ["ja", "en"]], [[], ["fr"], "ja"]),
+        ("epochs", [1, 5], [0, 101, 1.5, "1"]),
+        ("limit", [None, 20], [0, -1, "20"]),
+        ("baseline", ["", "openai--x/ja/20260101T000000Z"], [None, 1]),
+    ],
+)
+def test_the_exams_parameters_have_types(bag: DagBag, name: str, good: list[Any], bad: list[Any]) -> None:
+    schema = bag.dags["llm_exam"].params.get_param(name).schema
+    validator = Draft202012Validator(schema)
+    assert all(validator.is_valid(value) for value in good)
+    assert not any(validator.is_valid(value) for value in bad)
+
+
+@pytest.mark.parametrize(
+    ("error", "title"),
+    [
+        (DriftFound("openai/x on exam 107 is worse"), "pharmafed: drift in exam 107"),
+        (DataError("run.json is missing"), "pharmafed: failure in llm_exam"),
+        (ValueError("secret"), "pharmafed: failure in llm_exam"),
+    ],
+)
+def test_an_alarm_of_drift_is_not_a_failure(error: Exception, title: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[notify.Notice] = []
+    monkeypatch.setattr(notify, "notify", told.append)
+    ti = SimpleNamespace(dag_id="llm_exam", task_id="one_arm.check_drift", run_id="manual")
+    tell_of_drift({"exception": error, "ti": ti, "params": {"exam": "107"}})
+    assert [notice.title for notice in told] == [title]
+    assert (str(error) in told[0].text) == isinstance(error, DriftFound | DataError)
 
 
 def test_a_tasks_process_builds_its_own_site_only() -> None:
@@ -125,16 +199,16 @@ def test_a_tasks_process_builds_its_own_site_only() -> None:
     assert get_parsing_context().task_id is None
 
 
-@pytest.mark.parametrize("name", ["federated_round.py", "privacy_audit.py", "site_data_validation.py"])
+@pytest.mark.parametrize("name", ["federated_round.py", "llm_exam.py", "privacy_audit.py", "site_data_validation.py"])
 def test_a_dag_file_imports_nothing_heavy(name: str) -> None:
-    """At the top of a DAG file: no torch, pandas, boto3 or Great Expectations, which every parse would pay for."""
+    """At the top of a DAG file: nothing like torch, boto3 or inspect-ai, which every parse would pay for."""
     tree = ast.parse((PROJECT / "dags" / name).read_text())
     top = {a.name.split(".")[0] for n in tree.body if isinstance(n, ast.Import) for a in n.names}
     top |= {(n.module or "").split(".")[0] for n in tree.body if isinstance(n, ast.ImportFrom)}
     assert top <= {"__future__", "airflow", "dags", "tasks"}
     code = f"import sys; sys.path.insert(0, {str(PROJECT)!r}); import dags.{name[:-3]}; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=PROJECT)
-    heavy = {"torch", "pandas", "boto3", "great_expectations", "matplotlib"}
+    heavy = {"torch", "pandas", "boto3", "great_expectations", "matplotlib", "inspect_ai", "openai", "transformers"}
     assert not heavy & set(done.stdout.split())
 
 

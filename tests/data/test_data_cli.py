@@ -12,12 +12,14 @@ from typer.testing import CliRunner
 
 from tasks.data.cli import app
 from tasks.data.pin import read_pin
+from tasks.settings import PROJECT
 
 
 @pytest.fixture
 def project(prepared: Path, suites_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     shutil.copytree(prepared, tmp_path / "data")
     shutil.copytree(suites_dir, tmp_path / "expectations")
+    shutil.copytree(PROJECT / "exams" / "practice", tmp_path / "exams" / "practice")
     subprocess.run([sys.executable, "-m", "dvc", "init", "--no-scm", "--quiet"], cwd=tmp_path, check=True)
     monkeypatch.setenv("PHARMAFED_PROJECT", str(tmp_path))
     return tmp_path
@@ -32,18 +34,29 @@ def test_prepare_pin_verify(project: Path) -> None:
     assert read_pin(project / "data.dvc").digest in pinned.output
     verified = runner.invoke(app, ["verify"])
     assert verified.exit_code == 0
-    assert verified.output.count("ok") == 13
+    assert verified.output.count("ok") == 14
 
     (project / "data/sites/705/mh.csv").write_text("x\n")
     differs = runner.invoke(app, ["verify"])
     assert differs.exit_code == 2
-    assert differs.output.count("ok") == 12
-    assert "705/mh.csv changed" in differs.output
+    assert differs.output.count("ok") == 13
+    assert "sites/705/mh.csv changed" in differs.output
     assert "pharmafed data prepare" in differs.output
     refused = runner.invoke(app, ["prepare"])
     assert refused.exit_code != 0
     assert runner.invoke(app, ["prepare", "--force"]).exit_code == 0
     assert runner.invoke(app, ["verify"]).exit_code == 0
+
+
+def test_an_edited_exam_is_noticed(project: Path) -> None:
+    runner = CliRunner()
+    for command in ("prepare", "pin"):
+        assert runner.invoke(app, [command]).exit_code == 0
+    exam = project / "data/exams/practice/exam.json"
+    exam.write_text(exam.read_text().replace('"n_select"', '"select"', 1))
+    differs = runner.invoke(app, ["verify"])
+    assert differs.exit_code == 2
+    assert "exams/practice/exam.json changed" in differs.output
 
 
 def test_verify_without_a_pin_says_what_to_do(project: Path) -> None:

@@ -64,11 +64,11 @@ def test_each_difference_is_named(project: Path) -> None:
     (sites / "999/adsl.csv").write_text("extra\n")
     (sites / "stray.csv").write_text("extra\n")
     assert verify(project / "data", project / "data.dvc") == [
-        Difference("", "stray.csv", "extra"),
-        Difference("701", "mh.csv", "missing"),
-        Difference("999", "adsl.csv", "extra"),
-        Difference("pool", "cm.csv", "changed"),
-        Difference("pool", "notes.txt", "extra"),
+        Difference("sites", "stray.csv", "extra"),
+        Difference("sites/701", "mh.csv", "missing"),
+        Difference("sites/999", "adsl.csv", "extra"),
+        Difference("sites/pool", "cm.csv", "changed"),
+        Difference("sites/pool", "notes.txt", "extra"),
     ]
 
 
@@ -120,7 +120,7 @@ def test_other_meta_is_kept(project: Path) -> None:
 
 def test_a_file_out_of_place_cannot_be_pinned(project: Path) -> None:
     (project / "data/readme.txt").write_text("x\n")
-    with pytest.raises(ConfigError, match="1 files are not sites/<site>/<file>"):
+    with pytest.raises(ConfigError, match="1 files are neither sites/<site>/<file> nor in exams/<exam>/"):
         write_pin(project / "data")
 
 

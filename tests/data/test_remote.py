@@ -95,7 +95,7 @@ def test_push_and_pull(project: Path, endpoint: str) -> None:
     for folder in ("data/sites/701", ".dvc/cache"):
         for path in sorted((project / folder).rglob("*"), reverse=True):
             path.unlink() if path.is_file() else path.rmdir()
-    assert [str(d) for d in verify(project / "data", project / "data.dvc")] == ["701/adsl.csv missing"]
+    assert [str(d) for d in verify(project / "data", project / "data.dvc")] == ["sites/701/adsl.csv missing"]
     dvc(project, "pull", "--quiet")
     assert verify(project / "data", project / "data.dvc") == []
 

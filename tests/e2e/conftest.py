@@ -20,6 +20,8 @@ from tasks.records import RoundMetrics
 from tasks.settings import PROJECT
 from tasks.study_file import load_studies
 from tests.conftest import Deployment, _forget_stores, start_deployment
+from tests.e2e.examination import place_exam, scripted
+from tests.exam.scripted_server import ScriptedServer
 
 FOUR_SITES = ("701", "704", "708", "710")
 
@@ -31,6 +33,8 @@ class Federation:
     deployment: Deployment
     project: Path
     marks: Path
+    exam: str
+    drifting: list[int]
 
     def hub(self, study: str) -> HubContext:
         """The hub's view of a study."""
@@ -58,7 +62,7 @@ def federation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Federation]
     """Starts with site 705's records strange but valid, and site 713's not readable (see `canaries`)."""
     root = tmp_path_factory.mktemp("federation")
     project, home = root / "project", root / "home"
-    for folder in ("studies", "expectations", "data"):
+    for folder in ("studies", "expectations", "data", "exams"):
         shutil.copytree(PROJECT / folder, project / folder)
     shutil.copy(PROJECT / "data.dvc", project / "data.dvc")
     subprocess.run([sys.executable, "-m", "dvc", "init", "--quiet", "--no-scm"], cwd=project, check=True)
@@ -66,11 +70,15 @@ def federation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Federation]
     marks.mkdir()
     write_studies(project / "studies", marks)
     plant(project / "data" / "sites")
+    exam = place_exam(project / "data")
+    script, drifting = scripted(project / "data", exam)
     write_pin(project / "data")
     studies = load_studies(project / "studies")
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, ScriptedServer(script) as server:
         patch.setenv("PHARMAFED_HOME", str(home))
         patch.setenv("PHARMAFED_PROJECT", str(project))
+        patch.setenv("SCRIPTED_BASE_URL", server.url)
+        patch.setenv("SCRIPTED_API_KEY", "a key for the scripted model")
         _forget_stores()
         deployment = start_deployment(
             home,
@@ -80,7 +88,7 @@ def federation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Federation]
             project=project,
         )
         try:
-            yield Federation(deployment, project, marks)
+            yield Federation(deployment, project, marks, exam, drifting)
         finally:
             deployment.api.close()
             local.down(home)

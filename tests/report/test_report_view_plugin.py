@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import importlib
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -16,12 +18,45 @@ import httpx
 import pytest
 from report_samples import Rounds
 
+from tasks.errors import ObjectMissing
+from tasks.exam import report_store as exams
 from tasks.report import build, store
+from tasks.storage import to_json
 from tasks.study import Study
 
 PLUGINS = Path(__file__).resolve().parents[2] / "dags" / "plugins"
 REPORT = "/pharmafed/reports/xanomeline_derm56/0003/report.html"
 RUN = "/pharmafed/runs/federated_round.xanomeline_derm56/scheduled__2026-03-03T01:00:00%2B00:00"
+
+
+EXAM = "/pharmafed/exams/practice/openai--x"
+EXAM_REPORT = f"{EXAM}/ja/r1/report.html"
+EXAM_RUN = "/pharmafed/runs/llm_exam/manual__one"
+
+
+def save_exam_report(home: Path, model: str, run: str, dag_run: str) -> None:
+    """A report as `tasks.exam.report_files` leaves it."""
+    entry = exams.ExamEntry(
+        exam="practice",
+        title="Our exam",
+        model=model,
+        language="ja",
+        run=run,
+        dag_run=dag_run,
+        finished_at=datetime(2026, 3, int(run[1:]), tzinfo=UTC),
+        correct=40,
+        entered=60,
+        items=66,
+        passed=None,
+        verdict="drift" if run == "r2" else None,
+    )
+    folder = (home / "exams" / entry.report).parent
+    folder.mkdir(parents=True)
+    (folder / "entry.json").write_bytes(to_json(entry))
+    (folder / "report.html").write_text(f"report of {model} {run}")
+    (folder / "exam_subjects.png").write_bytes(b"png")
+    (folder / "responses.jsonl").write_text("secret")
+    (home / "exams" / entry.history).write_text(f"history of {model}")
 
 
 class NoStore:
@@ -47,6 +82,8 @@ def pages(plugin: ModuleType) -> ModuleType:
 def home(study: Study, rounds: Rounds, tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tmp_path_factory.mktemp("home")
     store.publish_report(NoStore(), study.study, 3, build.build_report(study, rounds(), None), made / "reports")
+    for model, run, dag_run in (("openai/x", "r1", "manual__one"), ("openai/x", "r2", "both"), ("a/y", "r2", "both")):
+        save_exam_report(made, model, run, dag_run)
     (made / "secrets").mkdir()
     (made / "secrets" / "ui.json").write_text("secret")
     return made
@@ -85,12 +122,25 @@ def get(server: Any, path: str, **options: Any) -> httpx.Response:
     return asyncio.run(ask())
 
 
-@pytest.mark.parametrize("path", ["/pharmafed/", REPORT, RUN, REPORT.replace("report.html", "auc.png")])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/pharmafed/",
+        REPORT,
+        RUN,
+        REPORT.replace("report.html", "auc.png"),
+        "/pharmafed/exams/",
+        EXAM_REPORT,
+        f"{EXAM}/history.html",
+        EXAM_RUN,
+    ],
+)
 def test_nobody_reads_without_logging_in(server: Any, path: str) -> None:
     answer = get(server, path)
     assert answer.status_code == 401
     assert "log in to Airflow" in answer.text
     assert "xanomeline" not in answer.text
+    assert "openai" not in answer.text
 
 
 def test_a_forged_token_is_refused(server: Any) -> None:
@@ -101,10 +151,12 @@ def test_a_forged_token_is_refused(server: Any) -> None:
 
 def test_a_user_without_a_role_is_refused(server: Any, pages: ModuleType) -> None:
     log_in(pages, role=None)
-    assert [get(server, path).status_code for path in (REPORT, RUN)] == [403, 403]
+    refused = (REPORT, RUN, "/pharmafed/exams/", EXAM_REPORT, f"{EXAM}/history.html", EXAM_RUN)
+    assert [get(server, path).status_code for path in refused] == [403] * 6
     overview = get(server, "/pharmafed/")
     assert overview.status_code == 200
     assert "xanomeline" not in overview.text
+    assert "exams/" not in overview.text
 
 
 def test_a_viewer_reads_the_report(server: Any, pages: ModuleType, home: Path) -> None:
@@ -144,9 +196,71 @@ def test_a_run_without_a_report_says_when_it_comes(server: Any, pages: ModuleTyp
     assert 'http-equiv="refresh"' in answer.text
 
 
+def test_a_viewer_reads_the_exams_report_and_history(server: Any, pages: ModuleType) -> None:
+    log_in(pages)
+    answer = get(server, EXAM_REPORT)
+    assert (answer.status_code, answer.text) == (200, "report of openai/x r1")
+    assert answer.headers["content-type"] == "text/html; charset=utf-8"
+    assert answer.headers["content-security-policy"] == pages.HEADERS["Content-Security-Policy"]
+    assert get(server, f"{EXAM}/history.html").text == "history of openai/x"
+    picture = get(server, f"{EXAM}/ja/r1/exam_subjects.png")
+    assert (picture.status_code, picture.headers["content-type"]) == (200, "image/png")
+
+
+def test_the_menu_leads_to_exams_models_and_runs(server: Any, pages: ModuleType) -> None:
+    log_in(pages)
+    assert 'href="exams/"' in get(server, "/pharmafed/").text
+    overview = get(server, "/pharmafed/exams/").text
+    links = re.findall(r'href="([^"]*)"', overview)
+    assert links == [
+        "practice/a--y/history.html",
+        "practice/a--y/ja/r2/report.html",
+        "practice/openai--x/history.html",
+        "practice/openai--x/ja/r2/report.html",
+        "practice/openai--x/ja/r1/report.html",
+    ]
+    assert [get(server, f"/pharmafed/exams/{link}").status_code for link in links] == [200] * 5
+    assert overview.count('<span class="tag bad">drift</span>') == 2
+
+
+def test_an_exams_run_leads_to_its_report_or_to_all_of_them(server: Any, pages: ModuleType) -> None:
+    log_in(pages)
+    one = get(server, EXAM_RUN, follow_redirects=True)
+    assert (one.url.path, one.text) == (EXAM_REPORT, "report of openai/x r1")
+    both = get(server, "/pharmafed/runs/llm_exam/both")
+    assert re.findall(r'href="(../../exams/[^"]*report.html)"', both.text) == [
+        "../../exams/practice/a--y/ja/r2/report.html",
+        "../../exams/practice/openai--x/ja/r2/report.html",
+    ]
+    none = get(server, "/pharmafed/runs/llm_exam/scheduled__2026")
+    assert "A report appears when a model has been asked everything" in none.text
+    assert 'http-equiv="refresh"' in none.text
+
+
+def test_exam_pages_fall_back_to_the_object_store(
+    server: Any, pages: ModuleType, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Remote:
+        def get(self, key: str) -> bytes:
+            try:
+                return (home / key).read_bytes()
+            except FileNotFoundError:
+                raise ObjectMissing(key) from None
+
+        def keys(self, prefix: str) -> list[str]:
+            return sorted(str(path.relative_to(home)) for path in (home / prefix).rglob("*.*"))
+
+    log_in(pages)
+    monkeypatch.setenv("PHARMAFED_HOME", str(tmp_path))
+    assert get(server, EXAM_REPORT).status_code == 404
+    monkeypatch.setattr(pages, "_hub_store", Remote)
+    assert get(server, EXAM_RUN, follow_redirects=True).text == "report of openai/x r1"
+    assert get(server, EXAM_REPORT.replace("r1", "r9")).status_code == 404
+
+
 def test_another_dag_says_so(server: Any, pages: ModuleType) -> None:
     log_in(pages)
-    answer = get(server, "/pharmafed/runs/llm_exam/manual__now")
+    answer = get(server, "/pharmafed/runs/site_data_validation/manual__now")
     assert "This DAG makes no report" in answer.text
     assert "refresh" not in answer.text
 
@@ -164,6 +278,17 @@ def test_another_dag_says_so(server: Any, pages: ModuleType) -> None:
         "reports/xanomeline_derm56/9/report.html",
         "runs/federated_round...%2f..%2fsecrets/ui",
         "..%2fsecrets%2fui.json",
+        "exams/..%2f..%2fsecrets/openai--x/ja/r1/report.html",
+        "exams/practice/%2e%2e/ja/r1/report.html",
+        "exams/practice/openai--x/ja/..%2f..%2f..%2f..%2f..%2fsecrets/report.html",
+        "exams/practice/openai--x/ja/r1/..%2f..%2f..%2f..%2f..%2fsecrets%2fui.json",
+        "exams/practice/openai--x/ja/r1/%2e%2e",
+        "exams/practice/openai--x/ja/r1/responses.jsonl",
+        "exams/practice/openai--x/ja/r1/report.html%00",
+        "exams/practice/openai--x/ja/r9/report.html",
+        "exams/practice/..%2f..%2fsecrets/ui.json",
+        "exams/practice/openai--x/lock",
+        "exams/secrets/ui.json/history.html",
     ],
 )
 def test_nothing_outside_a_report_is_served(server: Any, pages: ModuleType, path: str) -> None:
@@ -213,7 +338,7 @@ def test_a_task_process_loads_next_to_nothing(tmp_path: Path) -> None:
 
 
 def test_the_pages_need_no_heavy_library() -> None:
-    code = "import sys, report_pages; print(sorted({'torch', 'boto3', 'matplotlib'} & set(sys.modules)))"
+    code = "import sys, report_pages; print(sorted({'torch', 'boto3', 'matplotlib', 'inspect_ai'} & set(sys.modules)))"
     environment = {**os.environ, "PYTHONPATH": str(PLUGINS)}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
     assert done.stdout.strip().splitlines()[-1] == "[]"

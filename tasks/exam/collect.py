@@ -1,0 +1,68 @@
+"""From a finished engine's answers to the run's responses, or to the error that says why there is no run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from operator import attrgetter
+
+from tasks.errors import ExamError, ModelRefused, ModelUnavailable, RunIncomplete
+from tasks.exam.journal import Answer, Key
+from tasks.exam.parsing import parse_reply
+from tasks.exam.prices import cost
+from tasks.exam.questions import Failure
+from tasks.exam.records import ExamItem, Response, RunSettings
+
+_number = attrgetter("number")
+
+
+def responses(items: Sequence[ExamItem], settings: RunSettings, answers: Mapping[Key, Answer]) -> tuple[Response, ...]:
+    """One response per item that was asked and epoch, by item number and then epoch.
+
+    Raises:
+        RunIncomplete: an answer is missing, or answers an item that has changed since.
+    """
+    keys = [(item, epoch) for item in sorted(items, key=_number) for epoch in range(1, settings.epochs + 1)]
+    missing = [item.id for item, epoch in keys if (item.id, epoch) not in answers]
+    if missing:
+        raise RunIncomplete(
+            f"{settings.model} has no response to {len(missing)} of {len(keys)} questions, the first is item "
+            f"{missing[0]}. What was answered is kept: run it again and only the rest is asked"
+        )
+    return tuple(_response(item, settings, answers[item.id, epoch]) for item, epoch in keys)
+
+
+def _response(item: ExamItem, settings: RunSettings, answer: Answer) -> Response:
+    if answer.item_digest != item.digest:
+        raise RunIncomplete(
+            f"item {item.id} is not the item that {settings.model} was asked: begin a new run in a new folder"
+        )
+    return Response(
+        **answer.model_dump(),
+        parsed=parse_reply(answer.raw, item.labels, item.n_select, item.text[settings.language].choices),
+        cost=cost(settings.model, answer.model, answer.input_tokens, answer.output_tokens),
+    )
+
+
+def error_of(failures: Sequence[Failure], model: str, num_answered: int, num_asked: int) -> ExamError:
+    """The gravest failure as an error: what was asked of whom, what came back, and what to do about it."""
+    gravity = {"refused": 0, "broken": 1, "unavailable": 2}
+    failure = min(failures, key=lambda failure: gravity[failure.kind])
+    where = f"at item {failure.item}" if failure.item else "before the first item"
+    status = f" with status {failure.status}" if failure.status else ""
+    more = f" ({len(failures)} calls failed)" if len(failures) > 1 else ""
+    said = f"{model} failed {where}{status}{more}: {failure.message}. {num_answered} of {num_asked} answers are kept. "
+    if failure.kind == "refused":
+        return ModelRefused(said + _remedy(failure.status))
+    if failure.kind == "unavailable":
+        return ModelUnavailable(said + "Run it again later: only the rest is asked")
+    return RunIncomplete(said + "Mend the cause and run it again: only the rest is asked")
+
+
+def _remedy(status: int | None) -> str:
+    if status in (401, 403):
+        return "Check the API key in the environment and what it may use"
+    if status == 402:
+        return "The provider's account has no credit left: top it up"
+    if status == 404:
+        return "Check the model's name and the address in the environment"
+    return "Check the model's name, its API key in the environment, and that its provider's package is installed"

@@ -1,0 +1,129 @@
+"""What a comparison of two runs says, for reports, alerts and `pharmafed exam compare`."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Literal
+
+from pydantic import Field
+
+from tasks.exam.records import Language, Verdict
+from tasks.exam.score_records import Bounds, Dimension
+from tasks.records import Digest, Record
+
+Kind = Literal["rerun", "models", "arms"]
+Outcome = Literal["drift", "no drift", "difference", "no difference"]
+
+
+class Setting(Record):
+    """A setting that is not the same in both runs."""
+
+    name: str
+    a: str
+    b: str
+
+
+class Side(Record):
+    """One of the two runs, on the paired items."""
+
+    run: str
+    model: str
+    language: Language
+    prompt: str
+    finished_at: datetime
+    answered_by: tuple[str, ...]
+    correct: int
+    unparsed: int
+    accuracy: float
+    interval: Bounds = Field(description="Wilson 95%")
+    passed: bool | None
+    epochs: int
+    epoch_mean: float | None
+    epoch_variance: float | None
+    epoch_agreement: float | None
+
+
+class PairedTest(Record):
+    """Exact McNemar. `lost`: right in a, not in b; `gained`: the other way; `net` is gained - lost."""
+
+    both_right: int
+    both_wrong: int
+    lost: int
+    gained: int
+    net: int
+    p: float
+
+
+class UnpairedTest(Record):
+    """The paper's chi-square (statistic, p), as if the runs were of different items; null where it has no meaning."""
+
+    yates: tuple[float, float] | None
+    plain: tuple[float, float] | None
+
+
+class PairedSlice(Record):
+    """The paired test of one slice; `p_holm` is adjusted over all slices."""
+
+    dimension: Dimension
+    value: str
+    pairs: int
+    test: PairedTest
+    p_holm: float
+
+
+class Flip(Record):
+    """An item that is right in one run only."""
+
+    item: str
+    number: int
+    before: Verdict
+    after: Verdict
+    answer_before: tuple[str, ...] | None
+    answer_after: tuple[str, ...] | None
+
+
+class Detected(Record):
+    """The smallest net change that the test can call significant when `discordance` of the items flip."""
+
+    discordance: float
+    items: int
+    share: float
+
+
+class Decision(Record):
+    """The verdict with its threshold: net change >= `threshold` items at the number of flips that was seen."""
+
+    verdict: Outcome
+    direction: Literal["better", "worse"] | None = Field(description="of b; null without a verdict of change")
+    alpha: float
+    min_net: int = Field(description="items: smaller net changes raise no alarm whatever their p")
+    threshold: int | None = Field(description="items; null where no net change of so few flips is significant")
+    false_alarm: float = Field(description="chance of the alarm, given so many flips, when nothing has changed")
+
+
+class Comparison(Record):
+    """Run b against run a of the same exam.
+
+    `compared` names what the comparison is about (nothing for a rerun), `confounders` the settings that differ besides:
+    with any of them a change has more than one possible cause.
+    """
+
+    exam: str
+    exam_digest: Digest
+    kind: Kind
+    compared: tuple[str, ...]
+    differences: tuple[Setting, ...]
+    confounders: tuple[str, ...]
+    notes: tuple[str, ...]
+    a: Side
+    b: Side
+    pairs: int
+    overall: PairedTest
+    unpaired: UnpairedTest
+    slices: tuple[PairedSlice, ...]
+    lost: tuple[Flip, ...]
+    gained: tuple[Flip, ...]
+    changed_answers: int = Field(description="paired items with another answer, right or wrong")
+    detectable: Detected | None = Field(description="at the typical discordance of 10%")
+    detectable_here: Detected | None = Field(description="at the discordance of this pair")
+    decision: Decision

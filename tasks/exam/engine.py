@@ -1,0 +1,225 @@
+"""The engine's process: inspect-ai sends the questions of one run and the journal takes the answers.
+
+`python -m tasks.exam.engine`, started by `asking` in the run's folder: one `Job` as a line of JSON on standard input,
+which stays open for as long as the run is wanted. It leaves `answers.jsonl`, and `failures.json` if a call failed. Exit
+status 0 means that every question has been answered. inspect's own log, for `inspect view`, lies in `engine/`.
+
+Nothing is cached: a cache would answer for the model and hide that it has changed.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import threading
+import time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from inspect_ai import Task
+from inspect_ai import eval as run_task
+from inspect_ai.dataset import MemoryDataset, Sample
+from inspect_ai.model import (
+    ChatMessageSystem,
+    ChatMessageUser,
+    Content,
+    ContentImage,
+    ContentText,
+    Model,
+    ModelOutput,
+    get_model,
+)
+from inspect_ai.solver import Generate, Solver, TaskState, solver
+
+from tasks.exam.journal import Answer, Journal
+from tasks.exam.questions import BUNDLED, Failure, Failures, Job, Question
+from tasks.files import write_private
+from tasks.storage import to_json
+
+_REFUSING = {401: "refused", 402: "refused", 403: "refused", 404: "refused"}
+_MARKUP = re.compile(r"\[/?[a-z ]+\]")
+
+
+class _GivenUp(Exception):
+    """The run has failed already; this question is not sent."""
+
+
+class _Calls:
+    """Sends each question once, keeps its answer, and stops after a refusal or too many failures."""
+
+    def __init__(self, job: Job, model: Model, journal: Journal) -> None:
+        self._digests = {question.item: question.item_digest for question in job.questions}
+        self._patience = job.patience
+        self._model = model
+        self._journal = journal
+        self.failures: list[Failure] = []
+
+    async def answer(self, state: TaskState) -> Answer:
+        """What the model says, now or before the process was killed."""
+        key = (str(state.sample_id), state.epoch)
+        known = self._journal.answers.get(key)
+        if known is not None:
+            return known
+        if self._hopeless():
+            raise _GivenUp
+        try:
+            answer = await self._ask(state)
+            self._journal.append(answer)
+        except Exception as error:
+            self.failures.append(_failure(error, key[0], self._model))
+            raise
+        return answer
+
+    def _hopeless(self) -> bool:
+        refused = any(failure.kind == "refused" for failure in self.failures)
+        return refused or len(self.failures) >= self._patience.failures
+
+    async def _ask(self, state: TaskState) -> Answer:
+        began = time.monotonic()
+        output = await self._model.generate(state.messages)
+        seconds = output.time if output.time is not None else time.monotonic() - began
+        if output.usage is None and output.stop_reason == "model_length":
+            raise ValueError(f"the prompt is longer than the model takes: {output.completion}")
+        item = str(state.sample_id)
+        return Answer(
+            item=item,
+            item_digest=self._digests[item],
+            epoch=state.epoch,
+            model=output.model,
+            raw=output.completion,
+            input_tokens=output.usage.input_tokens if output.usage else 0,
+            output_tokens=output.usage.output_tokens if output.usage else 0,
+            seconds=seconds,
+            asked_at=datetime.now(UTC) - timedelta(seconds=seconds),
+        )
+
+
+@solver
+def _ask_once(calls: _Calls) -> Solver:
+    async def solve(state: TaskState, generate: Generate) -> TaskState:
+        answer = await calls.answer(state)
+        state.output = ModelOutput.from_content(answer.model, answer.raw)
+        state.messages.append(state.output.message)
+        return state
+
+    return solve
+
+
+def _sample(question: Question, system: str) -> Sample:
+    content: list[Content] = [ContentText(text=question.text)]
+    content += [ContentImage(image=path) for path in question.images]
+    return Sample(id=question.item, input=[ChatMessageSystem(content=system), ChatMessageUser(content=content)])
+
+
+def _failure(error: BaseException, item: str | None, model: Model | None) -> Failure:
+    """`error` without what it must not tell: keys that a server echoes."""
+    attempt = getattr(error, "last_attempt", None)
+    cause = (attempt.exception() if attempt is not None else None) or error
+    status = getattr(cause, "status_code", None) or getattr(cause, "code", None)
+    status = status if isinstance(status, int) else None
+    message = _MARKUP.sub("", " ".join(str(cause).split())).removeprefix("ERROR: ").rstrip(".") or type(cause).__name__
+    for name, value in os.environ.items():
+        if name.endswith(("_KEY", "_TOKEN", "_SECRET")) and len(value) >= 4:
+            message = message.replace(value, f"<{name}>")
+    kind = "unavailable" if model is not None and model.should_retry(cause) else "broken"
+    kind = _REFUSING.get(status or 0, kind) if item is not None else "refused"
+    return Failure.model_validate({"kind": kind, "item": item, "status": status, "message": message[:500]})
+
+
+def _find_model(name: str) -> Model:
+    """The model as inspect names it, or the bundled one.
+
+    Raises:
+        ModelRefused: the bundled model is not installed.
+        Exception: whatever inspect or the provider says of a missing key or package, or of an unknown name.
+    """
+    if name.startswith(BUNDLED):
+        from tasks.exam import local_model
+
+        local_model.register()
+    return get_model(name)
+
+
+def run(job: Job, journal: Journal) -> list[Failure]:
+    """Ask what the journal does not hold yet. Returns the calls that failed; the journal holds all the others."""
+    try:
+        model = _find_model(job.settings.model)
+    except (Exception, SystemExit) as error:
+        if isinstance(error, OSError):
+            raise
+        return [_failure(error, None, None)]
+    calls = _Calls(job, model, journal)
+    # A model on this processor answers one at a time; waiting for its turn would count against the time-out.
+    connections = 1 if job.settings.model.startswith(BUNDLED) else job.max_connections
+    task = Task(
+        name=job.settings.exam,
+        dataset=MemoryDataset([_sample(question, job.system) for question in job.questions]),
+        solver=_ask_once(calls),
+        epochs=job.settings.epochs,
+    )
+    run_task(
+        task,
+        model=model,
+        log_dir="engine",
+        log_format="json",
+        # Once, at the end: the journal is the record, and inspect writes its whole log anew at each flush.
+        log_buffer=len(job.questions) * job.settings.epochs + 1,
+        log_realtime=False,
+        log_model_api=False,
+        log_images=False,
+        display="none",
+        ctl_server=False,
+        acp_server=False,
+        fail_on_error=False,
+        score=False,
+        max_samples=connections,
+        max_connections=connections,
+        temperature=job.settings.temperature,
+        max_tokens=job.settings.max_tokens,
+        max_retries=job.patience.max_retries,
+        attempt_timeout=job.patience.attempt_timeout_s,
+        cache=False,
+    )
+    return calls.failures
+
+
+def _end_with_the_parent() -> None:
+    """Whoever started this process may be killed; its pipe then closes, and no further call is paid for."""
+
+    def wait() -> None:
+        os.read(0, 1)
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
+def main() -> int:
+    """Run the job on standard input in the current folder."""
+    job = Job.model_validate_json(_line())
+    _end_with_the_parent()
+    with Journal(Path("answers.jsonl")) as journal:
+        failures = run(job, journal)
+        complete = all(
+            (question.item, epoch) in journal.answers
+            for question in job.questions
+            for epoch in range(1, job.settings.epochs + 1)
+        )
+    if failures:
+        write_private(Path("failures.json"), to_json(Failures(failures=tuple(failures))))
+    return 0 if complete and not failures else 1
+
+
+def _line() -> bytes:
+    """One line from standard input, unbuffered: what follows it is only ever the end of the file."""
+    content = b""
+    while not content.endswith(b"\n"):
+        piece = os.read(0, 1 << 20)
+        if not piece:
+            break
+        content += piece
+    return content
+
+
+if __name__ == "__main__":
+    sys.exit(main())

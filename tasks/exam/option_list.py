@@ -1,0 +1,235 @@
+"""Lists of options inside a reply: `3`, `(2), (5)`, `B. aspirin`, `2と5`, an option's text. Linear in the text."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+from tasks.exam.reply_text import normalise
+
+_LEAD = re.compile(r"[ (':、,]{0,6}(?:(?:option|choice|number|no\.|選択肢|番号)s? ?:? ?)?[(']? ?", re.IGNORECASE)
+_TOKEN = re.compile(r"\d+(?:\.\d+)?|[A-Za-z]+")
+_CLOSE = re.compile(r"[)']{0,2}(?:番目?)?[)']?")
+_DETAIL = re.compile(r"[.:]? ?\([^()\n]{0,200}\)")
+_SEPARATOR = re.compile(r" ?(?:(?:, ?)?\band\b|[,、・/&+;]|および|及び|ならびに|並びに|と) ?| (?=[('\dA-Z])")
+_EITHER = re.compile(r" ?(?:,? ?\bor\b|または|又は|もしくは|か(?=[ ('\dA-Za-z])) ?", re.IGNORECASE)
+_RANGE = re.compile(r" ?[-~–—] ?(?:\d|[A-Z](?![A-Za-z]))")
+#: "3 of them", "2つ": a count or a quantity, no label.
+_COUNT = re.compile(
+    r" ?(?:つ|個|択|問|点|種|%|°|℃|年|回|人|m[gLlM]\b|g\b|(?:options?|choices?|answers?|times|points?|percent)\b"
+    r"|of (?:the|these|them)\b)",
+    re.IGNORECASE,
+)
+_BOUNDARY = re.compile(r"\Z|[\s.,;:!?()'、。・…/=&+<>~|→⇒-]|[でだとがはをの番にもか]|および|及び|または|又は")
+_SENTENCE_END = re.compile(r" ?(?:です|だ|である|でした|番です)? ?(?:\Z|[\n.!。,)])")
+_VERB_AFTER_A = re.compile(
+    r" (?:is|are|because|since|as|and|or|with|for|which|by|due|based|the|follows?|would|should|can|has)\b"
+    r"| (?![a-z])|[^ ]|\Z"
+)
+_NEGATED = re.compile(r" ?(?:ではな|じゃな|でな|is (?:not|wrong|incorrect)\b|なら|であれば|だとす|とすれば)")
+_REPLACED = re.compile(r" ?(?:では|じゃ)(?:なく(?:て)?)[ 、,]?| ?(?:→|⇒|[-=]>) ?")
+_BARE_END = re.compile(r"[ .。)!]{0,9}(?:です|だ)?[ .。!]{0,9}\Z")
+_NEXT_LINE = re.compile(r"[ .]?\n([^\n]{1,200})")
+_LABELLED = re.compile(r"\(?(\d+|[A-Z])[.):] (?=[^ ])")
+_GAP = re.compile(r"[.:)]? ?-? ?")
+_EDGE = " .。、,;:!'"
+_MAX_LABELS = 12
+_MAX_LINE = 1000
+
+
+#: "none": no list at all; "unclear": meant as an answer, yet no list of options.
+Trouble = Literal["none", "unclear"]
+
+
+@dataclass(frozen=True)
+class Options:
+    """An item's options as a reply may name them."""
+
+    by_label: dict[str, str]
+    texts: tuple[str, ...]
+    n_select: int
+
+    @classmethod
+    def of(cls, labels: tuple[str, ...], n_select: int, choices: tuple[str, ...]) -> Options:
+        """From the item. Raises ValueError when labels repeat or `n_select` does not fit."""
+        by_label = {normalise(label): str(index) for index, label in enumerate(labels, 1)}
+        if len(by_label) != len(labels) or not 1 <= n_select <= len(labels):
+            raise ValueError(f"labels {labels} do not fit a choice of {n_select}")
+        return cls(by_label, tuple(normalise(choice).strip(_EDGE) for choice in choices), n_select)
+
+    def number(self, token: str) -> str | None:
+        """The option that a whole word names."""
+        return self.by_label.get(token) or (self.by_label.get(token.upper()) if len(token) == 1 else None)
+
+    def joined(self, token: str) -> list[str]:
+        """The options of a word such as BD, where two letters are asked for: nothing else can be meant."""
+        if self.n_select < 2 or len(token) != self.n_select or not token.isupper():
+            return []
+        numbers = [self.by_label.get(letter) for letter in token]
+        return [number for number in numbers if number] if None not in numbers else []
+
+    def quoted(self, line: str) -> list[str] | None:
+        """The options whose whole texts the line is: one, or several between separators."""
+        line = line.strip(_EDGE)
+        if line and line in self.texts:
+            return [] if self.texts.count(line) > 1 else [str(self.texts.index(line) + 1)]
+        parts = [part.strip(_EDGE) for part in re.split(r"[,、;\n]| and |と", line)] if self.n_select > 1 else []
+        if len(parts) == self.n_select and all(self.texts.count(part) == 1 and part for part in parts):
+            return [str(self.texts.index(part) + 1) for part in parts]
+        return None
+
+    def text_at(self, text: str, position: int) -> str | None:
+        """The option whose text stands at `position`; the longest, where one starts with another."""
+        word = _TOKEN.match(text, position)
+        fits = [
+            index
+            for index, one in enumerate(self.texts)
+            if (
+                word is not None and word[0] == one
+                if one.isdecimal()
+                else len(one) > 1 and text.startswith(one, position)
+            )
+        ]
+        return str(max(fits, key=lambda index: len(self.texts[index])) + 1) if fits else None
+
+    def chosen(self, numbers: Iterable[str]) -> tuple[str, ...] | None:
+        """The answer, ascending, when it is exactly as many different options as asked for."""
+        found = list(numbers)
+        if (
+            len(found) != self.n_select
+            or len(set(found)) != len(found)
+            or not set(found) <= set(self.by_label.values())
+        ):
+            return None
+        return tuple(sorted(found, key=int))
+
+
+@dataclass(frozen=True)
+class OptionList:
+    """What stands at a place: a list, something that is meant as an answer but is no option, or neither."""
+
+    kind: Literal["none", "unclear", "list"]
+    numbers: tuple[str, ...]
+    end: int
+
+    def ends_sentence(self, text: str) -> bool:
+        """Whether nothing but the end of its sentence follows."""
+        return _SENTENCE_END.match(text, self.end) is not None
+
+
+def read_list(text: str, position: int, options: Options) -> OptionList:
+    """The list at `position`; if the line holds fewer labels than asked for, bare lists on the next lines go on."""
+    if text.startswith("\n", position) or text.startswith(" \n", position):
+        position = text.index("\n", position) + 1
+        return _below_key(text, position, options)
+    quoted = options.quoted(_line(text, position))
+    if quoted is not None:
+        return OptionList("list" if quoted else "unclear", tuple(quoted), position + len(_line(text, position)))
+    labels, end, trouble = _labels(text, position, options)
+    replaced = _REPLACED.match(text, end) if labels else None
+    if replaced and trouble is None:
+        return read_list(text, replaced.end(), options)
+    if trouble is not None:
+        return OptionList(trouble, (), end)
+    if _NEGATED.match(text, end):
+        return OptionList("none", (), end)
+    return _continued(text, end, labels, options)
+
+
+def _below_key(text: str, position: int, options: Options) -> OptionList:
+    """The list on the line below a key: bare, or one label before its option's text where no other label follows."""
+    line = _line(text, position)
+    numbers = bare_list(line, options)
+    if numbers is not None:
+        return _continued(text, position + len(line), numbers, options)
+    after = position + len(line) + 1
+    labelled = _LABELLED.match(line) if options.n_select == 1 else None
+    number = options.number(labelled[1]) if labelled else None
+    several = (labelled is not None and _LABELLED.search(line, labelled.end())) or _LABELLED.match(text, after)
+    if labelled is None or number is None or several or options.text_at(line, labelled.end()):
+        return OptionList("none", (), position)
+    return OptionList("list", (number,), position + len(line))
+
+
+def bare_list(line: str, options: Options) -> tuple[str, ...] | None:
+    """The options when the text is a list and nothing else; None when it is anything else."""
+    quoted = options.quoted(line)
+    if quoted is not None:
+        return tuple(quoted)
+    numbers: list[str] = []
+    for part in line.split("\n") if "\n" in line and line.count("\n") < options.n_select else [line]:
+        found, end, trouble = _labels(part, 0, options)
+        if trouble is not None or not found or not _BARE_END.match(part, end):
+            return None
+        numbers += found
+    return tuple(numbers)
+
+
+def _continued(text: str, end: int, numbers: Iterable[str], options: Options) -> OptionList:
+    found = list(numbers)
+    while len(found) < options.n_select and (line := _NEXT_LINE.match(text, end)):
+        more = bare_list(line[1], options)
+        if more is None:
+            break
+        found, end = found + list(more), line.end()
+    return OptionList("list", tuple(found), end)
+
+
+def _labels(text: str, position: int, options: Options) -> tuple[list[str], int, Trouble | None]:
+    """Labels on one line, where they end, and what is wrong with them if anything is."""
+    numbers: list[str] = []
+    end = position
+    for _ in range(_MAX_LABELS):
+        start = _LEAD.match(text, position).end()  # type: ignore[union-attr]  # matches the empty text too
+        token = _TOKEN.match(text, start)
+        label = None if token is None else _label(text, token, options)
+        if token is None or label is None or label == "none":
+            return (numbers, end, None) if numbers else ([], start, "none")
+        if label == "unclear":
+            return [], token.end(), "unclear"
+        numbers += label
+        end = _past_detail(text, token.end(), label[-1], options)
+        if end < 0 or _RANGE.match(text, token.end()):
+            return [], token.end(), "unclear"
+        either, separator = _EITHER.match(text, end), _SEPARATOR.match(text, end)
+        if either and (other := _TOKEN.match(text, either.end())) and options.number(other[0]):
+            return [], either.end(), "unclear"
+        if separator is None:
+            return numbers, end, None
+        position = separator.end()
+    return [], end, "unclear"
+
+
+def _label(text: str, token: re.Match[str], options: Options) -> list[str] | Trouble:
+    """The options that one word names; "unclear" if it is meant as an answer but names none; else "none"."""
+    word, end = token[0], token.end()
+    if _COUNT.match(text, end):
+        return "none"
+    if word in ("a", "A", "I", "i") and not _VERB_AFTER_A.match(text, end):
+        return "none"
+    number = options.number(word)
+    if number is None:
+        joined = options.joined(word)
+        return joined or ("unclear" if word[0].isdigit() or len(word) == 1 or word.isupper() else "none")
+    if options.text_at(text, end) == number or _BOUNDARY.match(text, end):
+        return [number]
+    return "unclear"
+
+
+def _past_detail(text: str, end: int, number: str, options: Options) -> int:
+    """Past closing brackets, a remark in brackets and the option's own text; -1 where it is another option's text."""
+    end = _CLOSE.match(text, end).end()  # type: ignore[union-attr]  # matches the empty text too
+    place = _GAP.match(text, end).end()  # type: ignore[union-attr]  # matches the empty text too
+    quoted = options.text_at(text, place)
+    if quoted is not None:
+        return place + len(options.texts[int(quoted) - 1]) if quoted == number else -1
+    detail = _DETAIL.match(text, end)
+    return detail.end() if detail else end
+
+
+def _line(text: str, position: int) -> str:
+    """The rest of the line, or as much of it as an option's text may be long."""
+    end = text.find("\n", position)
+    return text[position : min(len(text) if end < 0 else end, position + _MAX_LINE)]

@@ -1,0 +1,61 @@
+"""What a reply costs, where the price is known: exams/prices.yaml."""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from pathlib import Path
+
+import yaml
+from pydantic import Field, ValidationError
+
+from tasks.errors import ConfigError
+from tasks.records import Record
+from tasks.settings import project_dir
+
+_DATE = re.compile(r"-(\d{4}-\d{2}-\d{2}|\d{8}|\d{4})$")
+
+
+class Price(Record):
+    """US dollars per million tokens."""
+
+    input: float = Field(ge=0)
+    output: float = Field(ge=0)
+
+
+class Prices(Record):
+    """The file: prices by `<provider>/<model>`, and providers that charge nothing."""
+
+    as_of: str
+    source: str
+    free: tuple[str, ...]
+    models: dict[str, Price]
+
+
+def cost(model: str, answered_by: str, input_tokens: int, output_tokens: int) -> float | None:
+    """US dollars of one reply, or None where the price is not known.
+
+    `model` is as inspect names it; `answered_by` is what the reply names, which may carry a date.
+
+    Raises:
+        ConfigError: the price list does not hold what it should.
+    """
+    prices = _prices(project_dir() / "exams" / "prices.yaml")
+    provider = model.split("/")[0]
+    if provider in prices.free:
+        return 0.0
+    names = (f"{provider}/{answered_by}", f"{provider}/{_DATE.sub('', answered_by)}")
+    price = next((prices.models[name] for name in names if name in prices.models), None)
+    if price is None:
+        return None
+    return (price.input * input_tokens + price.output * output_tokens) / 1e6
+
+
+@cache
+def _prices(path: Path) -> Prices:
+    try:
+        return Prices.model_validate(yaml.safe_load(path.read_bytes()))
+    except FileNotFoundError:
+        raise ConfigError(f"no price list at {path}: restore it, or set PHARMAFED_PROJECT") from None
+    except (ValidationError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path} is not a price list: {error}") from None

@@ -1,0 +1,46 @@
+"""A reply's text without what only decorates it: width, markup, reasoning that the model did not mean as its answer."""
+
+from __future__ import annotations
+
+import html
+import re
+import unicodedata
+
+#: Circled and bracketed numbers: NFKC would join ②⑤ to 25, so each becomes a word of its own first.
+_ENCLOSED = str.maketrans(
+    {chr(start + n): f" {n + 1} " for start in (0x2460, 0x2474, 0x2776, 0x2780, 0x278A, 0x24F5) for n in range(10)}
+    | {chr(start + n): f" {chr(65 + n)} " for start in (0x24B6, 0x1F150, 0x1F170) for n in range(26)}
+    | {chr(0x249C + n): f" {chr(97 + n)} " for n in range(26)}
+    | {chr(0x24D0 + n): f" {chr(97 + n)} " for n in range(26)}
+)
+_BLOCK_TAG = re.compile(r"</?(?:br|p|div|li|ul|ol|tr|td|h[1-6]|pre)\b[^<>]{0,200}>", re.IGNORECASE)
+_TAG = re.compile(r"</?[a-zA-Z][^<>]{0,200}>")
+_FENCE = re.compile(r"^[ \t]*(?:```|~~~)[\w-]*[ \t]*$", re.MULTILINE)
+_BOXED = re.compile(r"\\boxed\s{0,3}\{")
+_TEX_FONT = re.compile(r"\\(?:text|textbf|mathrm|mathbf|bf|rm|quad)\b")
+#: Quotes and brackets become blanks, marks of emphasis vanish; round brackets and apostrophes carry meaning and stay.
+_DECORATION = str.maketrans(dict.fromkeys('"“”「」『』【】[]{}〈〉《》', " ") | dict.fromkeys("*`_$#\\", ""))
+_BULLET = re.compile(r"^ ?(?:[-•>] ?)+(?=\S)", re.MULTILINE)
+_BLANKS = re.compile(r"[^\S\n]+")
+_LINES = re.compile(r" ?\n\s*")
+
+
+def strip_reasoning(raw: str) -> str:
+    """What follows the model's own reasoning block; nothing where the block never ends."""
+    before, end, after = raw.rpartition("</think>")
+    rest = after if end else before + after
+    return "" if "<think>" in rest else rest
+
+
+def unwrap(text: str) -> str:
+    """Without code fences, tags and HTML escapes; JSON stays JSON."""
+    text = _TAG.sub("", _BLOCK_TAG.sub("\n", _FENCE.sub("", text)))
+    return html.unescape(text).strip()
+
+
+def normalise(text: str) -> str:
+    """One width, single blanks, no emphasis, no empty lines. `\\boxed{3}` becomes a line `Answer: 3`."""
+    text = unicodedata.normalize("NFKC", text.translate(_ENCLOSED))
+    text = _TEX_FONT.sub("", _BOXED.sub("\nAnswer: ", text))
+    text = _BLANKS.sub(" ", text.translate(_DECORATION))
+    return _BULLET.sub("", _LINES.sub("\n", text)).strip()

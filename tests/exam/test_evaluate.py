@@ -1,0 +1,153 @@
+"""An evaluation asks, scores and compares with the right earlier run; it reads a baseline before anything is asked."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+
+import pytest
+from evaluated_runs import ALL, EXAM, MODEL, FakeModel, draw_nothing, save_small_exam
+
+from tasks.errors import ConfigError, DataError, DriftFound
+from tasks.exam import asking, evaluate
+from tasks.exam.comparison_records import Comparison
+from tasks.exam.evaluate import check_drift, new_run_id, plan_arms, settings_for
+from tasks.exam.score_records import Scores
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A deployment's directory, and a project with the small exam whose prompts are our own. Plots are not drawn."""
+    save_small_exam(tmp_path)
+    draw_nothing(monkeypatch)
+    monkeypatch.setattr(evaluate, "data_dir", lambda: tmp_path / "data")
+    return tmp_path / "home"
+
+
+def play(monkeypatch: pytest.MonkeyPatch, *right: frozenset[int]) -> FakeModel:
+    """A model that answers these items rightly, one set a run."""
+    model = FakeModel(*right)
+    monkeypatch.setattr(asking, "ask", model)
+    return model
+
+
+def run_once(home: Path, run_id: str, **changes: object) -> evaluate.Evaluated:
+    """One evaluation of the fake model."""
+    return evaluate.evaluate("paper", MODEL, "ja", home=home, run_id=run_id, **changes)  # type: ignore[arg-type]
+
+
+def test_the_first_run_is_scored_and_compared_with_nothing(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    play(monkeypatch, ALL - {3})
+    found = run_once(home, "r1")
+    assert found.folder == home / "exams" / "paper" / "openai--gpt-test" / "ja" / "r1"
+    assert (found.correct, found.entered, found.items) == (39, 40, 40)
+    assert (found.previous, found.verdict) == (None, None)
+    assert Scores.model_validate_json((found.folder / "scores.json").read_bytes()).overall.correct == 39
+    assert not (found.folder / "comparison.json").exists()
+    assert check_drift(found.folder) == "run r1 is the first of its kind: nothing to compare with"
+
+
+def test_lost_items_are_drift_and_are_listed(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lost = frozenset(range(11, 21))
+    play(monkeypatch, ALL, ALL - lost)
+    run_once(home, "r1")
+    found = run_once(home, "r2")
+    assert (found.previous, found.verdict) == ("r1", "drift")
+    comparison = Comparison.model_validate_json((found.folder / "comparison.json").read_bytes())
+    assert {flip.number for flip in comparison.lost} == lost
+    with pytest.raises(DriftFound, match=r"openai/gpt-test on exam paper in ja is worse than in run r1: 10 items lost"):
+        check_drift(found.folder)
+
+
+def test_a_change_that_chance_may_bring_is_no_drift(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    play(monkeypatch, ALL, ALL - set(range(1, 6)))
+    run_once(home, "r1")
+    found = run_once(home, "r2")
+    assert found.verdict == "no drift"
+    assert check_drift(found.folder) == "no drift against run r1: 5 items lost and 0 gained of 40, p = 0.062"
+
+
+def test_a_better_model_has_drifted_too(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    play(monkeypatch, ALL - set(range(11, 21)), ALL)
+    run_once(home, "r1")
+    with pytest.raises(DriftFound, match="is better than in run r1"):
+        check_drift(run_once(home, "r2").folder)
+
+
+def test_drift_is_not_looked_for_where_there_is_no_sound_run(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing to compare with is only what a finished run says."""
+    with pytest.raises(DataError, match=r"run\.json is missing"):
+        check_drift(home / "exams" / "paper" / "openai--gpt-test" / "ja" / "r1")
+    play(monkeypatch, ALL, ALL)
+    run_once(home, "r1")
+    folder = run_once(home, "r2").folder
+    (folder / "comparison.json").write_text("{}")
+    with pytest.raises(DataError, match=r"comparison\.json is no comparison: evaluate the run again"):
+        check_drift(folder)
+
+
+def test_the_last_run_with_equal_settings_counts(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not an older one, and not a newer one of fewer items."""
+    play(monkeypatch, ALL, ALL - {1}, ALL, ALL)
+    for run_id, limit in (("r1", None), ("r2", None), ("r3", 20)):
+        run_once(home, run_id, limit=limit)
+    assert run_once(home, "r4").previous == "r2"
+
+
+def test_evaluating_a_run_again_never_compares_it_with_a_later_one(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    play(monkeypatch, ALL, ALL)
+    first = run_once(home, "r1")
+    run_once(home, "r2")
+    monkeypatch.setattr(asking, "ask", lambda *_, **__: None)
+    assert run_once(home, "r1") == first
+    assert run_once(home, "r2").previous == "r1"
+
+
+def test_a_damaged_run_beside_it_is_named(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    play(monkeypatch, ALL, ALL)
+    edited = run_once(home, "r1").folder / "responses.jsonl"
+    edited.write_bytes(edited.read_bytes().replace(b"Answer", b"answer", 1))
+    with pytest.raises(DataError, match=r"r1/responses.jsonl has sha256 .* it was changed"):
+        run_once(home, "r2")
+
+
+def test_a_baseline_is_compared_with_besides(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    play(monkeypatch, ALL - set(range(1, 11)), ALL, ALL)
+    run_once(home, "r1")
+    run_once(home, "r2")
+    found = run_once(home, "r3", baseline="openai--gpt-test/ja/r1")
+    baseline = Comparison.model_validate_json((found.folder / "baseline.json").read_bytes())
+    assert (baseline.a.run, len(baseline.gained), found.previous, found.verdict) == ("r1", 10, "r2", "no drift")
+
+
+def test_a_wrong_baseline_is_refused_before_anything_is_asked(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = play(monkeypatch, ALL)
+    with pytest.raises(DataError, match=r"run\.json is missing"):
+        run_once(home, "r1", baseline="openai--gpt-test/ja/none")
+    assert model.asked == []
+
+
+def test_arms_are_checked_before_they_are_planned(home: Path) -> None:
+    arms = plan_arms("paper", ["a/x", "b/y", "a/x"], ["ja"])
+    assert [(arm.model, arm.language) for arm in arms] == [("a/x", "ja"), ("b/y", "ja")]
+    for models, languages in (([], ["ja"]), (["a/x"], []), (["a/x"], ["en"])):
+        with pytest.raises(ConfigError, match="exam paper is in ja"):
+            plan_arms("paper", models, languages)
+    with pytest.raises(DataError, match="no exam at"):
+        plan_arms("other", ["a/x"], ["ja"])
+    for model in ("..", "gpt-4o", "/etc", "a/x y"):
+        with pytest.raises(ConfigError, match="is not named <provider>/<model>"):
+            plan_arms("paper", [model], ["ja"])
+        with pytest.raises(ConfigError, match="is not named <provider>/<model>"):
+            settings_for(EXAM, model, "ja")
+
+
+def test_the_bundled_model_gets_no_pictures() -> None:
+    assert settings_for(EXAM, MODEL, "ja").images
+    assert not settings_for(EXAM, "pharmafed/smollm2", "ja").images
+    assert settings_for(EXAM, "pharmafed/smollm2", "ja", images=True).images
+
+
+def test_run_ids_are_in_utc() -> None:
+    at = datetime(2026, 11, 22, 23, 15, tzinfo=timezone(timedelta(hours=9)))
+    assert new_run_id(at) == "20261122T141500Z"

@@ -1,0 +1,199 @@
+"""`pharmafed exam` on the practice exam, with answers made by hand and no engine."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection
+from itertools import combinations
+from pathlib import Path
+
+import pytest
+from evaluated_runs import FakeModel, draw_nothing
+from paper_samples import response, run
+from typer.testing import CliRunner
+from year_samples import write_year
+
+from tasks import cli
+from tasks.exam import asking, evaluate, practice
+from tasks.exam.items import exam_folder, load_exam
+from tasks.exam.records import Exam, ExamItem
+from tasks.exam.run_files import write_run
+
+
+@pytest.fixture(scope="module")
+def data(practice_data: Path) -> Path:
+    return practice_data
+
+
+@pytest.fixture(scope="module")
+def exam(data: Path) -> Exam:
+    return load_exam(exam_folder(data, "practice"))
+
+
+@pytest.fixture(autouse=True)
+def project(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The commands see this data folder, and a deployment's directory of their own."""
+    monkeypatch.setattr(evaluate, "data_dir", lambda: data)
+    monkeypatch.setenv("PHARMAFED_HOME", str(tmp_path / "home"))
+
+
+def call(*arguments: object) -> tuple[int, str]:
+    """Exit code and all output of `pharmafed exam ...`, line ends and the panel's borders made spaces."""
+    result = CliRunner().invoke(cli.app, ["exam", *map(str, arguments)])
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return result.exit_code, " ".join(result.output.replace("│", " ").split())
+
+
+def saved(of: Exam, folder: Path, right: Collection[int], **settings: object) -> Path:
+    """A saved run in which these items are right."""
+    given = [
+        response(item, item.answers[0] if item.number in right else _not_accepted(item))
+        for item in of.items
+        if not item.no_solution
+    ]
+    write_run(folder, run(of, given, folder.name, **settings), given)
+    return folder
+
+
+def _not_accepted(item: ExamItem) -> tuple[str, ...]:
+    options = [str(number + 1) for number in range(item.num_choices)]
+    return next(chosen for chosen in combinations(options, item.n_select) if chosen not in item.answers)
+
+
+def test_prepare_builds_our_own_exam(exam: Exam, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    built: list[Path] = []
+
+    def build(folder: Path) -> Exam:
+        """The building itself has tests of its own, and takes seconds."""
+        built.append(folder)
+        return exam
+
+    monkeypatch.setattr(practice, "build_practice", build)
+    code, output = call("prepare")
+    assert code == 0
+    assert "exam practice: 66 items" in output
+    assert built == [data]
+
+
+def test_import_writes_the_exam_and_reports_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(evaluate, "data_dir", lambda: tmp_path / "data")
+    code, output = call("import", write_year(tmp_path / "year", "100"), "--exam", "100")
+    assert code == 0
+    assert "exam 100: 345 items" in output
+    assert len(load_exam(exam_folder(tmp_path / "data", "100")).items) == 345
+
+
+def test_import_of_an_empty_folder_is_an_error_and_leaves_nothing(data: Path, tmp_path: Path) -> None:
+    code, output = call("import", tmp_path, "--exam", "107")
+    assert code == cli.USAGE_ERROR
+    assert "DataError" in output
+    assert not exam_folder(data, "107").exists()
+
+
+def test_ask_scores_what_the_model_answers(exam: Exam, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = FakeModel({item.number for item in exam.items})
+    monkeypatch.setattr(asking, "ask", model)
+    out = tmp_path / "out"
+    code, output = call("ask", "practice", "--model", "openai/x", "--language", "en", "--no-images", "--out", out)
+    assert code == 0
+    assert f"points {2 * sum(not item.diagram for item in exam.items)} of 132" in output
+    asked = model.asked[0]
+    assert (asked.prompt, asked.images, asked.epochs, asked.limit) == ("en/v1", False, 1, None)
+    assert (out / "scores.json").exists()
+
+
+def test_ask_finds_a_folder_by_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(asking, "ask", FakeModel({1, 2}))
+    assert call("ask", "practice", "--model", "openai/x", "--limit", "5")[0] == 0
+    assert len(list((tmp_path / "home" / "exams" / "practice" / "openai--x" / "ja").glob("*/scores.json"))) == 1
+
+
+def test_a_saved_run_is_scored_again(exam: Exam, tmp_path: Path) -> None:
+    solved = [item.number for item in exam.items if not item.no_solution]
+    folder = saved(exam, tmp_path / "a", solved[:30])
+    code, output = call("score", folder)
+    correct = 30 + len(exam.items) - len(solved)
+    assert code == 0
+    assert f"points {2 * correct} of 132" in output
+    assert "run a: failed" in output
+    assert (folder / "scores.json").exists()
+
+
+def test_a_saved_run_is_reported_offline(exam: Exam, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    draw_nothing(monkeypatch)
+    alone = saved(exam, tmp_path / "a", range(1, 30))
+    code, output = call("report", alone)
+    assert code == 0
+    assert f"report {alone / 'report.html'} history none" in output
+    page = (alone / "report.html").read_text()
+    assert page.count('<img src="data:image/png;base64,') == sum(len(item.images) for item in exam.items) > 0
+    archived = tmp_path / "home" / "exams" / "practice" / "openai--gpt-test" / "ja" / "a"
+    code, output = call("report", saved(exam, archived, range(1, 30)))
+    assert code == 0
+    assert f"history {archived.parents[1] / 'history.html'}" in output
+
+
+def test_scoring_and_comparing_leave_no_report(exam: Exam, tmp_path: Path) -> None:
+    a, b = (saved(exam, tmp_path / name, range(1, 30)) for name in "ab")
+    assert [call("score", a)[0], call("compare", a, b)[0]] == [0, 0]
+    assert sorted(path.name for path in a.iterdir()) == ["responses.jsonl", "run.json", "scores.json"]
+
+
+def test_an_edited_run_is_refused(exam: Exam, tmp_path: Path) -> None:
+    path = saved(exam, tmp_path / "a", range(1, 30)) / "responses.jsonl"
+    path.write_bytes(path.read_bytes().replace(b"Answer", b"answer", 1))
+    code, output = call("score", tmp_path / "a")
+    assert code == cli.USAGE_ERROR
+    assert "it was changed after the run" in output
+    assert not (tmp_path / "a" / "scores.json").exists()
+
+
+def test_drift_is_exit_code_1_with_every_lost_item(exam: Exam, tmp_path: Path) -> None:
+    solved = [item for item in exam.items if not item.no_solution]
+    right = {item.number for item in solved}
+    a = saved(exam, tmp_path / "a", right)
+    b = saved(exam, tmp_path / "b", right - {item.number for item in solved[:10]})
+    code, output = call("compare", a, b)
+    assert code == 1
+    assert output.startswith("drift: b is worse")
+    assert "lost 10, gained 0 of 66 items; exact McNemar p = 0.001953" in output
+    assert sum(f" {item.id} " in output for item in solved) == 10
+    code, output = call("compare", b, a)
+    assert (code, output.startswith("drift: b is better")) == (1, True)
+
+
+def test_a_small_change_is_exit_code_0(exam: Exam, tmp_path: Path) -> None:
+    right = {item.number for item in exam.items if not item.no_solution}
+    a = saved(exam, tmp_path / "a", right)
+    b = saved(exam, tmp_path / "b", right - set(sorted(right)[:5]))
+    code, output = call("compare", a, b)
+    assert code == 0
+    assert output.startswith("no drift")
+
+
+def test_two_models_differ_but_do_not_drift(exam: Exam, tmp_path: Path) -> None:
+    right = {item.number for item in exam.items if not item.no_solution}
+    a = saved(exam, tmp_path / "a", right)
+    b = saved(exam, tmp_path / "b", (), model="openai/other")
+    code, output = call("compare", a, b)
+    assert code == 0
+    assert output.startswith("difference: b is worse")
+    assert "differs: model: openai/gpt-test, then openai/other" in output
+
+
+def test_a_run_that_is_not_there_is_an_error(tmp_path: Path) -> None:
+    code, output = call("score", tmp_path / "nothing")
+    assert code == cli.USAGE_ERROR
+    assert "there is no finished run" in output
+
+
+def test_scoring_for_a_pipeline_leaves_the_folder_alone(exam: Exam, tmp_path: Path) -> None:
+    folder = saved(exam, tmp_path / "r1", range(1, 34))
+    before = sorted(path.name for path in folder.iterdir())
+    code, _ = call("score", folder, "--out", tmp_path / "out" / "exam.json")
+    assert code == 0
+    assert sorted(path.name for path in folder.iterdir()) == before
+    figures = json.loads((tmp_path / "out" / "exam.json").read_bytes())
+    right = sum(item.number < 34 or item.no_solution for item in exam.items)
+    assert (figures["items"], figures["correct"]) == (len(exam.items), right)
+    assert figures["points"] == 2 * right

@@ -1,0 +1,173 @@
+"""An exam on disk, the checks that hold for any exam, and the labels of options."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+from year_samples import write_pictures, write_year
+
+from tasks.errors import DataError
+from tasks.exam.importer import import_exam
+from tasks.exam.items import check_exam, exam_folder, load_exam, picture_digest, save_exam, subject_table
+from tasks.exam.numeric import is_quantity, labels_for
+from tasks.exam.records import Exam
+
+
+@pytest.fixture(scope="module")
+def exam(tmp_path_factory: pytest.TempPathFactory) -> Exam:
+    return import_exam(write_year(tmp_path_factory.mktemp("year")), "100")[0]
+
+
+def with_item(exam: Exam, index: int, /, **values: Any) -> Exam:
+    """The exam with one item changed, unchecked."""
+    items = list(exam.items)
+    items[index] = items[index].model_copy(update=values)
+    return exam.model_copy(update={"items": tuple(items)})
+
+
+def with_text(exam: Exam, index: int, /, **values: Any) -> Exam:
+    text = exam.items[index].text["ja"].model_copy(update=values)
+    return with_item(exam, index, text={"ja": text})
+
+
+def test_an_exam_survives_the_disk(exam: Exam, tmp_path: Path) -> None:
+    folder = exam_folder(tmp_path, "100")
+    assert folder == tmp_path / "exams" / "100"
+    save_exam(exam, folder)
+    first = (folder / "exam.json").read_bytes()
+    save_exam(exam, folder)
+    assert (folder / "exam.json").read_bytes() == first
+    assert load_exam(folder) == exam
+    assert load_exam(folder).digest == exam.digest
+    assert sorted(path.name for path in folder.iterdir()) == ["exam.json", "images"]
+
+
+def test_the_digest_sees_every_change(exam: Exam, tmp_path: Path) -> None:
+    pictures = write_pictures(tmp_path, ["a"])
+    changed = [
+        with_text(exam, 0, stem="another"),
+        with_item(exam, 0, answers=(("1",),)),
+        with_item(exam, 4, images=("a.png",), images_sha256=(picture_digest(pictures / "a.png", "a"),)),
+        with_item(exam, 4, images=("a.png",), images_sha256=("0" * 64,)),
+    ]
+    assert len({exam.digest, *(other.digest for other in changed)}) == 5
+
+
+def test_subject_table_has_every_cell(exam: Exam) -> None:
+    table = subject_table(exam)
+    assert list(table) == ["essential", "general"]
+    assert [len(row) for row in table.values()] == [9, 9]
+    assert sum(sum(row.values()) for row in table.values()) == 345
+    few = exam.model_copy(update={"items": exam.items[:1]})
+    assert subject_table(few)["general"]["practice"] == 0
+
+
+UNSOUND: dict[str, tuple[Callable[[Exam], Exam], str]] = {
+    "no items": (lambda exam: exam.model_copy(update={"items": ()}), "it has no items"),
+    "a number twice": (lambda exam: with_item(exam, 1, number=1), "2 items have the number 1"),
+    "an id twice": (lambda exam: with_item(exam, 1, id="100001"), "2 items have the id 100001"),
+    "out of order": (lambda exam: with_item(exam, 0, number=400), "its items are not ordered by number"),
+    "another exam's": (lambda exam: with_item(exam, 0, exam="099"), "100001: it is of exam 099"),
+    "a language too many": (lambda exam: exam.model_copy(update={"languages": ("ja", "en")}), "not ja, en"),
+    "an empty stem": (lambda exam: with_text(exam, 0, stem=" "), r"100001: an empty stem or choice \(ja\)"),
+    "a choice too few": (lambda exam: with_text(exam, 0, choices=("a",)), "100001: 1 choices instead of 5"),
+    "no choices, no picture": (lambda exam: with_text(exam, 0, choices=()), "100001: 0 choices instead of 5"),
+    "an answer outside": (lambda exam: with_item(exam, 0, answers=(("6",),)), "an answer outside its 5 options"),
+    "one answer of two": (lambda exam: with_item(exam, 2, answers=(("1",),)), "not 2 sorted options"),
+    "unsorted answers": (lambda exam: with_item(exam, 2, answers=(("5", "1"),)), "not 2 sorted options"),
+    "no answer": (lambda exam: with_item(exam, 0, answers=()), "either answers or no solution"),
+    "a solution after all": (lambda exam: with_item(exam, 0, no_solution=True), "either answers or no solution"),
+    "equal labels": (lambda exam: with_item(exam, 0, labels=("1",) * 5), "its labels do not name its options"),
+    "a fatal right answer": (lambda exam: with_item(exam, 0, contraindicated=("2",)), "with a contraindicated option"),
+    "fatal and outside": (lambda exam: with_item(exam, 0, contraindicated=("7",)), "contraindicated option outside"),
+    "an undigested picture": (lambda exam: with_item(exam, 4, images=("a.png",)), "and their digests are not as many"),
+    "a picture without diagram": (
+        lambda exam: with_item(exam, 0, images=("a.png",), images_sha256=("0",)),
+        "pictures and no diagram",
+    ),
+    "a diagram from nowhere": (lambda exam: with_item(exam, 4, diagram_source="none"), "diagram from no source"),
+    "half a case": (lambda exam: with_item(exam, 195, case=None), "case 100196-197 has 1 items instead of 2"),
+    "a case without scenario": (lambda exam: with_text(exam, 196, scenario=None), "100197 is linked and has no scen"),
+}
+
+
+@pytest.mark.parametrize("name", UNSOUND)
+def test_an_exam_that_contradicts_itself_is_refused(exam: Exam, tmp_path: Path, name: str) -> None:
+    edit, message = UNSOUND[name]
+    check_exam(exam)
+    with pytest.raises(DataError, match=message):
+        check_exam(edit(exam))
+    with pytest.raises(DataError, match=message):
+        save_exam(edit(exam), tmp_path / "exam")
+    assert not (tmp_path / "exam").exists()
+
+
+def test_every_problem_is_named_at_once(exam: Exam) -> None:
+    with pytest.raises(DataError) as caught:
+        check_exam(with_item(with_item(exam, 0, answers=()), 1, answers=()))
+    assert "100001: " in str(caught.value)
+    assert "100002: " in str(caught.value)
+
+
+def test_a_folder_without_a_sound_exam_is_refused(exam: Exam, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="run `pharmafed exam prepare` or `pharmafed exam import`"):
+        load_exam(tmp_path)
+    path = tmp_path / "exam.json"
+    for content in (b"", b"\xff", b"[]", b'{"id": "100"}'):
+        path.write_bytes(content)
+        with pytest.raises(DataError, match=r"exam\.json is not an exam"):
+            load_exam(tmp_path)
+    save_exam(exam, tmp_path)
+    value = json.loads(path.read_bytes())
+    value["items"][0]["answers"] = [["9"]]
+    path.write_text(json.dumps(value))
+    with pytest.raises(DataError, match="100001: an answer outside its 5 options"):
+        load_exam(tmp_path)
+
+
+def test_pictures_are_needed_to_save_and_left_overs_go(exam: Exam, tmp_path: Path) -> None:
+    images = write_pictures(tmp_path / "images", ["a", "b"])
+    digests = {name: picture_digest(images / name, "a") for name in ("a.png", "b.png")}
+    one = with_item(exam, 4, images=("a.png",), images_sha256=(digests["a.png"],))
+    both = with_item(exam, 4, images=tuple(digests), images_sha256=tuple(digests.values()))
+    with pytest.raises(DataError, match="give the folder of images"):
+        save_exam(one, tmp_path / "saved")
+    save_exam(both, tmp_path / "saved", images=images)
+    save_exam(one, tmp_path / "saved", images=images)
+    assert [path.name for path in (tmp_path / "saved" / "images").iterdir()] == ["a.png"]
+    Image.new("RGB", (8, 8), "black").save(images / "a.png")
+    with pytest.raises(DataError, match="has changed since the import"):
+        save_exam(one, tmp_path / "again", images=images)
+    assert not (tmp_path / "again").exists()
+
+
+QUANTITIES = (
+    "3", "０．５", "1,000", "-2", "−0.5", "±3", "1/8", "1：2", "1〜3", "12.5%", "7.5 mL", "15.4g", "10日間", "8時間",
+    "20万円/人", "1.0\\times 10^{-19} mol/L", "2.0×10^−8 mol/L", "3 μg/kg/min", "0.10 h^{-1}", "約30", "37^{\\circ} C",
+    "5 \\microg/mL", "1.73 m^{2}", "40 mmHg", "100 Bq",
+)  # fmt: skip
+WORDS = (
+    "5-FU", "1型糖尿病", "5％ブドウ糖注射液", "CYP1A2", "a", "α", "", "3つの受容体", "1日1回", "5-HT",
+    "2-ナフチルアミン", "100 mg錠を増量する", "4g以上", "60kgの患者", "10 tablets of aspirin",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("text", QUANTITIES)
+def test_quantities(text: str) -> None:
+    assert is_quantity(text)
+
+
+@pytest.mark.parametrize("text", WORDS)
+def test_words(text: str) -> None:
+    assert not is_quantity(text)
+
+
+def test_only_all_quantities_are_lettered() -> None:
+    assert labels_for(("1", "2", "3", "4"), 4) == ("A", "B", "C", "D")
+    assert labels_for(("1", "2", "3", "なし"), 4) == ("1", "2", "3", "4")
+    assert labels_for((), 5) == ("1", "2", "3", "4", "5")

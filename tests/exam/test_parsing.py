@@ -1,0 +1,193 @@
+"""Replies of every shape: what is clear is read, what is not is None, and nothing takes long."""
+
+from __future__ import annotations
+
+import random
+import time
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from reply_samples import DIGITS, DRUGS, LETTERED, LETTERS, ONE, QUOTED, TWO, UNCLEAR, VALUES
+
+from tasks.exam.parsing import parse_reply
+
+
+@pytest.mark.parametrize(("raw", "answer"), ONE.items())
+def test_one_clear_option(raw: str, answer: str) -> None:
+    assert parse_reply(raw, DIGITS, 1) == (answer,)
+
+
+@pytest.mark.parametrize("raw", UNCLEAR)
+def test_no_clear_option_is_none(raw: str) -> None:
+    assert parse_reply(raw, DIGITS, 1) is None
+
+
+@pytest.mark.parametrize(("raw", "answer"), TWO.items())
+def test_two_options(raw: str, answer: tuple[str, ...] | None) -> None:
+    assert parse_reply(raw, DIGITS, 2) == answer
+
+
+@pytest.mark.parametrize(("raw", "answer"), LETTERED.items())
+def test_lettered_options(raw: str, answer: str | None) -> None:
+    assert parse_reply(raw, LETTERS, 1, VALUES) == (None if answer is None else (answer,))
+
+
+@pytest.mark.parametrize(("raw", "answer"), QUOTED.items())
+def test_quoted_options(raw: str, answer: str | None) -> None:
+    assert parse_reply(raw, DIGITS, 1, DRUGS) == (None if answer is None else (answer,))
+
+
+def test_two_quoted_options_and_two_joined_letters() -> None:
+    assert parse_reply("答え: アスピリン、ビタミンK", DIGITS, 2, DRUGS) == ("1", "4")
+    assert parse_reply("2. ワルファリンカリウム\n5. トラネキサム酸", DIGITS, 2, DRUGS) == ("2", "5")
+    assert parse_reply("Answer: BD", LETTERS, 2) == ("2", "4")
+    assert parse_reply("A と C", LETTERS, 2) == parse_reply("A C", LETTERS, 2) == ("1", "3")
+    assert parse_reply("Answer: BF", LETTERS, 2) is None
+    assert parse_reply("Answer: BAD", LETTERS, 2) is None
+
+
+def test_ten_options_are_in_numerical_order() -> None:
+    labels = tuple(str(number) for number in range(1, 11))
+    assert parse_reply("Answer: 10, 2", labels, 2) == ("2", "10")
+
+
+def test_a_choice_that_does_not_fit_is_a_mistake_of_the_caller() -> None:
+    with pytest.raises(ValueError, match="choice of 6"):
+        parse_reply("3", DIGITS, 6)
+    with pytest.raises(ValueError, match="do not fit"):
+        parse_reply("3", ("1", "1"), 1)
+
+
+TEMPLATES = (
+    "{}",
+    "Answer: {}",
+    "**Answer:** {}",
+    "The answer is {}.",
+    "答え: {}",
+    "解答：{}",
+    "正解は{}です。",
+    "Some thoughts on it.\nAnswer: {}",
+    "Answer: 1\nWait, the answer is {}",
+    '{{"answer": "{}"}}',
+    "\\boxed{{{}}}",
+    "<p>Answer: <b>{}</b></p>",
+    "```\n{}\n```",
+)
+
+
+@st.composite
+def written_answers(draw: st.DrawFn) -> tuple[str, tuple[str, ...], int, tuple[str, ...]]:
+    """A reply in one of the shapes, its labels, how many are asked for, and the options that it names."""
+    size = draw(st.integers(3, 10))
+    labels = draw(st.sampled_from([tuple("ABCDEFGHIJ"[:size]), tuple(str(n + 1) for n in range(size))]))
+    chosen = draw(st.lists(st.sampled_from(range(size)), min_size=1, max_size=3, unique=True))
+    separator = draw(st.sampled_from([", ", "、", " and ", "と", "・", "，"]))
+    wide = draw(st.booleans())
+    words = [labels[index] for index in chosen]
+    if wide:
+        words = ["".join(chr(ord(letter) + 0xFEE0) for letter in word) for word in words]
+    raw = draw(st.sampled_from(TEMPLATES)).format(separator.join(words))
+    return raw, labels, len(chosen), tuple(str(index + 1) for index in sorted(chosen))
+
+
+@settings(max_examples=400, deadline=None, derandomize=True)
+@given(written_answers())
+def test_what_is_written_is_read(case: tuple[str, tuple[str, ...], int, tuple[str, ...]]) -> None:
+    raw, labels, n_select, answer = case
+    assert parse_reply(raw, labels, n_select) == answer
+    assert n_select == len(labels) or parse_reply(raw, labels, n_select + 1) is None
+    assert n_select == 1 or parse_reply(raw, labels, n_select - 1) is None
+
+
+PIECES = [
+    "Answer",
+    ":",
+    " ",
+    "\n",
+    "3",
+    "A",
+    "答え",
+    "は",
+    "，",
+    "(",
+    ")",
+    "{",
+    "}",
+    '"',
+    "<",
+    ">",
+    "いや",
+    "wait",
+    "or",
+    "²",
+]
+
+
+@settings(max_examples=400, deadline=None, derandomize=True)
+@given(st.one_of(st.text(max_size=200), st.lists(st.sampled_from(PIECES), max_size=60).map("".join)), st.integers(1, 5))
+def test_any_text_gives_none_or_exactly_as_many_options_as_asked_for(raw: str, n_select: int) -> None:
+    for labels in (DIGITS, LETTERS):
+        answer = parse_reply(raw, labels, n_select, DRUGS)
+        assert answer is None or (len(answer) == n_select and answer == tuple(sorted(set(answer))))
+        assert answer is None or set(answer) <= set(DIGITS)
+
+
+@settings(max_examples=200, deadline=None, derandomize=True)
+@given(st.text(alphabet="xyzéñßжщЮ漢文。 \n", max_size=300))
+def test_text_without_any_label_has_no_answer(raw: str) -> None:
+    assert parse_reply(raw, DIGITS, 1) is None
+
+
+def _long_replies() -> dict[str, str]:
+    """10 000 tokens or more each: prose, and what makes careless patterns backtrack."""
+    dice = random.Random(1)
+    words = ["the", "receptor", "binds", "pH", "7.4", "薬物", "は", "options", "answer", "(b)", "1.", "\n"]
+    prose = " ".join(dice.choice(words) for _ in range(10_000))
+    repeated = [
+        "(",
+        "<",
+        "<b ",
+        "<think>",
+        "{",
+        '{"answer":',
+        "answer ",
+        "answer: ",
+        "Answer: 3, ",
+        "1, ",
+        "wait ",
+        "いや",
+    ]
+    repeated += [
+        "3 or ",
+        "答えは",
+        "\\boxed{",
+        "*",
+        "`",
+        "\n",
+        " ",
+        "(3",
+        "3 is the answer ",
+        "not ",
+        "if ",
+        "AB",
+        "```\n",
+    ]
+    return {"prose": prose} | {piece: piece * (50_000 // len(piece)) for piece in repeated}
+
+
+@pytest.mark.parametrize(("name", "raw"), _long_replies().items())
+def test_ten_thousand_tokens_take_milliseconds(name: str, raw: str) -> None:
+    """The best of three, against a bound ten times what it takes on this machine, so that a busy one passes."""
+    best = 1.0
+    for _ in range(3):
+        started = time.process_time()
+        parse_reply(raw, DIGITS, 1, DRUGS)
+        best = min(best, time.process_time() - started)
+    assert best < 0.3
+
+
+def test_a_long_reply_is_read_at_its_end() -> None:
+    prose = _long_replies()["prose"].replace("answer", "idea")
+    assert parse_reply(f"{prose}\nAnswer: 3", DIGITS, 1) == ("3",)
+    assert parse_reply(prose, DIGITS, 1) is None
