@@ -12,7 +12,10 @@ from tasks import settings
 from tasks.data.cli import app as data_app
 from tasks.errors import PharmafedError
 from tasks.exam.cli import app as exam_app
+from tasks.experiments.cli import app as experiments_app
 from tasks.privacy.cli import app as privacy_app
+from tasks.simulation.cli import simulate
+from tasks.study_init.cli import app as study_app
 
 if TYPE_CHECKING:
     from tasks.deploy.local import Status
@@ -43,6 +46,9 @@ app = typer.Typer(
 
 app.add_typer(data_app, name="data")
 app.add_typer(privacy_app, name="privacy")
+app.add_typer(study_app, name="study")
+app.command()(simulate)
+app.add_typer(experiments_app, name="experiments")
 app.add_typer(exam_app, name="exam")
 
 

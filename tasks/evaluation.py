@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import copy
-
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import nn
+from torch.func import functional_call
 
 from tasks.records import Plan, SiteMetrics
 from tasks.study_privacy import WITHOUT_PRIVACY
+from tasks.tensors import in_float64
 
 
 def validate_model(
@@ -67,7 +67,7 @@ def count_scores(model: nn.Module, inputs: torch.Tensor, labels: torch.Tensor, b
     and could carry another patient over the edge of a bin.
     """
     with torch.no_grad():
-        logits = copy.deepcopy(model).double()(inputs.double())
+        logits = functional_call(model, in_float64(model), (inputs.double(),))
     risk = torch.sigmoid(torch.round(logits * 2**20) / 2**20).numpy()
     cells = np.clip(np.nan_to_num(risk * bins, nan=0.0), 0, bins - 1).astype(np.int64)
     counts: npt.NDArray[np.int64] = np.zeros((2, bins), dtype=np.int64)

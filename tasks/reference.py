@@ -9,14 +9,12 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 
-import numpy as np
-
 from tasks import settings
-from tasks.errors import PharmafedError
+from tasks.errors import DataError, PharmafedError
 from tasks.files import write_private
-from tasks.privacy.noise import SeededNoise
 from tasks.records import Baselines, ModelRef
-from tasks.simulation import pool, score, simulate, without_privacy
+from tasks.simulation.baselines import full_score, local_only, local_score, pooled
+from tasks.simulation.rounds import score
 from tasks.site.context import SiteContext
 from tasks.site.guard import no_values_in_errors
 from tasks.site.prepared import Patients
@@ -28,6 +26,11 @@ from tasks.tensors import fetch_model
 #: Without privacy, training goes on until held-out log-loss turns, which is after about four epochs on this data.
 YARDSTICK = Training(optimizer="adam", lr=0.02, batch_size=8, local_epochs=1, l2=0.1)
 YARDSTICK_ROUNDS = 4
+#: What the lines are, beside them; also part of the name under which they are kept.
+NOTE = (
+    f"no privacy, Adam, {YARDSTICK_ROUNDS} epochs; local-only is the mean of the sites' own models on all held-out "
+    "patients, weighted by each site's share of them"
+)
 
 
 @dataclass(frozen=True)
@@ -64,39 +67,45 @@ def _patients(study: Study, site: str) -> Patients:
 
 
 def baselines(study: Study) -> Baselines | None:
-    """Pooled and local-only training without privacy; kept in the deployment until study or data change."""
+    """Pooled and local-only training without privacy; kept in the deployment until study or data change.
+
+    None where the data are not public, not all on this machine and valid, or too few for a comparison.
+    """
     patients = public_patients(study)
     if patients is None:
         return None
     versions = "".join(data_version(SiteContext.load(study.study, site, connect=False)) for site in study.sites)
-    key = hashlib.sha256(f"{study.digest}{versions}".encode()).hexdigest()[:32]
+    key = hashlib.sha256(f"{study.digest}{versions}{NOTE}".encode()).hexdigest()[:32]
     path = settings.home() / "reference" / f"{study.study}-{key}.json"
     if path.exists():
         return Baselines.model_validate_json(path.read_bytes())
-    found = compute_baselines(study, patients)
+    try:
+        found = compute_baselines(study, patients)
+    except DataError:  # a site has nobody to train on, or all held-out patients one label: there is no line to draw
+        return None
     write_private(path, to_json(found))
     return found
 
 
 def compute_baselines(study: Study, patients: dict[str, Patients]) -> Baselines:
-    """Train on the pool, and at each site alone; score both on all held-out patients together."""
-    open_study = without_privacy(study, YARDSTICK)
-    pooled = _train_and_score(open_study, {"pool": pool(patients)}, patients)
-    alone = [_train_and_score(open_study, {site: own}, patients) for site, own in patients.items()]
+    """Train on the pool, and at each site alone; score both on all held-out patients together.
+
+    Raises:
+        DataError: a site has nobody to train on, or the held-out patients do not have both labels.
+    """
+    study = study.model_copy(update={"training": YARDSTICK})
+    *_, together = pooled(study, patients, YARDSTICK_ROUNDS)
+    *_, alone = local_only(study, patients, YARDSTICK_ROUNDS)
+    pooled_auc, pooled_log_loss = full_score(study, together.evaluated, patients)
+    local_auc, local_log_loss = local_score(study, {site: own.evaluated for site, own in alone.items()}, patients)
     return Baselines(
         study=study.study,
-        pooled_auc=pooled[0],
-        pooled_log_loss=pooled[1],
-        local_only_auc=round(float(np.mean([auc for auc, _ in alone])), 4),
-        local_only_log_loss=round(float(np.mean([loss for _, loss in alone])), 4),
-        note=f"no privacy, Adam, {YARDSTICK_ROUNDS} epochs; local-only is the mean of {len(alone)} sites",
+        pooled_auc=round(pooled_auc, 4),
+        pooled_log_loss=round(pooled_log_loss, 4),
+        local_only_auc=round(local_auc, 4),
+        local_only_log_loss=round(local_log_loss, 4),
+        note=NOTE,
     )
-
-
-def _train_and_score(study: Study, patients: dict[str, Patients], held_out: dict[str, Patients]) -> tuple[float, float]:
-    *_, last = simulate(study, patients, YARDSTICK_ROUNDS, noise=SeededNoise(bytes(32)))
-    auc, log_loss = score(study, last.evaluated, held_out)
-    return round(auc or 0.5, 4), round(log_loss or 0.0, 4)
 
 
 def _rounded(value: float | None) -> float | None:

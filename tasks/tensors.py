@@ -42,6 +42,12 @@ def parameters(model: nn.Module) -> Weights:
     return {name: parameter.detach().clone() for name, parameter in sorted(model.named_parameters())}
 
 
+def in_float64(model: nn.Module) -> tuple[Weights, Weights]:
+    """The model's parameters and buffers in float64, for `torch.func.functional_call`: no deep copy."""
+    buffers = {name: b.double() if b.is_floating_point() else b.clone() for name, b in model.named_buffers()}
+    return {name: weights.double() for name, weights in parameters(model).items()}, buffers
+
+
 def set_parameters(model: nn.Module, weights: Weights) -> None:
     """Copy weights into the model. Raises StoreError when names or shapes differ."""
     own = dict(model.named_parameters())

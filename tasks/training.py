@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +13,7 @@ from tasks.errors import DataError
 from tasks.privacy.grid import clip_to_grid
 from tasks.study import Training
 from tasks.study_privacy import PatientLevel, Privacy
-from tasks.tensors import Weights, parameters
+from tasks.tensors import Weights, in_float64, parameters
 
 
 @dataclass(frozen=True)
@@ -60,11 +59,10 @@ def summed_gradients(model: nn.Module, inputs: torch.Tensor, labels: torch.Tenso
     In float64: a float32 gradient depends in its last bits on how many patients are beside it in the batch, and on the
     grid that would show.
     """
-    model = copy.deepcopy(model).double()
-    weights = parameters(model)
+    weights, buffers = in_float64(model)
 
     def loss(weights: Weights, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        logit = functional_call(model, weights, (x.unsqueeze(0),))
+        logit = functional_call(model, (weights, buffers), (x.unsqueeze(0),))
         return nn.functional.binary_cross_entropy_with_logits(logit.squeeze(0), y)
 
     gradients = vmap(grad(loss), in_dims=(None, 0, 0))(weights, inputs.double(), labels.double())

@@ -56,12 +56,17 @@ class InputReference(BaseModel):
 
 
 class SiteParameters(BaseModel):
-    """One site in one study: which SITEIDs are its own, and which inputs the study builds."""
+    """One site in one study: which SITEIDs are its own, who its patients are, and which inputs the study builds.
+
+    `subject_table` lists each patient once, in its column `subject`.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     site: str
     site_ids: tuple[str, ...]
+    subject_table: str
+    subject: str
     inputs: tuple[InputReference, ...]
 
 
@@ -73,7 +78,13 @@ def site_parameters(study: Study, site: str) -> SiteParameters:
     """
     if site not in study.sites:
         raise ConfigError(f"study {study.study} has no site {site}; it has: {', '.join(study.sites)}")
-    return SiteParameters(site=site, site_ids=study.sites[site], inputs=input_references(study))
+    return SiteParameters(
+        site=site,
+        site_ids=study.sites[site],
+        subject_table=study.data.tables[0],
+        subject=study.data.subject,
+        inputs=input_references(study),
+    )
 
 
 def input_references(study: Study) -> tuple[InputReference, ...]:

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from tasks.validation.engine import Outcome
 
 Inputs: TypeAlias = pd.DataFrame | Callable[[], pd.DataFrame]
-SUBJECT_TABLE = "adsl"
 BUILD_CHECK = "inputs/build"
 _COLUMN_CHECK = "expect_table_columns_to_match_set"
 
@@ -115,7 +114,7 @@ def known_expectations(suites_dir: Path, inputs: Iterable[InputReference]) -> fr
 
 
 def _suite_values(tables: Mapping[str, pd.DataFrame], parameters: SiteParameters) -> dict[str, Any]:
-    subjects = _subjects(tables)
+    subjects = _subjects(tables, parameters)
     return {
         "site_ids": list(parameters.site_ids),
         "subjects": subjects,
@@ -124,11 +123,11 @@ def _suite_values(tables: Mapping[str, pd.DataFrame], parameters: SiteParameters
     }
 
 
-def _subjects(tables: Mapping[str, pd.DataFrame]) -> list[str]:
-    frame = tables.get(SUBJECT_TABLE)
-    if frame is None or "USUBJID" not in frame.columns:
+def _subjects(tables: Mapping[str, pd.DataFrame], parameters: SiteParameters) -> list[str]:
+    frame = tables.get(parameters.subject_table)
+    if frame is None or parameters.subject not in frame.columns:
         return []
-    return sorted(frame["USUBJID"].dropna().unique())
+    return sorted(frame[parameters.subject].dropna().unique())
 
 
 def _run_inputs(

@@ -19,9 +19,12 @@ from tasks.hub.context import HubContext
 from tasks.records import RoundMetrics
 from tasks.settings import PROJECT
 from tasks.study_file import load_studies
+from tasks.study_init.draft import Options, draft_study
+from tasks.study_init.place import place
 from tests.conftest import Deployment, _forget_stores, start_deployment
 from tests.e2e.examination import place_exam, scripted
 from tests.exam.scripted_server import ScriptedServer
+from tests.study_init.unseen_study import write_unseen_study
 
 FOUR_SITES = ("701", "704", "708", "710")
 
@@ -69,6 +72,7 @@ def federation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Federation]
     marks = root / "marks"
     marks.mkdir()
     write_studies(project / "studies", marks)
+    draft_unseen_study(project, root / UNSEEN)
     plant(project / "data" / "sites")
     exam = place_exam(project / "data")
     script, drifting = scripted(project / "data", exam)
@@ -93,6 +97,16 @@ def federation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Federation]
             deployment.api.close()
             local.down(home)
             _forget_stores()
+
+
+#: A study of six clinics that `pharmafed study init` drafts from their tables.
+UNSEEN = "asthma"
+
+
+def draft_unseen_study(project: Path, folder: Path) -> None:
+    """What `pharmafed study init <folder>` writes."""
+    options = Options(label="patients.exacerbation", name=UNSEEN)
+    place(draft_study(write_unseen_study(folder), options, project / "expectations"), project)
 
 
 def write_studies(folder: Path, marks: Path) -> None:

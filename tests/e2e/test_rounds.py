@@ -20,9 +20,13 @@ from tasks import layout
 from tasks.data.pin import write_pin
 from tasks.deploy.state import read_state
 from tasks.errors import AccessDenied
+from tasks.privacy.noise import SeededNoise
 from tasks.records import Manifest, ModelCard, Plan
 from tasks.settings import PROJECT
-from tests.e2e.conftest import CANARY_SITES, FOUR_SITES, Federation
+from tasks.simulation.data import read_sites, split_sites
+from tasks.simulation.rounds import simulate
+from tasks.tensors import to_bytes
+from tests.e2e.conftest import CANARY_SITES, FOUR_SITES, UNSEEN, Federation
 
 pytestmark = pytest.mark.e2e
 DERM = "xanomeline_derm56"
@@ -172,6 +176,24 @@ def test_a_round_survives_the_loss_of_the_object_store(federation: Federation) -
     assert api.wait_for_run(dag, "outage", 240)["state"] == "success"
     assert federation.newest("four_sites").run_id == "outage"
     assert len(federation.newest("four_sites").sites) == len(FOUR_SITES)
+
+
+def test_the_simulation_makes_the_same_models_to_the_last_byte(federation: Federation) -> None:
+    """Three rounds of Airflow, one of them through an outage of the store."""
+    hub = federation.hub("four_sites")
+    closed = hub.closed_rounds()
+    assert [metrics.status for metrics in closed] == ["complete"] * 3
+    patients = split_sites(read_sites(hub.study, federation.project), hub.study.evaluation)
+    simulated = simulate(hub.study, patients, len(closed), noise=SeededNoise(bytes(32)))
+    for metrics, made in zip(closed, simulated, strict=True):
+        card = hub.store.get_record(layout.card("four_sites", metrics.server_round), ModelCard)
+        assert hub.store.get(card.model.key) == to_bytes(made.weights)
+
+
+def test_a_study_that_was_drafted_from_tables_runs_without_a_line_of_code(federation: Federation) -> None:
+    assert federation.run(UNSEEN, rounds=1, run_id="unseen") == "success"
+    metrics = federation.newest(UNSEEN)
+    assert (metrics.status, len(metrics.sites), metrics.mechanism) == ("complete", 6, "distributed_dp")
 
 
 def test_a_spent_budget_refuses_the_next_night_and_says_so(federation: Federation) -> None:

@@ -15,7 +15,7 @@ from tasks.privacy.grid import STEPS_PER_CLIP
 from tasks.privacy.noise import NoiseSource, SystemNoise
 from tasks.privacy.sanitizer import contribution, sanitize
 from tasks.records import Plan
-from tasks.simulation import plan_round
+from tasks.simulation.rounds import plan_round
 from tasks.study import Study
 from tasks.study_privacy import LocalDP, PatientLevel, noise_shares
 from tasks.tensors import Weights, set_parameters

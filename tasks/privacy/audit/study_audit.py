@@ -14,7 +14,7 @@ from tasks.privacy.audit.run import run_audit
 from tasks.privacy.audit.setting import layered_study
 from tasks.privacy.audit.verdict import Audit
 from tasks.privacy.sanitizer import plan_spend
-from tasks.simulation import plan_round
+from tasks.simulation.rounds import plan_round
 from tasks.storage import ObjectStore
 from tasks.study import Study
 

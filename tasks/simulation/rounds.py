@@ -1,12 +1,18 @@
-"""All rounds of a study in one process, with the functions that the scheduled steps call."""
+"""All rounds of a study in one process, with the functions that the scheduled steps call.
+
+One site's update is in memory at a time: what grows with the number of sites is only what the sites themselves keep
+between rounds, where the study says so (optimizer state, error feedback).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import nn
 
@@ -27,12 +33,16 @@ from tasks.training import RawUpdate
 
 @dataclass(frozen=True)
 class SimulatedRound:
-    """One round's model, iterate and evaluated (they differ once iterates are averaged)."""
+    """One round's model, iterate and evaluated (they differ once iterates are averaged).
+
+    num_bytes: tensors that all sites upload in it; under encryption those of the updates before they are encrypted.
+    """
 
     server_round: int
     weights: Weights
     evaluated: Weights
     private_auc: PrivateAuc | None = None
+    num_bytes: int = 0
 
 
 def simulate(
@@ -45,19 +55,22 @@ def simulate(
         patients: each site's arrays, as `tasks.site.prepared` makes them.
         rounds: how many rounds, from the initial model.
         noise: where all sites' noise comes from; `SeededNoise` makes a run that can be repeated.
+
+    Raises:
+        BudgetExhausted: at the first round that the budget does not pay for. PrivacyError: an update is not finite.
     """
     sites = SimulatedSites(study, patients, noise)
-    weights = evaluated = parameters(_new_model(study))
+    weights = evaluated = parameters(sites.model)
     averaged = 0
     for server_round in range(1, rounds + 1):
-        weights, private_auc = sites.one_round(weights, evaluated, server_round)
+        weights, quality, num_bytes = sites.one_round(weights, evaluated, server_round)
         in_second_half = 2 * server_round > study.rounds.total
         if study.training.average_iterates == "none" or not in_second_half:
             evaluated = weights
         else:
             evaluated = running_mean(evaluated, averaged, weights) if averaged else weights
             averaged += 1
-        yield SimulatedRound(server_round, weights, evaluated, private_auc)
+        yield SimulatedRound(server_round, weights, evaluated, quality, num_bytes)
 
 
 def score(study: Study, weights: Weights, patients: Mapping[str, Patients]) -> tuple[float | None, float | None]:
@@ -96,41 +109,63 @@ class SimulatedSites:
     def __init__(self, study: Study, patients: Mapping[str, Patients], noise: NoiseSource) -> None:
         self.study, self.patients, self.noise = study, patients, noise
         self.model = _new_model(study)
-        self.states: dict[str, Weights | None] = {}
-        self.residuals: dict[str, torch.Tensor | None] = {}
+        self.states: dict[str, Weights] = {}
+        self.residuals: dict[str, torch.Tensor] = {}
+        initial = parameters(self.model)
+        self._shape = Shape.of(initial)
+        plan = plan_round(study, tuple(patients), initial, initial, 1)
+        if plan.aggregation == "ckks":  # encryption changes the 8th digit only
+            plan = plan.model_copy(update={"aggregation": "plain"})
+        self._plan, self._names = plan, sorted(patients)
 
-    def one_round(self, base: Weights, evaluated: Weights, server_round: int) -> tuple[Weights, PrivateAuc | None]:
-        """The next global weights, and the private AUC of `evaluated` where the study asks for one."""
-        plan = plan_round(self.study, tuple(self.patients), base, evaluated, server_round)
-        raws = {site: self._train(site, plan, base, evaluated) for site in sorted(self.patients)}
+    def one_round(self, base: Weights, evaluated: Weights, server_round: int) -> tuple[Weights, PrivateAuc | None, int]:
+        """The next global weights, the private AUC of `evaluated` where the study asks for one, and bytes uploaded."""
+        plan = self._plan.model_copy(update=_of_round(base, evaluated, server_round))
         if plan.aggregation == "masks":
-            return self._masked(raws, base, plan)
-        mean = StreamingMean(Shape.of(base))
-        plan = plan.model_copy(update={"aggregation": "plain"})  # encryption changes the 8th digit only
-        for site, raw in raws.items():
-            release = sanitize(
-                raw, base, plan, releases=server_round, noise=self.noise, carried=self.residuals.get(site)
-            )
-            self.residuals[site] = release.residual
-            update = read_update(bytearray(release.body), plan, mean.shape, site)
-            mean.add(update, weight_of(plan.training.weighting, raw.num_examples, raw.local_iterations))
-        return add_to(base, mean.mean()), None
+            return self._masked(plan, base, evaluated)
+        mean, num_bytes = StreamingMean(self._shape), 0
+        for site in self._names:
+            num_bytes += self._add(site, mean, plan, base, evaluated)
+        return add_to(base, mean.mean()), None, num_bytes
+
+    def _add(self, site: str, mean: StreamingMean, plan: Plan, base: Weights, evaluated: Weights) -> int:
+        """One site's part of the mean, and its length in bytes; nothing else of it is left."""
+        raw = self._train(site, plan, base, evaluated)
+        body = self._release(site, raw, plan, base)
+        update = read_update(body, plan, mean.shape, site)
+        mean.add(update, weight_of(plan.training.weighting, raw.num_examples, raw.local_iterations))
+        return len(body)
 
     def _train(self, site: str, plan: Plan, base: Weights, evaluated: Weights) -> RawUpdate:
-        state = self.states.get(site) if plan.training.optimizer_state == "keep" else None
-        raw = local_update(self.model, self.patients[site], plan, base, evaluated, state)
-        self.states[site] = raw.optimizer_state
+        raw = local_update(self.model, self.patients[site], plan, base, evaluated, self.states.get(site))
+        if raw.optimizer_state is not None:
+            self.states[site] = raw.optimizer_state
         return raw
 
-    def _masked(self, raws: dict[str, RawUpdate], base: Weights, plan: Plan) -> tuple[Weights, PrivateAuc | None]:
+    def _release(self, site: str, raw: RawUpdate, plan: Plan, base: Weights) -> bytearray:
+        release = sanitize(
+            raw, base, plan, releases=plan.server_round, noise=self.noise, carried=self.residuals.get(site)
+        )
+        if release.residual is not None:
+            self.residuals[site] = release.residual
+        return bytearray(release.body)
+
+    def _masked(self, plan: Plan, base: Weights, evaluated: Weights) -> tuple[Weights, PrivateAuc | None, int]:
         """Masks cancel to the last bit, so a simulation adds the contributions without them."""
         plan_spend(plan, plan.server_round)
-        total = np.zeros(num_values(plan, Shape.of(base)), dtype=np.int64)
-        for raw in raws.values():
-            total += contribution(raw, base, plan, sites=len(raws), noise=self.noise).values
-        weights = [weight_of(plan.training.weighting, r.num_examples, r.local_iterations) for r in raws.values()]
+        total = np.zeros(num_values(plan, self._shape), dtype=np.int64)
+        weights = [self._contribute(site, total, plan, base, evaluated) for site in self._names]
         opened = interpret(total, plan, base, weights)
-        return add_to(base, opened.delta), private_auc(opened, plan, len(raws))
+        masked = to_bytes({"masked": torch.from_numpy(total.view(np.uint64))})
+        return add_to(base, opened.delta), private_auc(opened, plan, len(weights)), len(weights) * len(masked)
+
+    def _contribute(
+        self, site: str, total: npt.NDArray[np.int64], plan: Plan, base: Weights, evaluated: Weights
+    ) -> float:
+        """Add one site's part of the masked sum; gives its weight."""
+        raw = self._train(site, plan, base, evaluated)
+        total += contribution(raw, base, plan, sites=len(self._names), noise=self.noise).values
+        return weight_of(plan.training.weighting, raw.num_examples, raw.local_iterations)
 
 
 def plan_round(study: Study, sites: tuple[str, ...], base: Weights, evaluated: Weights, server_round: int) -> Plan:
@@ -139,21 +174,29 @@ def plan_round(study: Study, sites: tuple[str, ...], base: Weights, evaluated: W
     return Plan(
         study=study.study,
         study_digest=study.digest,
-        server_round=server_round,
         run_id="simulation",
         opened_at=now,
         deadline=now,
         sites=sites,
         min_sites=len(sites),
         strict=True,
-        base_model=_ref(base, server_round - 1),
-        evaluated_model=_ref(evaluated, server_round - 1),
         training=study.training,
         privacy=study.privacy,
         aggregation=study.aggregation,
         evaluation=study.evaluation,
         total_rounds=study.rounds.total,
+        **_of_round(base, evaluated, server_round),
     )
+
+
+def _of_round(base: Weights, evaluated: Weights, server_round: int) -> dict[str, Any]:
+    """What of a plan differs from round to round."""
+    base_model = _ref(base, server_round - 1)
+    return {
+        "server_round": server_round,
+        "base_model": base_model,
+        "evaluated_model": base_model if evaluated is base else _ref(evaluated, server_round - 1),
+    }
 
 
 def _ref(weights: Weights, server_round: int) -> ModelRef:

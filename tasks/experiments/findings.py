@@ -1,0 +1,232 @@
+"""docs/findings.md, written from the numbers alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from html import escape
+from typing import Any
+
+from tasks.experiments import plan
+from tasks.experiments.claims import CLAIMS, Claim, outcome, overall, reason, verdict_words
+from tasks.experiments.drawing import Picture
+from tasks.experiments.figures_privacy import DELTA, bound_words, membership_bound
+from tasks.experiments.paired import CONFIDENCE, MARGIN, Summary, widening
+from tasks.experiments.records import Arm, Cohort, Comparison, Measured, Numbers
+from tasks.reference import YARDSTICK_ROUNDS
+
+_HEAD = """# Findings
+
+What the paper claims, and what we measured. This page is written by `pharmafed experiments findings` from the numbers
+that the experiments leave; nobody edits it, so it has no wish in it.
+"""
+
+
+def page(numbers: Numbers, cohort: Cohort, pictures: Sequence[Picture], images: str = "images") -> str:
+    """The whole page in Markdown.
+
+    Args:
+        numbers: every experiment of the plan, by name.
+        cohort: who takes part.
+        pictures: the figures; `images` is the folder of their files as seen from the page.
+
+    Raises:
+        ConfigError: a setting or comparison that the page speaks of is not in the numbers.
+    """
+    shown = {one.name: one for one in pictures}
+    parts = [_HEAD, _method(numbers, cohort), _figure(shown["findings-patients"], images), _summary(numbers)]
+    for claim in CLAIMS:
+        parts += _section(claim, numbers[claim.experiment])
+        parts += [_figure(shown[name], images) for name in claim.figures]
+    return "\n".join(parts)
+
+
+def _method(numbers: Numbers, cohort: Cohort) -> str:
+    """How everything on the page was measured."""
+    seeds = sorted({len(measured.seeds) for measured in numbers.values()})
+    count = sum(len(_shown(claim, numbers[claim.experiment])) for claim in CLAIMS)
+    factors = _or([f"{widening(n, cohort.num_train, cohort.num_held_out):.1f} times (n = {n})" for n in seeds])
+    return f"""## How it was measured
+
+Study `{cohort.study}`: {cohort.num_train + cohort.num_held_out} patients, {len(cohort.sites)} clients, simulated with
+the code that the nightly rounds run. Each setting was run with {_or(seeds)} seeds. A seed is a split into
+{cohort.num_train} patients to train on and {cohort.num_held_out} held out, an order of batches, and the noise; settings
+are compared seed by seed. Differences are of AUC, as mean with Student's {CONFIDENCE:.0%} interval. Unless a section
+says otherwise there is no privacy mechanism, and clients train logistic regression as the project's yardstick does:
+{_in_words(plan.YARDSTICK_TRAINING)}.
+
+The verdict follows from the interval by rule:
+
+| interval of the difference | verdict |
+|---|---|
+| wholly within ±{MARGIN:g} | no difference that matters |
+| else wholly above or below zero | better, or worse |
+| else | no evidence of a difference, nor of there being none |
+
+- What is compared, and after which round it decides, stands in `tasks/experiments/plan.py`. The page shows {count}
+  intervals. Were there no difference anywhere, about {count * (1 - CONFIDENCE):.0f} would leave out zero by chance.
+- The yardstick's training and its {YARDSTICK_ROUNDS} rounds were chosen earlier on these same data, where held-out
+  log-loss turns: levels of AUC are a little flattered by it, differences less.
+- Seeds split the same patients anew. The intervals say what another split would give; for new patients from the same
+  trial they would be {factors} as wide (Nadeau and Bengio 2003,
+  [doi:10.1023/A:1024068626366](https://doi.org/10.1023/A:1024068626366)).
+"""
+
+
+def _in_words(section: Mapping[str, Any]) -> str:
+    """A study's section: `lr 0.02, batch size 8`."""
+    return ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in section.items())
+
+
+def _or(values: Sequence[object]) -> str:
+    return " or ".join(str(value) for value in values)
+
+
+def _summary(numbers: Numbers) -> str:
+    """All claims in one table."""
+    rows = [("claim", "measured", "verdict"), ("---",) * 3]
+    for claim in CLAIMS:
+        found = [numbers[claim.experiment].comparison(*pair) for pair in claim.pairs]
+        rows.append((claim.title, _headline(found), f"**{overall(claim, found)}**"))
+    return "## In one table\n\n" + _table(rows)
+
+
+def _headline(found: Sequence[Comparison]) -> str:
+    """The differences that decide; of many, their range."""
+    if len(found) <= 2:
+        return "; ".join(f"{one.arm} minus {one.against}: {_interval(one.difference)}" for one in found)
+    means = [one.difference.mean for one in found]
+    return f"{len(found)} differences from {_signed(min(means))} to {_signed(max(means))}"
+
+
+def _section(claim: Claim, measured: Measured) -> list[str]:
+    found = [measured.comparison(*pair) for pair in claim.pairs]
+    text = [f"## {claim.title}\n", f"The claim: {claim.says}\n", f"**Verdict: {overall(claim, found)}.**\n"]
+    if len(found) <= 2:
+        text += [f"- {reason(one)}. Claim {outcome(claim, one)}." for one in found] + [""]
+    text.append(_TABLES[claim.experiment](measured))
+    text.append(_compared(_shown(claim, measured)))
+    return text
+
+
+def _shown(claim: Claim, measured: Measured) -> list[Comparison]:
+    """Every comparison that the claim's section shows, those at the judged rounds first."""
+    pairs = [*claim.pairs, *claim.beside]
+    return [one for one in measured.comparisons if (one.arm, one.against) in pairs]
+
+
+def _compared(found: Sequence[Comparison]) -> str:
+    head = ("AUC of", "minus that of", "after round", "difference", f"{CONFIDENCE:.0%} interval", "n", "verdict")
+    rows: list[tuple[str, ...]] = [head, ("---",) * len(head)]
+    return _table([*rows, *map(_row, found)])
+
+
+def _row(one: Comparison) -> tuple[str, ...]:
+    after = f"{one.arm_round}" if one.arm_round == one.against_round else f"{one.arm_round}, {one.against_round}"
+    found = one.difference
+    ends = f"{_signed(found.low)} to {_signed(found.high)}"
+    return (one.arm, one.against, after, _signed(found.mean), ends, str(found.n), verdict_words(one))
+
+
+def _arms(measured: Measured) -> str:
+    """The settings by themselves."""
+    rows: list[tuple[str, ...]] = [("setting", "after round", "AUC", "log-loss"), ("---",) * 4]
+    rows += [(arm.setting.name, str(arm.judged_at), _level(arm.auc), _level(arm.log_loss)) for arm in measured.arms]
+    return _table(rows)
+
+
+def _over_rounds(measured: Measured) -> str:
+    """Where each setting is at its best: what is judged is fixed, and this shows how it lies."""
+    best = (f"{arm.setting.name} {_best_round(arm)}" for arm in measured.arms)
+    return (
+        f"Judged after round {measured.arms[0].judged_at}, where the project's baselines stop. Held-out log-loss is "
+        f"lowest after round: {', '.join(best)}.\n\n" + _arms(measured)
+    )
+
+
+def _best_round(arm: Arm) -> int:
+    curve = arm.log_loss_curve
+    return curve.rounds[curve.mean.index(min(curve.mean))]
+
+
+def _shared_bytes(measured: Measured) -> str:
+    """What selection saves, from the bytes that were uploaded."""
+    everything = measured.arm("all").bytes_per_round
+    saved = [f"{name}: {_share(measured.arm(name), everything)}" for name in ("top 10%", "top 40%", "top 70%")]
+    return f"Uploaded, as a share of what sharing all takes: {', '.join(saved)}.\n\n" + _arms(measured)
+
+
+def _share(arm: Arm, everything: float) -> str:
+    return f"{arm.bytes_per_round / everything:.0%}"
+
+
+def _by_epsilon(measured: Measured) -> str:
+    """Mechanism by epsilon, and what epsilon promises."""
+    rows: list[tuple[str, ...]] = [("AUC", *(f"ε = {e:g}" for e in plan.EPSILONS)), ("---",) * (1 + len(plan.EPSILONS))]
+    for name in plan.MECHANISMS:
+        cells = (_level(measured.arm(plan.epsilon_name(name, e)).auc) for e in plan.EPSILONS)
+        rows.append((f"`{name}`", *cells))
+    bounds = (bound_words(membership_bound(e)) for e in plan.EPSILONS)
+    rows.append(("a membership test, at most", *bounds))
+    none, yardstick = measured.arm("none"), measured.arm("yardstick")
+    return (
+        f"Mean and standard error over {len(measured.seeds)} seeds after {none.judged_at} rounds, total ε at "
+        f"δ = {DELTA:g}. The same training without privacy: {_level(none.auc)}; the yardstick (Adam, "
+        f"{yardstick.judged_at} epochs): {_level(yardstick.auc)}. The bound on membership tests is that of the "
+        "Gaussian mechanisms, computed.\n\n" + _mechanism_settings() + "\n" + _table(rows)
+    )
+
+
+def _mechanism_settings() -> str:
+    """What the mechanisms are set to, beside epsilon."""
+    each = plan.MECHANISMS.items()
+    return "".join(f"- `{name}`, aggregation {how}: {_in_words(section)}\n" for name, (section, how) in each)
+
+
+def _what_learns(measured: Measured) -> str:
+    """A comparison says little where neither side has learnt anything."""
+    known = [arm.setting.name for arm in measured.arms if arm.auc.low > 0.5]
+    learnt = "; ".join(known) if known else "none"
+    fixed = {key: value for key, value in plan.MECHANISMS["svt"][0].items() if key != "fraction"}
+    return (
+        f"Mechanism `svt` with {_in_words(fixed)}, on the study's own training. Settings whose AUC is above .5 with "
+        f"its whole interval: {len(known)} of {len(measured.arms)} ({learnt}). "
+        "Between settings that have learnt nothing a difference means nothing.\n\n" + _arms(measured)
+    )
+
+
+_TABLES: dict[str, Callable[[Measured], str]] = {
+    "federation": _arms,
+    "rounds": _over_rounds,
+    "fraction": _shared_bytes,
+    "restart": _arms,
+    "weighting": _arms,
+    "local_work": _arms,
+    "privacy": _by_epsilon,
+    "fraction_at_epsilon": _what_learns,
+}
+
+
+def _figure(shown: Picture, images: str) -> str:
+    """The figure in the reader's colours."""
+    return (
+        "<picture>\n"
+        f'  <source media="(prefers-color-scheme: dark)" srcset="{images}/{shown.name}-dark.svg">\n'
+        f'  <img alt="{escape(shown.alt)}" src="{images}/{shown.name}.svg">\n'
+        f"</picture>\n\n*{shown.caption}*\n"
+    )
+
+
+def _table(rows: Iterable[Sequence[str]]) -> str:
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows) + "\n"
+
+
+def _level(found: Summary) -> str:
+    return f"{found.mean:.3f} ± {found.standard_error:.3f}"
+
+
+def _signed(value: float) -> str:
+    return f"{value:+.4f}".replace("-", "−")
+
+
+def _interval(found: Summary) -> str:
+    return f"{_signed(found.mean)} ({_signed(found.low)} to {_signed(found.high)}, n = {found.n})"

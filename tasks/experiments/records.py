@@ -1,0 +1,126 @@
+"""What an experiment leaves behind: one JSON file, from which figures, page and metrics are made."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from pydantic import Field
+
+from tasks.errors import ConfigError
+from tasks.experiments.paired import Summary, Verdict
+from tasks.records import Record
+from tasks.simulation.runs import Setting
+
+
+class Curve(Record):
+    """A figure over rounds: mean over the seeds and its 95% interval."""
+
+    rounds: tuple[int, ...]
+    mean: tuple[float, ...]
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+
+
+class Arm(Record):
+    """One setting over all seeds. Figures are of all sites' held-out patients together, at `judged_at`."""
+
+    setting: Setting
+    judged_at: int = Field(description="after this round")
+    auc: Summary
+    log_loss: Summary
+    auc_by_seed: dict[int, float]
+    log_loss_by_seed: dict[int, float]
+    epsilon: float | None = Field(description="total spent when all rounds are over")
+    bytes_per_round: float = Field(description="uploaded by all sites, mean over rounds and seeds")
+    auc_curve: Curve
+    log_loss_curve: Curve
+
+
+class Comparison(Record):
+    """AUC of `arm` minus that of `against`, paired by seed, after round `arm_round` of the one and `against_round`."""
+
+    arm: str
+    against: str
+    arm_round: int
+    against_round: int
+    difference: Summary
+    verdict: Verdict
+
+
+class DifferenceCurve(Record):
+    """The paired difference over all rounds that both settings have."""
+
+    arm: str
+    against: str
+    curve: Curve
+
+
+class Measured(Record):
+    """One experiment's numbers. There is no time in it: the same study and seeds give the same file."""
+
+    experiment: str
+    title: str
+    study: str
+    study_digest: str
+    seeds: tuple[int, ...]
+    arms: tuple[Arm, ...]
+    comparisons: tuple[Comparison, ...] = Field(description="at the judged rounds first, then at the others asked for")
+    difference_curves: tuple[DifferenceCurve, ...] = ()
+
+    def arm(self, name: str) -> Arm:
+        """The setting of that name.
+
+        Raises:
+            ConfigError: there is none.
+        """
+        by_name = {arm.setting.name: arm for arm in self.arms}
+        if name not in by_name:
+            raise ConfigError(f"experiment {self.experiment} has no setting {name!r}, only: {', '.join(by_name)}")
+        return by_name[name]
+
+    def judged(self) -> list[Comparison]:
+        """The comparisons that count: one for each pair, at the judged rounds."""
+        first: dict[tuple[str, str], Comparison] = {}
+        for found in self.comparisons:
+            first.setdefault((found.arm, found.against), found)
+        return list(first.values())
+
+    def comparison(self, arm: str, against: str) -> Comparison:
+        """The difference at the judged rounds.
+
+        Raises:
+            ConfigError: the two were not compared.
+        """
+        for found in self.judged():
+            if (found.arm, found.against) == (arm, against):
+                return found
+        raise ConfigError(f"experiment {self.experiment} does not compare {arm!r} with {against!r}: run it again")
+
+
+class SiteCount(Record):
+    """Patients of one client in the split of one seed, and how many of them had the event."""
+
+    site: str
+    train: int
+    train_events: int
+    held_out: int
+    held_out_events: int
+
+
+class Cohort(Record):
+    """Who takes part. Only of public data: counts of a few patients would otherwise give them away."""
+
+    study: str
+    split_seed: int
+    sites: tuple[SiteCount, ...]
+
+    @property
+    def num_train(self) -> int:
+        return sum(site.train for site in self.sites)
+
+    @property
+    def num_held_out(self) -> int:
+        return sum(site.held_out for site in self.sites)
+
+
+Numbers = Mapping[str, Measured]

@@ -1,0 +1,60 @@
+"""What a federation is compared with: all patients in one place, and each site on its own.
+
+The same functions train them. Nobody shares anything in either, so both train without a privacy mechanism, on the
+study's own `training` section. No federation could compute them: they are for public data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from tasks.errors import DataError
+from tasks.privacy.noise import SeededNoise
+from tasks.simulation.rounds import SimulatedRound, pool, score, simulate, without_privacy
+from tasks.site.prepared import Patients
+from tasks.study import Study
+from tasks.tensors import Weights
+
+Score = tuple[float, float]
+_UNUSED = SeededNoise(bytes(32))  # without a privacy mechanism nothing is drawn from it
+
+
+def pooled(study: Study, patients: Mapping[str, Patients], rounds: int) -> Iterator[SimulatedRound]:
+    """Train one site that holds everybody, for `rounds` rounds of the study's local training."""
+    return simulate(without_privacy(study, study.training), {"pool": pool(patients)}, rounds, noise=_UNUSED)
+
+
+def local_only(study: Study, patients: Mapping[str, Patients], rounds: int) -> Iterator[dict[str, SimulatedRound]]:
+    """Train every site on its own patients alone: each round gives each site's own model."""
+    open_study = without_privacy(study, study.training)
+    alone = {site: simulate(open_study, {site: own}, rounds, noise=_UNUSED) for site, own in patients.items()}
+    for _ in range(rounds):
+        yield {site: next(run) for site, run in alone.items()}
+
+
+def full_score(study: Study, weights: Weights, patients: Mapping[str, Patients]) -> Score:
+    """AUC and log-loss over all sites' held-out patients together.
+
+    Raises:
+        DataError: they all have the same label, or there are none.
+    """
+    auc, log_loss = score(study, weights, patients)
+    if auc is None or log_loss is None:
+        raise DataError(
+            "the held-out patients of all sites together do not have both labels, so there is no AUC: "
+            "raise evaluation.holdout_fraction"
+        )
+    return auc, log_loss
+
+
+def local_score(study: Study, models: Mapping[str, Weights], patients: Mapping[str, Patients]) -> Score:
+    """Each site's own model on all held-out patients; the mean, weighted by how many of them are the site's.
+
+    Raises:
+        DataError: as `full_score`.
+    """
+    counts = {site: len(patients[site].held_out_labels) for site in models}
+    scores = {site: full_score(study, weights, patients) for site, weights in models.items()}
+    total = sum(counts.values())
+    auc, log_loss = (sum(counts[site] * scores[site][part] for site in models) / total for part in (0, 1))
+    return auc, log_loss

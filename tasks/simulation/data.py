@@ -1,0 +1,64 @@
+"""Every split of a study's patients. The tables are read once; a split costs microseconds.
+
+Only files that read as declared are used. Expectations are not checked here: that is `validate`'s part, in the nightly
+round and in the pipeline.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from tasks import settings
+from tasks.data.tables import read_tables
+from tasks.features import build_inputs, build_labels, scale_inputs
+from tasks.site.prepared import Patients, split
+from tasks.study import Evaluation, Study
+
+
+@dataclass(frozen=True)
+class SiteArrays:
+    """One site's patients before any split: inputs (patients, inputs) float32 and labels (patients,) float32."""
+
+    inputs: npt.NDArray[np.float32]
+    labels: npt.NDArray[np.float32]
+
+
+def read_sites(study: Study, project: Path | None = None) -> dict[str, SiteArrays]:
+    """Every site's patients, scaled and labelled as the study says.
+
+    Args:
+        project: the folder that `data.root` and `data.suites` are relative to; the project's own by default.
+
+    Raises:
+        DataError: a table is missing or cannot be read as declared.
+    """
+    return {site: _read_site(study, site, project or settings.project_dir()) for site in study.sites}
+
+
+def _read_site(study: Study, site: str, project: Path) -> SiteArrays:
+    tables = read_tables(project / study.data.root / site, study.data.tables, project / study.data.suites)
+    inputs = build_inputs(tables, study)
+    labels = build_labels(tables, study).loc[inputs.index].to_numpy(dtype=np.float32)
+    return SiteArrays(scale_inputs(inputs, study), labels)
+
+
+def split_sites(arrays: Mapping[str, SiteArrays], evaluation: Evaluation) -> dict[str, Patients]:
+    """Hold patients out at every site, seeded by `evaluation.split_seed`: the sites' own arrays, to the last bit."""
+    return {site: _split_site(own, evaluation, site) for site, own in arrays.items()}
+
+
+def _split_site(own: SiteArrays, evaluation: Evaluation, site: str) -> Patients:
+    held_out = split(own.labels, evaluation, site)
+    parts = (own.inputs[~held_out], own.labels[~held_out], own.inputs[held_out], own.labels[held_out])
+    return Patients(*(torch.from_numpy(part) for part in parts))
+
+
+def data_key(study: Study) -> str:
+    """The same for two studies whose `read_sites` are the same."""
+    return study.model_dump_json(by_alias=True, include={"data", "sites", "label", "inputs"})

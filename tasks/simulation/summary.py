@@ -1,0 +1,122 @@
+"""What runs over several seeds say together: a row of the table for each setting, and the files of a run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.table import Column, Table
+
+from tasks.records import Record
+from tasks.simulation.runs import Result, Run
+
+COLUMNS = ("setting", "rounds", "AUC", "log-loss", "epsilon spent", "uploaded", "ms/round")
+
+
+class Summary(Record):
+    """A setting after its last round: means over seeds, and their standard errors (None for a single seed).
+
+    `rounds` is the mean number too: early stopping may end a seed before the others. `epsilon` is the largest, and
+    `num_bytes` are uploaded by all sites in one run.
+    """
+
+    setting: str
+    seeds: int
+    rounds: float
+    auc: float
+    auc_se: float | None
+    log_loss: float
+    log_loss_se: float | None
+    epsilon: float | None
+    num_bytes: float
+
+
+def summarize(results: Sequence[Result]) -> list[Summary]:
+    """One summary for each setting, in the order in which they come first."""
+    return [_summary([r for r in results if r.setting == name]) for name in dict.fromkeys(r.setting for r in results)]
+
+
+def _summary(own: Sequence[Result]) -> Summary:
+    auc, auc_se = _mean([result.auc[-1] for result in own])
+    log_loss, log_loss_se = _mean([result.log_loss[-1] for result in own])
+    return Summary(
+        setting=own[0].setting,
+        seeds=len(own),
+        rounds=_mean([result.rounds[-1] for result in own])[0],
+        auc=auc,
+        auc_se=auc_se,
+        log_loss=log_loss,
+        log_loss_se=log_loss_se,
+        epsilon=max((result.epsilon for result in own if result.epsilon is not None), default=None),
+        num_bytes=_mean([result.num_bytes for result in own])[0],
+    )
+
+
+def _mean(values: Sequence[float]) -> tuple[float, float | None]:
+    """Mean and standard error."""
+    error = float(np.std(values, ddof=1) / np.sqrt(len(values))) if len(values) > 1 else None
+    return float(np.mean(values)), error
+
+
+def milliseconds_per_round(results: Sequence[Result], setting: str) -> float:
+    """Of the rounds alone; of the kind "local" for all sites together."""
+    own = [result for result in results if result.setting == setting]
+    return 1000 * sum(r.seconds for r in own) / sum(r.rounds[-1] for r in own)
+
+
+def summary_table(results: Sequence[Result]) -> Table:
+    """The table that `pharmafed simulate` ends with."""
+    table = Table(*(Column(name, no_wrap=True) for name in COLUMNS))
+    for row in summarize(results):
+        table.add_row(
+            row.setting,
+            f"{row.rounds:g}",
+            f"{row.auc:.3f}" + (f" ± {row.auc_se:.3f}" if row.auc_se is not None else ""),
+            f"{row.log_loss:.3f}",
+            "-" if row.epsilon is None else f"{row.epsilon:.2f}",
+            f"{row.num_bytes:,.0f} B",
+            f"{milliseconds_per_round(results, row.setting):.1f}",
+        )
+    return table
+
+
+def curves(results: Sequence[Result]) -> list[dict[str, Any]]:
+    """For `dvc plots`: each setting's mean figures after each round that all of its seeds have."""
+    points = []
+    for name in dict.fromkeys(result.setting for result in results):
+        own = [result for result in results if result.setting == name]
+        for server_round in sorted(set.intersection(*(set(result.rounds) for result in own))):
+            at = [(result, result.rounds.index(server_round)) for result in own]
+            figures = {"auc": [r.auc[i] for r, i in at], "log_loss": [r.log_loss[i] for r, i in at]}
+            means = {figure: round(_mean(values)[0], 4) for figure, values in figures.items()}
+            points.append({"round": server_round, **means, "setting": name})
+    return points
+
+
+def write_files(folder: Path, runs: Sequence[Run]) -> None:
+    """Write what was found; without timings, so that the same run gives the same bytes.
+
+    results.json has every run, metrics.json the summaries, rounds.json the curves, and model.safetensors the model
+    where one was kept.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    results = [run.result for run in runs]
+    metrics = {row.setting: _rounded(row) for row in summarize(results)}
+    _write_json(folder / "results.json", [result.model_dump(mode="json", exclude={"seconds"}) for result in results])
+    _write_json(folder / "metrics.json", metrics)
+    _write_json(folder / "rounds.json", curves(results))
+    for model in [run.model for run in runs if run.model is not None][:1]:
+        (folder / "model.safetensors").write_bytes(model)
+
+
+def _rounded(row: Summary) -> dict[str, Any]:
+    """Four decimals: fewer than where another machine's last bits would show."""
+    figures = row.model_dump(mode="json", exclude={"setting"})
+    return {name: round(value, 4) if isinstance(value, float) else value for name, value in figures.items()}
+
+
+def _write_json(path: Path, content: object) -> None:
+    path.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n")

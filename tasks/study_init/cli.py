@@ -1,0 +1,78 @@
+"""`pharmafed study`: draft a study from a folder of tables. Errors are shown by the command that mounts `app`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tasks import settings
+
+if TYPE_CHECKING:
+    from tasks.study_init.draft import Draft
+    from tasks.validation.runner import ValidationResult
+
+app = typer.Typer(no_args_is_help=True)
+
+
+@app.callback()
+def study() -> None:
+    """Draft a study of your own."""
+
+
+@app.command()
+def init(
+    path: Annotated[Path, typer.Argument(help="a folder with one sub-folder per site, each with the same CSV files")],
+    label: Annotated[
+        str | None, typer.Option(metavar="TABLE.COLUMN[=VALUE]", help="the outcome, and its positive value")
+    ] = None,
+    subject: Annotated[str | None, typer.Option(metavar="COLUMN", help="the column that names the patient")] = None,
+    name: Annotated[str | None, typer.Option(help="the study's name; by default the folder's")] = None,
+    title: Annotated[str | None, typer.Option(help="one line for people")] = None,
+    epsilon: Annotated[float, typer.Option(help="privacy budget, total over all rounds")] = 3.0,
+    rounds: Annotated[int, typer.Option(help="how many rounds the budget pays for")] = 20,
+) -> None:
+    """Write a study file and a suite per table, drafted from the data, and copy the tables to data/sites/."""
+    from tasks.study_init.check import check_sites
+    from tasks.study_init.draft import Options, draft_study
+    from tasks.study_init.place import place
+
+    project = settings.project_dir()
+    options = Options(label, subject, name, title, epsilon, rounds)
+    draft = draft_study(path, options, project / "expectations")
+    written = place(draft, project)
+    _tell(draft, written)
+    results = check_sites(draft.study, project)
+    _print_sites(draft, results)
+    if not all(result.success for result in results.values()):
+        raise typer.Exit(1)
+
+
+def _tell(draft: Draft, written: list[str]) -> None:
+    study, outcome = draft.study, draft.outcome
+    drafted = f"{draft.num_drafted} with a drafted centre and scale, " if draft.num_drafted else ""
+    rows = {
+        "label": f"{outcome.table}.{outcome.column} is {outcome.value}: {outcome.why}",
+        "subject": f"{draft.subjects.column}, each once in {draft.subjects.main}",
+        "inputs": f"{len(study.inputs)}, {drafted}{len(draft.left_out)} columns left out: the study file says why",
+        "privacy": f"{study.privacy.mechanism}, aggregation {study.aggregation}",
+    }
+    for key, text in rows.items():
+        typer.echo(f"{key:<8}  {text}")
+    tables = [path for path in written if path.endswith(".csv")]
+    for line in [path for path in written if path not in tables]:
+        typer.echo(f"wrote     {line}")
+    typer.echo(f"copied    {len(tables)} CSV files to data/sites/" if tables else "copied    nothing new")
+
+
+def _print_sites(draft: Draft, results: dict[str, ValidationResult]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("site", "patients", "expectations", "")
+    for site, result in results.items():
+        passed = f"{len(result.checks) - len(result.failures)} of {len(result.checks)}"
+        failed = ", ".join(check.id for check in result.failures)
+        table.add_row(site, str(draft.subjects.patients[site]), passed, failed or "pass")
+    Console().print(table)

@@ -1,0 +1,95 @@
+"""From a folder of tables to the files of a study, in memory: nothing is written here."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from tasks.errors import ConfigError
+from tasks.study import Identifier, Study
+from tasks.study_init.columns import profile_tables
+from tasks.study_init.content import Wishes, as_study, study_content
+from tasks.study_init.folder import SiteFolders, read_folder, valid_name
+from tasks.study_init.inputs import LeftOut, find_candidates
+from tasks.study_init.label import Outcome, find_outcome
+from tasks.study_init.render import render_study
+from tasks.study_init.settle import settle
+from tasks.study_init.subjects import Subjects, find_subjects
+from tasks.study_init.suites import render_suite
+from tasks.validation.suites import load_suite
+
+
+@dataclass(frozen=True)
+class Options:
+    """What `pharmafed study init` may be told; None is inferred. `epsilon` is the total over `rounds`."""
+
+    label: str | None = None
+    subject: str | None = None
+    name: str | None = None
+    title: str | None = None
+    epsilon: float = 3.0
+    rounds: int = 20
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A study to be written: texts and CSV files by their path in the project, and what was inferred."""
+
+    study: Study
+    texts: Mapping[str, str]
+    copies: Mapping[str, Path]
+    subjects: Subjects
+    outcome: Outcome
+    left_out: tuple[LeftOut, ...]
+    num_drafted: int
+
+
+def draft_study(path: Path, options: Options, suites_dir: Path) -> Draft:
+    """Draft the study file and a suite per table from `<path>/<site>/<table>.csv`.
+
+    Args:
+        path: the folder.
+        options: what is not to be inferred.
+        suites_dir: the project's suites; the one for model inputs says which inputs pass.
+
+    Raises:
+        ConfigError: an option is wrong or missing, a name cannot be used, or the project has no suite `inputs`.
+        DataError: a file cannot be used; see `read_folder`, `find_subjects` and `find_outcome`.
+    """
+    meta = load_suite(suites_dir, "inputs").meta
+    folder = read_folder(path)
+    subjects = find_subjects(folder, options.subject)
+    profiles = profile_tables(folder, subjects)
+    outcome = find_outcome(profiles, subjects.column, options.label)
+    wishes, tables = _wishes(folder, outcome, options), list(profiles)
+    candidates = find_candidates(profiles, subjects, outcome)
+    probe = as_study(study_content(wishes, tables, subjects, outcome, tuple(candidates.inputs)))
+    settled = settle(candidates, probe, profiles, meta)
+    content = study_content(wishes, tables, subjects, outcome, settled.inputs)
+    text = render_study(content, settled)
+    suites = {f"expectations/{name}.json": render_suite(profile, subjects) for name, profile in profiles.items()}
+    return Draft(
+        study=as_study(yaml.safe_load(text)),
+        texts={f"studies/{wishes.name}.yaml": text, **suites},
+        copies={f"data/sites/{s}/{t}.csv": folder.file(s, t) for s in folder.sites for t in tables},
+        subjects=subjects,
+        outcome=outcome,
+        left_out=settled.left_out,
+        num_drafted=len(settled.drafted),
+    )
+
+
+def _wishes(folder: SiteFolders, outcome: Outcome, options: Options) -> Wishes:
+    name = options.name or _name_of(folder.root)
+    if not valid_name(Identifier, name):
+        raise ConfigError(f"a study is named with small letters, digits and _, not {name!r}: give another --name")
+    title = options.title or f"{outcome.column.replace('_', ' ').capitalize()} in the study {name}"
+    return Wishes(name, title, options.epsilon, options.rounds)
+
+
+def _name_of(root: Path) -> str:
+    return re.sub(r"[^a-z0-9]+", "_", root.resolve().name.lower()).strip("_")

@@ -1,0 +1,165 @@
+"""Reads a folder with one sub-folder per site, each with the same CSV tables. What cannot be read is refused by name.
+
+Messages name file, line and column, never a cell.
+"""
+
+from __future__ import annotations
+
+import codecs
+import csv
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from pydantic import TypeAdapter, ValidationError
+
+from tasks.data.tables import read_table
+from tasks.errors import ConfigError, DataError
+from tasks.study import Identifier, SiteName
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table of all sites: `rows` holds text, NaN where a cell is empty; `site` says whose each row is."""
+
+    name: str
+    rows: pd.DataFrame
+    site: pd.Series
+
+
+@dataclass(frozen=True)
+class SiteFolders:
+    """What lies in the folder: sites and tables in order of their names."""
+
+    root: Path
+    sites: tuple[str, ...]
+    tables: Mapping[str, Table]
+
+    def file(self, site: str, table: str) -> Path:
+        return self.root / site / f"{table}.csv"
+
+
+def read_folder(root: Path) -> SiteFolders:
+    """Read `<root>/<site>/<table>.csv` of every site.
+
+    Raises:
+        ConfigError: no such folder, no sub-folder, or a name that a study cannot use.
+        DataError: a file cannot be read, or sites differ in tables or headers, or one has no rows.
+    """
+    sites = _sites(root)
+    names = _same_tables(root, sites)
+    frames = {table: {site: _read(root / site / f"{table}.csv") for site in sites} for table in names}
+    for table, parts in frames.items():
+        _same_header(root, table, parts)
+        _refuse_empty(root, table, parts)
+    return SiteFolders(root, tuple(sites), {table: _together(table, parts) for table, parts in frames.items()})
+
+
+def valid_name(kind: Any, text: str) -> bool:
+    """Whether a study may use this name: `Identifier` or `SiteName`."""
+    try:
+        TypeAdapter(kind).validate_python(text)
+    except ValidationError:
+        return False
+    return True
+
+
+def _sites(root: Path) -> list[str]:
+    if not root.is_dir():
+        raise ConfigError(f"{root}: no such folder; give the folder with one sub-folder per site")
+    sites = sorted(path.name for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
+    if not sites:
+        raise ConfigError(f"{root}: no sub-folders: make one per site, each with the same CSV files")
+    for site in sites:
+        if not valid_name(SiteName, site):
+            raise ConfigError(f"{root / site}: a site is named with letters, digits, - and _: rename the folder")
+    return sites
+
+
+def _same_tables(root: Path, sites: Iterable[str]) -> list[str]:
+    found = {site: {path.stem for path in (root / site).glob("*.csv")} for site in sites}
+    every = sorted(set().union(*found.values()))
+    if not every:
+        raise ConfigError(f"{root}: no CSV files (*.csv) in its sub-folders")
+    for site, tables in found.items():
+        missing = [f"{table}.csv" for table in every if table not in tables]
+        if missing:
+            raise DataError(f"{root / site}: lacks {', '.join(missing)}, which other sites have")
+    for table in every:
+        if not valid_name(Identifier, table) or table == "inputs":
+            raise ConfigError(
+                f"{table}.csv: a table is named with small letters, digits and _, and not `inputs`: rename the files"
+            )
+    return every
+
+
+def _read(path: Path) -> pd.DataFrame:
+    """The cells as text. Most checks are those of a round (`read_table`); these come first to name line or remedy."""
+    raw = path.read_bytes()
+    _check_encoding(path, raw)
+    header = _header(path)
+    _check_header(path, header)
+    if not raw.endswith(b"\n"):
+        raise DataError(f"{path}: the last line has no end, so it may be cut off: export the file again")
+    return read_table(path, dict.fromkeys(header, "string"))
+
+
+def _check_encoding(path: Path, raw: bytes) -> None:
+    if raw.startswith(codecs.BOM_UTF8):
+        raise DataError(f"{path}: line 1 begins with a byte-order mark: export it as UTF-8 without BOM")
+    if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in raw:
+        raise DataError(f"{path}: looks like UTF-16: export it as UTF-8")
+    line = _undecodable_line(raw)
+    if line is not None:
+        raise DataError(f"{path}: line {line} is not UTF-8 (Latin-1 or Windows-1252?): export it as UTF-8")
+
+
+def _undecodable_line(raw: bytes) -> int | None:
+    """The line is found before the error is raised: a decoding error would carry the file's content along."""
+    try:
+        raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        return raw.count(b"\n", 0, error.start) + 1
+    return None
+
+
+def _header(path: Path) -> list[str]:
+    with path.open(encoding="utf-8", newline="") as file:
+        return next(csv.reader(file), [])
+
+
+def _check_header(path: Path, header: list[str]) -> None:
+    if not any(header):
+        raise DataError(f"{path}: line 1 is empty: the first line names the columns")
+    if len(header) == 1 and (header[0].count(";") or header[0].count("\t")):
+        sign = "semicolons" if ";" in header[0] else "tabs"
+        raise DataError(f"{path}: columns are separated by {sign}: export it with commas, and decimals with a point")
+    for number, column in enumerate(header, start=1):
+        if not column.strip() or not column.isprintable() or column != column.strip():
+            raise DataError(f"{path}: column {number} has no usable name (empty, or with blanks or control characters)")
+
+
+def _same_header(root: Path, table: str, parts: Mapping[str, pd.DataFrame]) -> None:
+    first, *others = parts
+    expected = set(parts[first].columns)
+    for site in others:
+        found = set(parts[site].columns)
+        missing, surplus = sorted(expected - found), sorted(found - expected)
+        if missing or surplus:
+            told = [f"lacks {', '.join(missing)}"] * bool(missing) + [f"has {', '.join(surplus)} more"] * bool(surplus)
+            raise DataError(f"{root / site / table}.csv: {' and '.join(told)}, compared with {first}/{table}.csv")
+
+
+def _refuse_empty(root: Path, table: str, parts: Mapping[str, pd.DataFrame]) -> None:
+    for site, rows in parts.items():
+        if rows.empty:
+            raise DataError(f"{root / site / table}.csv: no rows, only a header: fill it, or leave the site out")
+
+
+def _together(table: str, parts: Mapping[str, pd.DataFrame]) -> Table:
+    columns = next(iter(parts.values())).columns
+    rows = pd.concat([part[columns] for part in parts.values()], ignore_index=True)
+    site = pd.Series([site for site, part in parts.items() for _ in range(len(part))], dtype=str)
+    return Table(table, rows, site)

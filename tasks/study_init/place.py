@@ -1,0 +1,63 @@
+"""Writes a draft into the project: all of it or, if a file there says something else, none."""
+
+from __future__ import annotations
+
+import filecmp
+import os
+import shutil
+from pathlib import Path
+
+from tasks.errors import ConfigError
+from tasks.study_init.draft import Draft
+
+
+def place(draft: Draft, project: Path) -> list[str]:
+    """Write what is not there yet; returns the paths written, relative to the project.
+
+    Run again after an interruption it writes the rest: what is there already, byte for byte, is left alone.
+
+    Raises:
+        ConfigError: a file there differs; it is named, and nothing is written.
+    """
+    differing = [path for path, text in draft.texts.items() if _differs(project / path, text)]
+    differing += [path for path, source in draft.copies.items() if _is_other_file(project / path, source)]
+    if differing:
+        more = f" and {len(differing) - 5} more" if len(differing) > 5 else ""
+        raise ConfigError(
+            f"already there with other content: {', '.join(differing[:5])}{more}; nothing was written: "
+            "give another --name, rename the tables or sites, or move those files away"
+        )
+    copied = [path for path, source in draft.copies.items() if _copy(source, project / path)]
+    return copied + [path for path, text in draft.texts.items() if _write(project / path, text)]
+
+
+def _differs(path: Path, text: str) -> bool:
+    return path.exists() and path.read_bytes() != text.encode()
+
+
+def _is_other_file(path: Path, source: Path) -> bool:
+    return path.exists() and not filecmp.cmp(path, source, shallow=False)
+
+
+def _copy(source: Path, path: Path) -> bool:
+    if path.exists():
+        return False
+    scratch = _scratch(path)
+    shutil.copyfile(source, scratch)
+    scratch.replace(path)
+    return True
+
+
+def _write(path: Path, text: str) -> bool:
+    if path.exists():
+        return False
+    scratch = _scratch(path)
+    scratch.write_bytes(text.encode())
+    scratch.replace(path)
+    return True
+
+
+def _scratch(path: Path) -> Path:
+    """Beside the file, with an end that neither suites, studies nor DVC read (`.dvcignore`)."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path.with_name(f".{path.name}.{os.getpid()}.swp")

@@ -1,0 +1,99 @@
+"""The study file's text: the content with comments that say what to check and why."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from decimal import Decimal
+from typing import Any
+
+import yaml
+
+from tasks.study_init.inputs import LeftOut
+from tasks.study_init.rounding import plain
+from tasks.study_init.settle import Settled
+
+DRAFTED = "drafted from the data: replace by a protocol or textbook value, or it spends privacy outside the ledger"
+_COMMENTS = {
+    "data": "The tables lie in data/sites/<site>/. The first lists each patient once. `pharmafed data pin` pins them.",
+    "label": "A patient is positive if any of its rows in the table meets every condition.",
+    "training": "One clipped full-batch gradient step a round: what the privacy below accounts for.",
+    "privacy": "epsilon is the total over all rounds. public_num_examples: how many patients all sites train on; how\n"
+    "many a site has is public here, who they are is not.",
+    "rounds": "The budget pays for `total` rounds. A round needs the answers of min_sites before its deadline.",
+    "evaluation": "A figure about fewer than min_cell held-out patients does not leave a site.",
+}
+
+
+def render_study(content: dict[str, Any], settled: Settled) -> str:
+    """The YAML text. It means the same as `content`."""
+    parts = [_top(content)]
+    for key in ("data", "sites", "label", "inputs", "model", "training", "privacy", "aggregation"):
+        parts.append(_inputs(content["inputs"], settled) if key == "inputs" else _section(key, content[key]))
+    parts += [_section(key, content[key]) for key in ("rounds", "evaluation")]
+    return "\n".join(parts)
+
+
+def _top(content: dict[str, Any]) -> str:
+    return "".join(f"{key}: {_flow(content[key])}\n" for key in ("study", "title", "description", "owner"))
+
+
+def _section(key: str, value: Any) -> str:
+    comment = _comment(_COMMENTS[key]) if key in _COMMENTS else ""
+    if not isinstance(value, dict):
+        return f"{comment}{key}: {_flow(value)}\n"
+    lines = "".join(_pair(name, item) for name, item in value.items())
+    return f"{comment}{key}:\n{lines}"
+
+
+def _pair(name: str, item: Any) -> str:
+    if isinstance(item, list) and item and isinstance(item[0], dict):
+        return f"  {_flow(name)}:\n" + "".join(f"    - {_flow(each)}\n" for each in item)
+    return f"  {_flow(name)}: {_flow(item)}\n"
+
+
+def _inputs(inputs: list[dict[str, Any]], settled: Settled) -> str:
+    comment = _comment(f"Where it says `# drafted`, centre and scale were\n{DRAFTED}.") if settled.drafted else ""
+    lines = "".join(f"  - {_flow(spec)}{'  # drafted' if spec['name'] in settled.drafted else ''}\n" for spec in inputs)
+    return f"{comment}inputs:\n{lines}{_left_out(settled.left_out)}"
+
+
+def _left_out(columns: Iterable[LeftOut]) -> str:
+    lines = [_printable(f"{each.table}.{each.column}: {each.why}") for each in columns]
+    return _comment("\n".join(["Left out:", *(f"  {line}" for line in lines)]), indent="  ") if lines else ""
+
+
+def _comment(text: str, indent: str = "") -> str:
+    return "".join(f"{indent}# {line}\n" for line in text.split("\n"))
+
+
+def _printable(text: str) -> str:
+    """A category may hold what YAML takes for the end of a line, and so for the end of a comment."""
+    return "".join(char if char.isprintable() else " " for char in text)
+
+
+def _flow(value: Any) -> str:
+    """One line of YAML; what would be read as something else is quoted."""
+    text = yaml.dump(
+        _plain(value), Dumper=_Dumper, default_flow_style=True, sort_keys=False, allow_unicode=True, width=float("inf")
+    )
+    return str(text).removesuffix("\n").removesuffix("\n...")
+
+
+def _plain(value: Any) -> Any:
+    """Tuples as lists, and whole numbers without a point."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return plain(value) if isinstance(value, float) else value
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes 0.00001 rather than 1.0e-05."""
+
+
+def _decimal(dumper: yaml.SafeDumper, value: float) -> yaml.ScalarNode:
+    return dumper.represent_scalar("tag:yaml.org,2002:float", format(Decimal(repr(value)), "f"))
+
+
+_Dumper.add_representer(float, _decimal)

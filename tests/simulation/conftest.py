@@ -1,0 +1,41 @@
+"""The real data, read once, and one split of all sites for each seed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+from simulation_samples import PAIRED_SEEDS
+
+from tasks.settings import PROJECT
+from tasks.simulation.data import SiteArrays, read_sites, split_sites
+from tasks.site.prepared import Patients
+from tasks.study import Study
+from tasks.study_file import load_study
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def study() -> Study:
+    return load_study(PROJECT / "studies" / "xanomeline_derm56.yaml")
+
+
+@pytest.fixture(scope="session")
+def arrays(study: Study) -> dict[str, SiteArrays]:
+    """Each site's patients before any split."""
+    return read_sites(study, PROJECT)
+
+
+@pytest.fixture(scope="session")
+def cohorts(study: Study, arrays: dict[str, SiteArrays]) -> list[dict[str, Patients]]:
+    """One split of all sites per seed."""
+    evaluations = [study.evaluation.model_copy(update={"split_seed": seed}) for seed in range(PAIRED_SEEDS)]
+    return [split_sites(arrays, evaluation) for evaluation in evaluations]
