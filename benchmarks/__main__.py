@@ -15,17 +15,18 @@ from typing import Any
 
 from rich.console import Console
 
-from benchmarks import aggregation, demo, exam, privacy, rounds
+from benchmarks import aggregation, demo, exam, privacy, rounds, simulation
 from tasks.settings import PROJECT
 
 BENCHMARKS: dict[str, Callable[[Console], Any]] = {
     "aggregation": aggregation.run,
     "privacy": privacy.run,
     "rounds": rounds.run,
+    "simulation": simulation.run,
     "exam": exam.run,
     "demo": demo.run,
 }
-BY_DEFAULT = ("aggregation", "privacy", "rounds", "exam")
+BY_DEFAULT = ("aggregation", "privacy", "rounds", "simulation", "exam")
 RESULTS = PROJECT / "build" / "bench.json"
 
 

@@ -15,6 +15,7 @@ from pydantic_core import from_json
 from tasks.errors import StoreError, UpdateRejected
 from tasks.privacy.compression import num_shared
 from tasks.records import Plan, TensorSpec
+from tasks.study import Training
 from tasks.study_privacy import sent_fraction
 from tasks.tensors import Weights, from_bytes
 
@@ -127,6 +128,11 @@ def weight_of(weighting: str, num_examples: int, local_iterations: int) -> float
 def add_to(base: Weights, delta: Weights) -> Weights:
     """base + delta, in place of delta."""
     return {name: delta[name].add_(base[name]) for name in base}
+
+
+def averages(training: Training, server_round: int, total_rounds: int) -> bool:
+    """Whether the model that counts after this round is a mean of iterates: in the second half of the rounds."""
+    return training.average_iterates == "second_half" and 2 * server_round > total_rounds
 
 
 def running_mean(previous: Weights, count: int, current: Weights) -> Weights:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from tasks import __version__, layout
-from tasks.aggregation import Shape, StreamingMean, add_to, running_mean
+from tasks.aggregation import Shape, StreamingMean, add_to, averages, running_mean
 from tasks.errors import ObjectMissing, QuorumMissed
 from tasks.hub.answers import wait_for_answers
 from tasks.hub.collect import checked_update
@@ -114,8 +114,7 @@ def _put_model(hub: HubContext, key: str, server_round: int, weights: Weights) -
 
 def _averaged(hub: HubContext, plan: Plan, weights: Weights, model: ModelRef) -> tuple[ModelRef, int]:
     """The model that sites validate: the iterate, or the mean of the iterates of the budget's second half."""
-    in_second_half = 2 * plan.server_round > plan.total_rounds
-    if plan.training.average_iterates == "none" or not in_second_half:
+    if not averages(plan.training, plan.server_round, plan.total_rounds):
         return model, 0
     try:
         before = hub.store.get_record(layout.card(plan.study, plan.base_model.server_round), ModelCard)

@@ -16,7 +16,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from tasks.aggregation import Shape, StreamingMean, add_to, read_update, running_mean, weight_of
+from tasks.aggregation import Shape, StreamingMean, add_to, averages, read_update, running_mean, weight_of
 from tasks.evaluation import auc, log_loss
 from tasks.masked_sum import interpret, num_values, private_auc
 from tasks.models import build_model
@@ -64,8 +64,7 @@ def simulate(
     averaged = 0
     for server_round in range(1, rounds + 1):
         weights, quality, num_bytes = sites.one_round(weights, evaluated, server_round)
-        in_second_half = 2 * server_round > study.rounds.total
-        if study.training.average_iterates == "none" or not in_second_half:
+        if not averages(study.training, server_round, study.rounds.total):
             evaluated = weights
         else:
             evaluated = running_mean(evaluated, averaged, weights) if averaged else weights
