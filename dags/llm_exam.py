@@ -1,7 +1,7 @@
 """## Does a language model still answer the pharmacists' examination as it did?
 
-Puts an exam to every model in every language, scores it as the paper does, and compares it with the last run of the
-same model and settings, item by item.
+Puts an exam to every model in every language, scores it as the paper does, and compares it item by item with the last
+run of the same model and settings, and with an older one, the anchor, against which slow change shows.
 
 **Runs** on the first of each month at 02:00 UTC, and on trigger. Each model and language is a process of its own; the
 pool `llm` says how many at once.
@@ -17,11 +17,19 @@ report, and `exams/<exam>/<model>/history.html`; and an event of the asset `phar
 | `languages` | `ja`, `en` |
 | `epochs` | how often each item is asked |
 | `limit` | only so many items, from the first |
+| `temperature` | of every model; 0 unless given |
+| `max_tokens` | of one reply, reasoning included; by the model unless given: 4096, the bundled one 48 |
 | `baseline` | a run to compare with besides: `<model>/<language>/<time>` below `exams/<exam>` |
 
-`check_drift` is red when a model has drifted, for better or worse, and tells the channels of PHARMAFED_NOTIFY_URLS. A
-model that does not answer is tried again every five minutes for an hour; a refused key is not. Either leaves its own
-tasks red and the others alone; clear them, and only what was not answered is asked.
+`check_drift` is red when a model has drifted, for better or worse, and tells the channels of PHARMAFED_NOTIFY_URLS
+which of the two comparisons says so. Each is tested at 2.5%, so that a run of a model that has not changed raises an
+alarm in at most 5% of cases. That is per run of one model in one language: over twelve months at least one such false
+alarm comes with a probability of up to 46%, and every further model or language adds its own. The anchor is the last
+run that raised an alarm, or else the first: an alarm is raised once.
+
+A reply that the limit of tokens cut off is no answer and is counted apart. A model that does not answer is tried again
+every five minutes for an hour; a refused key is not. Either leaves its own tasks red and the others alone; clear them,
+and only what was not answered is asked.
 
 **Does not** ask an item twice that was answered, count a failed call as a wrong answer, or stop on an answer that it
 cannot read.
@@ -63,6 +71,8 @@ def evaluate(arm: dict[str, str]) -> None:
         arm["language"],
         epochs=params["epochs"],
         limit=params["limit"],
+        temperature=params["temperature"],
+        max_tokens=params["max_tokens"],
         baseline=params["baseline"] or None,
         run_id=_run_id(),
         dag_run=context["run_id"],
@@ -77,10 +87,10 @@ def evaluate(arm: dict[str, str]) -> None:
 
 @task(on_failure_callback=tell_of_drift)
 def check_drift(arm: dict[str, str]) -> None:
-    """Red when the model answers otherwise than in its last run."""
+    """Red when the model answers otherwise than in its last run, or than in the anchor."""
     from tasks import settings
     from tasks.exam.archive import run_folder
-    from tasks.exam.evaluate import check_drift
+    from tasks.exam.drift import check_drift
 
     context = get_current_context()
     exam = context["params"]["exam"]
@@ -130,7 +140,14 @@ with DAG(
         ),
         "epochs": Param(1, type="integer", minimum=1, maximum=100, title="Epochs"),
         "limit": Param(None, type=["null", "integer"], minimum=1, title="Only so many items"),
-        "baseline": Param("", type="string", title="Baseline run"),
+        "temperature": Param(None, type=["null", "number"], minimum=0, maximum=2, title="Temperature"),
+        "max_tokens": Param(None, type=["null", "integer"], minimum=1, title="Tokens of a reply"),
+        "baseline": Param(
+            "",
+            type="string",
+            pattern=r"^([A-Za-z0-9_][A-Za-z0-9._-]*/(ja|en)/[A-Za-z0-9_][A-Za-z0-9._-]*)?$",
+            title="Baseline run",
+        ),
     },
 ):
     one_arm.expand(arm=plan_arms())

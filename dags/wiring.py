@@ -86,16 +86,14 @@ def without_templates(dag: DAG) -> DAG:
 
 def tell_of_failure(context: Any) -> None:
     """Airflow callback: hand a failed task to the deployment's notifiers, naming our own errors only."""
-    from tasks.errors import PharmafedError
-    from tasks.notify import Notice, notify
+    from tasks.notify import Notice, notify, reason_of
 
     error, ti = context.get("exception"), context["ti"]
-    reason = str(error) if isinstance(error, PharmafedError) else type(error).__name__
-    notify(Notice("failure", ti.dag_id, f"{ti.task_id} in run {ti.run_id}: {reason}"))
+    notify(Notice("failure", ti.dag_id, f"{ti.task_id} in run {ti.run_id}: {reason_of(error)}"))
 
 
 def tell_of_drift(context: Any) -> None:
-    """The same for the task that looks for drift: an alarm of its own kind, which names model, exam and numbers."""
+    """The same for the task that looks for drift: an alarm of its own kind, with model, exam, run and numbers."""
     from tasks.errors import DriftFound
     from tasks.notify import Notice, notify
 

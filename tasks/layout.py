@@ -5,6 +5,7 @@ One bucket is one federation. Every object is created once and never changed, bu
 
 from __future__ import annotations
 
+import hashlib
 import re
 
 BUCKET = "pharmafed"
@@ -125,8 +126,15 @@ def audit(study: str, started: str, name: str) -> str:
 
 
 def exam_runs(exam: str, model: str, language: str) -> str:
-    """Above all runs of a model; what a model's name may hold and a key may not becomes `--`."""
-    return f"exams/{exam}/{re.sub(r'[^A-Za-z0-9._-]+', '--', model)}/{language}"
+    """Above all runs of a model; what a model's name may hold and a key may not becomes `--`.
+
+    Where that leaves open which model it was, beyond the one slash after its provider, part of its sha256 is added:
+    `openai/gpt-4o` is `openai--gpt-4o`, and `ollama/llama3:8b` is not `ollama/llama3/8b`. A folder's name is its own.
+    """
+    folder = re.sub(r"[^A-Za-z0-9._-]+", "--", model)
+    if model not in (folder, folder.replace("--", "/", 1)):
+        folder += f"-{hashlib.sha256(model.encode()).hexdigest()[:8]}"
+    return f"exams/{exam}/{folder}/{language}"
 
 
 def exam_run(exam: str, model: str, language: str, run: str, name: str) -> str:

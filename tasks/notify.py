@@ -11,6 +11,7 @@ import os
 from dataclasses import dataclass
 from typing import Literal
 
+from tasks.errors import ExamError, PharmafedError
 from tasks.records import RoundMetrics
 
 log = logging.getLogger(__name__)
@@ -31,6 +32,17 @@ class Notice:
     def title(self) -> str:
         """One line: what happened, and in what."""
         return f"pharmafed: {self.kind} in {self.study}"
+
+
+def reason_of(error: BaseException | None) -> str:
+    """What a notice says of an error: our own words. Of any other error its type, of a model's provider no word.
+
+    An error that quotes a provider carries a note without the quotation (see `tasks.exam.collect`).
+    """
+    if not isinstance(error, PharmafedError):
+        return type(error).__name__
+    notes: list[str] = getattr(error, "__notes__", [])
+    return notes[0] if isinstance(error, ExamError) and notes else str(error)
 
 
 def notify(notice: Notice) -> None:

@@ -2,7 +2,8 @@
 
 A run's files lie in `<home>/exams/<exam>/<model>/<language>/<run id>/` and under the same keys in the object store:
 `run.json`, `responses.jsonl`, `scores.json`, `comparison.json` (with the last run of equal settings, where there is
-one), `baseline.json` (with the run that was chosen as baseline), and the report's files (see `report_store`).
+one), `anchor.json` (with an older one, see `drift`), `baseline.json` (with the run that was chosen as baseline), and
+the report's files (see `report_store`).
 """
 
 from __future__ import annotations
@@ -22,12 +23,13 @@ from tasks.exam.score_records import ScoredRun
 from tasks.exam.scoring import scored_run
 from tasks.storage import ObjectStore
 
-COMPARISON, BASELINE = "comparison.json", "baseline.json"
+COMPARISON, ANCHOR, BASELINE = "comparison.json", "anchor.json", "baseline.json"
 _TYPES = {
     RUN: "application/json",
     RESPONSES: "application/jsonl",
     SCORES: "application/json",
     COMPARISON: "application/json",
+    ANCHOR: "application/json",
     BASELINE: "application/json",
     **REPORT_TYPES,
 }
@@ -67,18 +69,18 @@ def load_comparison(path: Path) -> Comparison | None:
         raise DataError(f"{path} is no comparison: evaluate the run again") from None
 
 
-def find_previous(exam: Exam, folder: Path, run: Run) -> ScoredRun | None:
-    """The newest run beside `folder` that had ended when `run` began, with equal settings.
+def find_earlier(folder: Path, run: Run) -> list[Path]:
+    """The runs beside `folder` with equal settings that had ended when `run` began, oldest first.
 
     Raises:
-        DataError: a run on the way there is damaged: a gap must not look like a steady history.
+        DataError: a run there is damaged: a gap must not look like a steady history.
     """
     found = [
         (other.finished_at, path)
         for path, other in finished_in(folder.parent)
         if path != folder and other.settings == run.settings and other.finished_at <= run.started_at
     ]
-    return load_scored(exam, max(found)[1]) if found else None
+    return [path for _, path in sorted(found)]
 
 
 def finished_in(language_folder: Path) -> Iterator[tuple[Path, Run]]:

@@ -3,13 +3,14 @@
 The engine (inspect-ai) runs in a process of its own, because it takes over the event loop, the working directory and
 the log. While a run is on, its folder holds `asking.json` (what is asked, since when), `answers.jsonl` (answers so far)
 and `engine.log`; when it is finished, `run.json` and `responses.jsonl`. A failed call leaves no run, but its answers.
-`engine/` keeps inspect's own log, for `inspect view`.
+`engine/` keeps inspect's own log, for `inspect view`, without its traces: they hold what providers echo.
 """
 
 from __future__ import annotations
 
 import fcntl
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -31,6 +32,7 @@ from tasks.exam import collect
 from tasks.exam.journal import Answer, Count, Key, read_answers
 from tasks.exam.questions import Failures, Job, Patience, items_to_ask, make_job
 from tasks.exam.records import Exam, Response, Run, RunSettings
+from tasks.exam.redaction import redact
 from tasks.exam.run_files import RUN, load_run, write_run
 from tasks.files import write_private
 from tasks.records import Record
@@ -119,7 +121,7 @@ def _answers(folder: Path, job: Job, lock: int, total: int, progress: Progress |
 def _run_engine(folder: Path, job: Job, lock: int, total: int, progress: Progress | None) -> int:
     """Exit status of the engine's process. It ends with this one: its standard input is the leash."""
     show = _Shown(Count(folder / "answers.jsonl"), total, progress)
-    with (folder / "engine.log").open("ab") as log:
+    with os.fdopen(os.open(folder / "engine.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "ab") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "tasks.exam.engine"],
             cwd=folder,
@@ -149,8 +151,18 @@ def _run_engine(folder: Path, job: Job, lock: int, total: int, progress: Progres
         process.wait()
         with suppress(BrokenPipeError):
             process.stdin.close()
+        _tidy(folder)
     show()
     return process.returncode
+
+
+def _tidy(folder: Path) -> None:
+    """Away with inspect's traces, and with keys in what the engine's libraries have logged."""
+    shutil.rmtree(folder / "engine" / "inspect_ai", ignore_errors=True)
+    log = folder / "engine.log"
+    said = log.read_text(encoding="utf-8", errors="replace")
+    if redact(said) != said:
+        write_private(log, redact(said).encode())
 
 
 @dataclass
@@ -194,10 +206,16 @@ class _Shown:
 
 
 def _environment(folder: Path) -> dict[str, str]:
-    """The engine keeps its traces in the run's folder, not in the user's home."""
+    """The engine traces nothing, and that in the run's folder, not in the user's home."""
     path = os.pathsep.join(filter(None, (str(PROJECT), os.environ.get("PYTHONPATH"))))
     data = str(folder.resolve() / "engine")
-    return {**os.environ, "PYTHONPATH": path, "XDG_DATA_HOME": data, "TQDM_DISABLE": "1"}
+    return {
+        **os.environ,
+        "PYTHONPATH": path,
+        "XDG_DATA_HOME": data,
+        "INSPECT_TRACE_LEVEL": "CRITICAL",
+        "TQDM_DISABLE": "1",
+    }
 
 
 def _start(folder: Path, settings: RunSettings) -> Started:

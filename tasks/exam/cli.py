@@ -50,13 +50,17 @@ def ask_model(
     exam: Annotated[str, typer.Argument(help="an exam in data/exams, such as practice")],
     model: Annotated[str, typer.Option(help="as inspect names it, or pharmafed/smollm2, which needs no key")],
     language: Annotated[Literal["ja", "en"], typer.Option()] = "ja",
-    prompt: Annotated[str, typer.Option(help="exams/prompts/<language>/<prompt>.yaml")] = "v1",
+    prompt: Annotated[
+        str | None, typer.Option(help="exams/prompts/<language>/<prompt>.yaml; decided by the model unless given")
+    ] = None,
     epochs: Annotated[int, typer.Option(min=1, help="how often each item is asked")] = 1,
     limit: Annotated[int | None, typer.Option(min=1, help="only so many items, from the first")] = None,
+    temperature: Annotated[float | None, typer.Option(min=0, help="0 unless given")] = None,
+    max_tokens: Annotated[int | None, typer.Option(min=1, help="of one reply; by the model unless given")] = None,
     images: Annotated[bool | None, typer.Option(help="send diagrams; decided by the model unless given")] = None,
     out: Annotated[Path | None, typer.Option(help="the run's folder; an unfinished run there goes on")] = None,
 ) -> None:
-    """Ask a model an exam, and score its answers."""
+    """Ask a model an exam, score its answers, and write the report."""
     from tasks import settings
     from tasks.exam import asking
     from tasks.exam.archive import run_folder, score_folder
@@ -65,11 +69,22 @@ def ask_model(
 
     source = exam_folder(data_dir(), exam)
     loaded = load_exam(source)
-    asked = settings_for(loaded, model, language, prompt=prompt, epochs=epochs, limit=limit, images=images)
+    asked = settings_for(
+        loaded,
+        model,
+        language,
+        prompt=prompt,
+        epochs=epochs,
+        limit=limit,
+        temperature=temperature,
+        max_tokens=max_tokens,
+        images=images,
+    )
     folder = out or run_folder(settings.home(), exam, model, language, new_run_id())
     typer.echo(f"run  {folder}", err=True)
     asking.ask(loaded, source / "images", asked, folder, progress=_progress())
     _print_scores(score_folder(loaded, folder).scores)
+    _write_reports(loaded, folder)
 
 
 @app.command()
@@ -92,11 +107,14 @@ def score(
 @app.command()
 def report(folder: Folder) -> None:
     """Write a saved run's report again, and its model's history, offline."""
+    _write_reports(_exam_of(folder), folder)
+
+
+def _write_reports(exam: Exam, folder: Path) -> None:
     from tasks.exam.evaluate import data_dir
     from tasks.exam.items import exam_folder
     from tasks.exam.report_files import write_history, write_report
 
-    exam = _exam_of(folder)
     typer.echo(f"report   {write_report(exam, exam_folder(data_dir(), exam.id) / 'images', folder)}")
     history = write_history(exam, folder)
     typer.echo(f"history  {history or 'none: the folder lies by itself, without other runs of its model'}")
@@ -145,6 +163,7 @@ def _print_scores(scores: Scores) -> None:
     typer.echo(f"entered       {_share(overall.correct, overall.entered)}, 95% interval {low:.1%} to {high:.1%}")
     typer.echo(f"all           {_share(overall.correct, overall.items)}, guessing {overall.guess or 0:.1%}")
     typer.echo(f"not readable  {overall.unparsed}")
+    typer.echo(f"cut off       {overall.cut_off}")
     typer.echo(f"not answered  {len(scores.coverage.missing)}")
     for one in scores.criteria:
         typer.echo(f"criterion     {one.name}: {_verdict(one.passed)}{' - ' + one.note if one.note else ''}")
@@ -175,6 +194,8 @@ def _print_comparison(found: Comparison) -> None:
     for name, side in (("a", found.a), ("b", found.b)):
         typer.echo(f"{name}  {_side(side, found.pairs)}")
     typer.echo(f"lost {test.lost}, gained {test.gained} of {found.pairs} items; exact McNemar p = {test.p:.4g}")
+    if found.lost_unreadable:
+        typer.echo(f"of {found.lost_unreadable} of the lost items the new reply is unreadable")
     threshold = decision.threshold if decision.threshold is not None else "none with so few flips"
     typer.echo(f"alarm from a net change of: {threshold} (alpha {decision.alpha:g}, at least {decision.min_net})")
     if found.unpaired.yates:

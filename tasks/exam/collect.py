@@ -7,9 +7,9 @@ from operator import attrgetter
 
 from tasks.errors import ExamError, ModelRefused, ModelUnavailable, RunIncomplete
 from tasks.exam.journal import Answer, Key
-from tasks.exam.parsing import parse_reply
 from tasks.exam.prices import cost
 from tasks.exam.questions import Failure
+from tasks.exam.reading import read_reply
 from tasks.exam.records import ExamItem, Response, RunSettings
 
 _number = attrgetter("number")
@@ -36,29 +36,41 @@ def _response(item: ExamItem, settings: RunSettings, answer: Answer) -> Response
         raise RunIncomplete(
             f"item {item.id} is not the item that {settings.model} was asked: begin a new run in a new folder"
         )
+    found = read_reply(item, settings.language, answer.raw, answer.stop_reason)
     return Response(
         **answer.model_dump(),
-        parsed=parse_reply(answer.raw, item.labels, item.n_select, item.text[settings.language].choices),
+        parsed=None if found == "cut off" else found,
         cost=cost(settings.model, answer.model, answer.input_tokens, answer.output_tokens),
     )
 
 
 def error_of(failures: Sequence[Failure], model: str, num_answered: int, num_asked: int) -> ExamError:
-    """The gravest failure as an error: what was asked of whom, what came back, and what to do about it."""
+    """The gravest failure as an error: what was asked of whom, what came back, and what to do about it.
+
+    The error's note says the same without the provider's words, for notices, which leave this machine.
+    """
     gravity = {"refused": 0, "broken": 1, "unavailable": 2}
     failure = min(failures, key=lambda failure: gravity[failure.kind])
     where = f"at item {failure.item}" if failure.item else "before the first item"
     status = f" with status {failure.status}" if failure.status else ""
     more = f" ({len(failures)} calls failed)" if len(failures) > 1 else ""
-    said = f"{model} failed {where}{status}{more}: {failure.message}. {num_answered} of {num_asked} answers are kept. "
-    if failure.kind == "refused":
-        return ModelRefused(said + _remedy(failure.status))
+    failed = f"{model} failed {where}{status}{more}"
+    kind, remedy = _ERRORS[failure.kind], _remedy(failure)
+    left = f"{num_answered} of {num_asked} answers are kept. {remedy}"
+    error = kind(f"{failed}: {failure.message}. {left}")
+    error.add_note(f"{failed} ({failure.kind}). {left}")
+    return error
+
+
+_ERRORS = {"refused": ModelRefused, "unavailable": ModelUnavailable, "broken": RunIncomplete}
+
+
+def _remedy(failure: Failure) -> str:
     if failure.kind == "unavailable":
-        return ModelUnavailable(said + "Run it again later: only the rest is asked")
-    return RunIncomplete(said + "Mend the cause and run it again: only the rest is asked")
-
-
-def _remedy(status: int | None) -> str:
+        return "Run it again later: only the rest is asked"
+    if failure.kind == "broken":
+        return "Mend the cause and run it again: only the rest is asked"
+    status = failure.status
     if status in (401, 403):
         return "Check the API key in the environment and what it may use"
     if status == 402:

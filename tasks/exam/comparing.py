@@ -9,6 +9,11 @@ the paired items: a smaller change is not worth an alarm even where it is not ch
 items lost are drift, 5 are not (p = 0.0625), and it takes at least 7. When only chance flips items, each way is as
 likely, and the alarm is false with a probability of at most alpha; `false_alarm` is that probability for the number of
 items that did flip. Where settings differ the same test is of a difference, and what differs is named.
+
+Alpha is the level of one comparison. A scheduled run is compared twice, each time at half of 5% (see `drift`), so that
+5% holds for a run. It does not hold over runs: twelve months of one model and language in which nothing changes raise
+at least one false alarm with a probability of up to 46%, and every further arm has its own. A single alarm is a reason
+to look at the flipped items, not yet a finding.
 """
 
 from __future__ import annotations
@@ -175,6 +180,7 @@ def _side(one: ScoredRun, items: Sequence[ItemScore]) -> Side:
         answered_by=tuple(sorted(one.scores.answered_by)),
         correct=correct,
         unparsed=sum(item.verdict == "unparsed" for item in items),
+        cut_off=sum(item.verdict == "cut off" for item in items),
         accuracy=correct / len(items),
         interval=wilson(correct, len(items)),
         passed=one.scores.passed,

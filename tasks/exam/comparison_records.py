@@ -34,6 +34,7 @@ class Side(Record):
     answered_by: tuple[str, ...]
     correct: int
     unparsed: int
+    cut_off: int = 0
     accuracy: float
     interval: Bounds = Field(description="Wilson 95%")
     passed: bool | None
@@ -127,3 +128,20 @@ class Comparison(Record):
     detectable: Detected | None = Field(description="at the typical discordance of 10%")
     detectable_here: Detected | None = Field(description="at the discordance of this pair")
     decision: Decision
+
+    @property
+    def lost_unreadable(self) -> int:
+        """Of the lost items, those whose new reply names no answer: cut off, or not readable. No loss of knowledge."""
+        return sum(flip.after in ("unparsed", "cut off") for flip in self.lost)
+
+    @property
+    def lost_words(self) -> str:
+        """`20 items lost (of 3 the new reply is unreadable)`."""
+        unread = f" (of {self.lost_unreadable} the new reply is unreadable)" if self.lost_unreadable else ""
+        return f"{self.overall.lost} items lost{unread}"
+
+
+def most_telling(previous: Comparison | None, anchor: Comparison | None) -> Comparison | None:
+    """Of a run's two comparisons the one that raised an alarm; that with the run before, where both or neither did."""
+    drifted = [one for one in (previous, anchor) if one is not None and one.decision.verdict == "drift"]
+    return drifted[0] if drifted else previous

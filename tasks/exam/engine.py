@@ -2,7 +2,8 @@
 
 `python -m tasks.exam.engine`, started by `asking` in the run's folder: one `Job` as a line of JSON on standard input,
 which stays open for as long as the run is wanted. It leaves `answers.jsonl`, and `failures.json` if a call failed. Exit
-status 0 means that every question has been answered. inspect's own log, for `inspect view`, lies in `engine/`.
+status 0 means that every question has been answered. inspect's own log, for `inspect view`, lies in `engine/`; whatever
+is kept there is readable for this user alone, and never holds a key that a provider has echoed.
 
 Nothing is cached: a cache would answer for the model and hide that it has changed.
 """
@@ -20,6 +21,8 @@ from pathlib import Path
 from inspect_ai import Task
 from inspect_ai import eval as run_task
 from inspect_ai.dataset import MemoryDataset, Sample
+from inspect_ai.event import ModelEvent
+from inspect_ai.log import transcript
 from inspect_ai.model import (
     ChatMessageSystem,
     ChatMessageUser,
@@ -34,6 +37,7 @@ from inspect_ai.solver import Generate, Solver, TaskState, solver
 
 from tasks.exam.journal import Answer, Journal
 from tasks.exam.questions import BUNDLED, Failure, Failures, Job, Question
+from tasks.exam.redaction import holds_a_key, redact
 from tasks.files import write_private
 from tasks.storage import to_json
 
@@ -43,6 +47,10 @@ _MARKUP = re.compile(r"\[/?[a-z ]+\]")
 
 class _GivenUp(Exception):
     """The run has failed already; this question is not sent."""
+
+
+class _Failed(Exception):
+    """A call failed. Says so in words that inspect may write down."""
 
 
 class _Calls:
@@ -67,8 +75,10 @@ class _Calls:
             answer = await self._ask(state)
             self._journal.append(answer)
         except Exception as error:
-            self.failures.append(_failure(error, key[0], self._model))
-            raise
+            failure = _failure(error, key[0], self._model)
+            self.failures.append(failure)
+            _reword(failure.message)
+            raise _Failed(failure.message) from None
         return answer
 
     def _hopeless(self) -> bool:
@@ -88,6 +98,7 @@ class _Calls:
             epoch=state.epoch,
             model=output.model,
             raw=output.completion,
+            stop_reason=output.stop_reason,
             input_tokens=output.usage.input_tokens if output.usage else 0,
             output_tokens=output.usage.output_tokens if output.usage else 0,
             seconds=seconds,
@@ -112,6 +123,13 @@ def _sample(question: Question, system: str) -> Sample:
     return Sample(id=question.item, input=[ChatMessageSystem(content=system), ChatMessageUser(content=content)])
 
 
+def _reword(message: str) -> None:
+    """In inspect's log, the words of a call that failed: it keeps the provider's, and every frame that they passed."""
+    for event in transcript().events:
+        if isinstance(event, ModelEvent) and event.error is not None:
+            event.error, event.traceback, event.traceback_ansi = message, None, None
+
+
 def _failure(error: BaseException, item: str | None, model: Model | None) -> Failure:
     """`error` without what it must not tell: keys that a server echoes."""
     attempt = getattr(error, "last_attempt", None)
@@ -119,12 +137,9 @@ def _failure(error: BaseException, item: str | None, model: Model | None) -> Fai
     status = getattr(cause, "status_code", None) or getattr(cause, "code", None)
     status = status if isinstance(status, int) else None
     message = _MARKUP.sub("", " ".join(str(cause).split())).removeprefix("ERROR: ").rstrip(".") or type(cause).__name__
-    for name, value in os.environ.items():
-        if name.endswith(("_KEY", "_TOKEN", "_SECRET")) and len(value) >= 4:
-            message = message.replace(value, f"<{name}>")
     kind = "unavailable" if model is not None and model.should_retry(cause) else "broken"
     kind = _REFUSING.get(status or 0, kind) if item is not None else "refused"
-    return Failure.model_validate({"kind": kind, "item": item, "status": status, "message": message[:500]})
+    return Failure.model_validate({"kind": kind, "item": item, "status": status, "message": redact(message)[:500]})
 
 
 def _find_model(name: str) -> Model:
@@ -181,7 +196,15 @@ def run(job: Job, journal: Journal) -> list[Failure]:
         attempt_timeout=job.patience.attempt_timeout_s,
         cache=False,
     )
+    _drop_logs_with_a_key()
     return calls.failures
+
+
+def _drop_logs_with_a_key() -> None:
+    """Nothing is known to put one there; what inspect writes in a later version is not ours to say."""
+    for path in Path("engine").glob("*.json"):
+        if holds_a_key(path.read_text(encoding="utf-8", errors="replace")):
+            path.unlink()
 
 
 def _end_with_the_parent() -> None:
@@ -196,6 +219,7 @@ def _end_with_the_parent() -> None:
 
 def main() -> int:
     """Run the job on standard input in the current folder."""
+    os.umask(0o077)
     job = Job.model_validate_json(_line())
     _end_with_the_parent()
     with Journal(Path("answers.jsonl")) as journal:

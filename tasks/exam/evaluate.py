@@ -1,41 +1,31 @@
-"""One evaluation of one model in one language: ask, score, compare with its last run, and report. See `archive`."""
+"""One evaluation of one model in one language: ask, score, compare with earlier runs, and report. See `archive`."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from tasks import settings
-from tasks.errors import ConfigError, DriftFound
+from tasks.errors import ConfigError
 from tasks.exam import asking, report_files
-from tasks.exam.archive import (
-    BASELINE,
-    COMPARISON,
-    find_previous,
-    load_comparison,
-    load_scored,
-    run_folder,
-    score_folder,
-)
-from tasks.exam.comparing import compare
-from tasks.exam.comparison_records import Comparison, Outcome
+from tasks.exam.archive import load_scored, run_folder, score_folder
+from tasks.exam.comparison_records import Outcome, most_telling
+from tasks.exam.drift import compare_with_earlier
 from tasks.exam.items import exam_folder, load_exam
 from tasks.exam.practice import build_practice
 from tasks.exam.prompts import load_prompt
 from tasks.exam.questions import BUNDLED
 from tasks.exam.records import Exam, Language, RunSettings
-from tasks.exam.run_files import load_run, write_files
-from tasks.exam.score_records import ScoredRun
 from tasks.records import Record
-from tasks.storage import to_json
 
 PRACTICE = "practice"
 _MODEL = re.compile(r"[A-Za-z0-9_-]+/\S+")
 
-#: Of one reply. The bundled model does not reason, and writes ten tokens a second.
-_MAX_TOKENS, _MAX_TOKENS_BUNDLED = 512, 48
+#: Of one reply, reasoning included. The bundled model does not reason, and writes ten tokens a second.
+_MAX_TOKENS, _MAX_TOKENS_BUNDLED = 4096, 48
+_PROMPT, _PROMPT_BUNDLED = "v1", "short"
 
 
 class Arm(Record):
@@ -46,7 +36,10 @@ class Arm(Record):
 
 
 class Evaluated(Record):
-    """What an evaluation brought. `previous` and `verdict` are null on the first run with these settings."""
+    """What an evaluation brought. `previous` and `verdict` are null on the first run with these settings.
+
+    `against` is the run that the verdict is against: the run before, or the anchor that only slow drift shows against.
+    """
 
     run: str
     folder: Path
@@ -55,12 +48,13 @@ class Evaluated(Record):
     items: int
     passed: bool | None
     previous: str | None
+    against: str | None
     verdict: Outcome | None
 
     @property
     def words(self) -> str:
         """One line for a log."""
-        against = f"{self.verdict} against {self.previous}" if self.previous else "nothing to compare with yet"
+        against = f"{self.verdict} against {self.against}" if self.against else "nothing to compare with yet"
         return f"run {self.run}: {self.correct} correct of {self.entered} entered, {self.items} in all; {against}"
 
 
@@ -104,20 +98,21 @@ def settings_for(
     model: str,
     language: Language,
     *,
-    prompt: str = "v1",
+    prompt: str | None = None,
     epochs: int = 1,
     limit: int | None = None,
-    temperature: float = 0.0,
+    temperature: float | None = None,
     max_tokens: int | None = None,
     images: bool | None = None,
 ) -> RunSettings:
-    """What a run asks; `images` and `max_tokens` are decided by the model unless they are given.
+    """What a run asks. Prompt, pictures and `max_tokens` are decided by the model unless given; temperature is then 0.
 
     Raises:
         ConfigError: no such prompt, or a model that is named otherwise than inspect names it.
     """
     _check_model(model)
-    name = f"{language}/{prompt}"
+    bundled = model.startswith(BUNDLED)
+    name = f"{language}/{prompt or (_PROMPT_BUNDLED if bundled else _PROMPT)}"
     return RunSettings(
         exam=exam.id,
         exam_digest=exam.digest,
@@ -125,11 +120,11 @@ def settings_for(
         language=language,
         prompt=name,
         prompt_digest=load_prompt(name)[1],
-        temperature=temperature,
+        temperature=temperature or 0.0,
         epochs=epochs,
-        max_tokens=max_tokens or (_MAX_TOKENS_BUNDLED if model.startswith(BUNDLED) else _MAX_TOKENS),
+        max_tokens=max_tokens or (_MAX_TOKENS_BUNDLED if bundled else _MAX_TOKENS),
         limit=limit,
-        images=not model.startswith(BUNDLED) if images is None else images,
+        images=not bundled if images is None else images,
     )
 
 
@@ -140,6 +135,8 @@ def evaluate(
     *,
     epochs: int = 1,
     limit: int | None = None,
+    temperature: float | None = None,
+    max_tokens: int | None = None,
     baseline: str | None = None,
     home: Path | None = None,
     run_id: str | None = None,
@@ -149,7 +146,7 @@ def evaluate(
     """Ask, score, compare and report, all in the run's folder. The same `run_id` again goes on where it was left.
 
     Args:
-        baseline: a run's folder, absolute or below `<home>/exams/<exam>/`: `<model>/<language>/<run id>`.
+        baseline: a run's folder below `<home>/exams/<exam>/`: `<model>/<language>/<run id>`.
         home: the deployment's directory unless given.
         dag_run: the run of Airflow that this is part of, for the web UI.
 
@@ -161,14 +158,15 @@ def evaluate(
     home = home or settings.home()
     source = exam_folder(data_dir(), exam_id)
     exam = load_exam(source)
-    reference = load_scored(exam, home / "exams" / exam_id / baseline) if baseline else None
-    asked = settings_for(exam, model, language, epochs=epochs, limit=limit)
+    reference = load_scored(exam, _below(home / "exams" / exam_id, baseline)) if baseline else None
+    asked = settings_for(
+        exam, model, language, epochs=epochs, limit=limit, temperature=temperature, max_tokens=max_tokens
+    )
     folder = run_folder(home, exam_id, model, language, run_id or new_run_id())
     asking.ask(exam, source / "images", asked, folder, progress=progress)
     now = score_folder(exam, folder)
-    previous = find_previous(exam, folder, now.run)
-    comparison = _compared(exam, previous, now, folder / COMPARISON)
-    _compared(exam, reference, now, folder / BASELINE)
+    previous, anchor = compare_with_earlier(exam, folder, now, reference)
+    found = most_telling(previous, anchor)
     report_files.write_report(exam, source / "images", folder, dag_run=dag_run)
     report_files.write_history(exam, folder)
     return Evaluated(
@@ -178,30 +176,10 @@ def evaluate(
         entered=now.scores.coverage.entered,
         items=now.scores.coverage.items,
         passed=now.scores.passed,
-        previous=previous.run.id if previous else None,
-        verdict=comparison.decision.verdict if comparison else None,
+        previous=previous.a.run if previous else None,
+        against=found.a.run if found else None,
+        verdict=found.decision.verdict if found else None,
     )
-
-
-def check_drift(folder: Path) -> str:
-    """What the comparison of the run in `folder` says, in words.
-
-    Raises:
-        DriftFound: the run differs from the one before by more than chance, for better or worse.
-        DataError: there is no finished run, or it or its comparison is damaged.
-    """
-    run, _ = load_run(folder)
-    found = load_comparison(folder / COMPARISON)
-    if found is None:
-        return f"run {run.id} is the first of its kind: nothing to compare with"
-    test, side = found.overall, found.b
-    numbers = f"{test.lost} items lost and {test.gained} gained of {found.pairs}, p = {test.p:.2g}"
-    if found.decision.verdict == "drift":
-        raise DriftFound(
-            f"{side.model} on exam {found.exam} in {side.language} is {found.decision.direction} than in run "
-            f"{found.a.run}: {numbers}, the alarm is from a net change of {found.decision.threshold} on; see {folder}"
-        )
-    return f"{found.decision.verdict} against run {found.a.run}: {numbers}"
 
 
 def _check_model(model: str) -> None:
@@ -209,11 +187,9 @@ def _check_model(model: str) -> None:
         raise ConfigError(f"model {model!r} is not named <provider>/<model>, as openai/gpt-4o: correct the name")
 
 
-def _compared(exam: Exam, earlier: ScoredRun | None, now: ScoredRun, path: Path) -> Comparison | None:
-    """Write the comparison to `path`; what an earlier evaluation of the run left there goes when there is none."""
-    if earlier is None:
-        path.unlink(missing_ok=True)
-        return None
-    comparison = compare(exam, earlier, now)
-    write_files(path.parent, {path.name: to_json(comparison)})
-    return comparison
+def _below(folder: Path, baseline: str) -> Path:
+    """The baseline's folder. Raises ConfigError: it would lie elsewhere."""
+    parts = PurePosixPath(baseline)
+    if parts.is_absolute() or ".." in parts.parts:
+        raise ConfigError(f"baseline {baseline!r} is not below {folder}: name it <model>/<language>/<run id>")
+    return folder / parts

@@ -159,6 +159,11 @@ def _item_problems(item: ExamItem, exam: Exam) -> Iterator[str]:
         yield "its pictures and their digests are not as many"
 
 
+def _option(number: str) -> tuple[int, str]:
+    """Orders options as numbers: 2 comes before 10."""
+    return (int(number), number) if number.isdecimal() else (0, number)
+
+
 def _answer_problems(item: ExamItem) -> Iterator[str]:
     options = {str(number + 1) for number in range(item.num_choices)}
     if len(set(item.labels)) != len(item.labels) or len(item.labels) != item.num_choices:
@@ -168,7 +173,7 @@ def _answer_problems(item: ExamItem) -> Iterator[str]:
     for answer in item.answers:
         if not options.issuperset(answer):
             yield f"an answer outside its {item.num_choices} options"
-        if len(set(answer)) != item.n_select or list(answer) != sorted(answer):
+        if len(set(answer)) != item.n_select or list(answer) != sorted(answer, key=_option):
             yield f"an accepted set that is not {item.n_select} sorted options"
         if set(answer) & set(item.contraindicated):
             yield "an accepted set with a contraindicated option"

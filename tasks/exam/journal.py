@@ -10,13 +10,23 @@ import os
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
+from typing import Annotated
 
-from pydantic import Field, ValidationError
+from pydantic import BeforeValidator, Field, ValidationError
 
 from tasks.errors import RunIncomplete
+from tasks.exam.records import STOP
 from tasks.records import Digest, Record
 
 Key = tuple[str, int]
+
+
+def _whole(text: object) -> object:
+    """Halves of characters, which JSON can spell and UTF-8 cannot, joined where they belong together or marked."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace") if isinstance(text, str) else text
+
+
+Text = Annotated[str, BeforeValidator(_whole)]
 
 
 class Answer(Record):
@@ -25,8 +35,9 @@ class Answer(Record):
     item: str
     item_digest: Digest
     epoch: int = Field(ge=1)
-    model: str = Field(description="the model that says it answered")
-    raw: str = Field(description="the reply's text; inspect leaves a <think> block out of it")
+    model: Text = Field(description="the model that says it answered")
+    raw: Text = Field(description="the reply's text; inspect leaves a <think> block out of it")
+    stop_reason: str = Field(default=STOP, description="why the reply ends, as inspect names it")
     input_tokens: int = Field(ge=0)
     output_tokens: int = Field(ge=0)
     seconds: float = Field(ge=0, description="of the call that succeeded, without retries before it")

@@ -101,16 +101,16 @@ class BundledModel(ModelAPI):
         async with self._turn:
             await anyio.to_thread.run_sync(_load)
             began = time.monotonic()
-            text, input_tokens, output_tokens = await anyio.to_thread.run_sync(self._reply, messages, config)
-        output = ModelOutput.from_content(NAME, text)
+            text, input_tokens, output_tokens, ended = await anyio.to_thread.run_sync(self._reply, messages, config)
+        output = ModelOutput.from_content(NAME, text, "stop" if ended else "max_tokens")
         output.time = time.monotonic() - began
         output.usage = ModelUsage(
             input_tokens=input_tokens, output_tokens=output_tokens, total_tokens=input_tokens + output_tokens
         )
         return output
 
-    def _reply(self, messages: list[dict[str, str]], config: GenerateConfig) -> tuple[str, int, int]:
-        """The text, and the tokens read and written."""
+    def _reply(self, messages: list[dict[str, str]], config: GenerateConfig) -> tuple[str, int, int, bool]:
+        """The text, the tokens read and written, and whether the model ended it by itself."""
         tokenizer, model = _load()
         torch: Any = importlib.import_module("torch")
         prompt = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
@@ -118,13 +118,15 @@ class BundledModel(ModelAPI):
         sampling = (
             {"do_sample": True, "temperature": config.temperature} if config.temperature else {"do_sample": False}
         )
+        limit = config.max_tokens or _MAX_NEW_TOKENS
         with torch.inference_mode():
             written = model.generate(
                 **tokens,
                 **sampling,
-                max_new_tokens=config.max_tokens or _MAX_NEW_TOKENS,
+                max_new_tokens=limit,
                 pad_token_id=tokenizer.eos_token_id,
             )
         length = int(tokens["input_ids"].shape[1])
         new = written[0, length:]
-        return str(tokenizer.decode(new, skip_special_tokens=True)), length, len(new)
+        ended = len(new) < limit or int(new[-1]) == tokenizer.eos_token_id
+        return str(tokenizer.decode(new, skip_special_tokens=True)), length, len(new), ended

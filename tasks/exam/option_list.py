@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
+from tasks.exam.numeric import is_quantity
 from tasks.exam.reply_text import normalise
 
 _LEAD = re.compile(r"[ (':、,]{0,6}(?:(?:option|choice|number|no\.|選択肢|番号)s? ?:? ?)?[(']? ?", re.IGNORECASE)
@@ -28,7 +29,18 @@ _VERB_AFTER_A = re.compile(
     r" (?:is|are|because|since|as|and|or|with|for|which|by|due|based|the|follows?|would|should|can|has)\b"
     r"| (?![a-z])|[^ ]|\Z"
 )
-_NEGATED = re.compile(r" ?(?:ではな|じゃな|でな|is (?:not|wrong|incorrect)\b|なら|であれば|だとす|とすれば)")
+_SUPPOSED = re.compile(r" ?(?:なら|であれば|だとす|とすれば|[だか]と(?:思|考え)[^\n。]{1,8}(?:が|けど|けれど))")
+_DENIED = re.compile(
+    r" ?番?(?:(?:では|じゃ)(?:な|あり|ござい)|でな|とは(?:限|言え|いえ)|は(?:誤|間違|不)"
+    r"|is(?:n't| (?:not|wrong|incorrect)\b))"
+)
+#: "2ではありません。3です。": what is denied, and what holds instead.
+_INSTEAD = re.compile(
+    r" ?番?(?:では|じゃ)(?:ありません|ございません|ない(?:です)?)(?:でした)?[。.、, \n]{1,3}"
+    r"(?:(?:正しくは|正解は|答えは)[ 、]?)?"
+)
+_COPULA = re.compile(r"(?:です|である|だ|になります|でございます)\Z")
+_NUMBER = re.compile(r"[\d.,]*\d")
 _REPLACED = re.compile(r" ?(?:では|じゃ)(?:なく(?:て)?)[ 、,]?| ?(?:→|⇒|[-=]>) ?")
 _BARE_END = re.compile(r"[ .。)!]{0,9}(?:です|だ)?[ .。!]{0,9}\Z")
 _NEXT_LINE = re.compile(r"[ .]?\n([^\n]{1,200})")
@@ -37,7 +49,8 @@ _GAP = re.compile(r"[.:)]? ?-? ?")
 _EDGE = " .。、,;:!'"
 _MAX_LABELS = 12
 _MAX_LINE = 1000
-
+#: "3, no, 4, no, 5": a reply that goes on so has no answer.
+_MAX_CHANGES = 5
 
 #: "none": no list at all; "unclear": meant as an answer, yet no list of options.
 Trouble = Literal["none", "unclear"]
@@ -57,7 +70,11 @@ class Options:
         by_label = {normalise(label): str(index) for index, label in enumerate(labels, 1)}
         if len(by_label) != len(labels) or not 1 <= n_select <= len(labels):
             raise ValueError(f"labels {labels} do not fit a choice of {n_select}")
-        return cls(by_label, tuple(normalise(choice).strip(_EDGE) for choice in choices), n_select)
+        texts = tuple(normalise(choice).strip(_EDGE) for choice in choices)
+        letters = {text.upper(): str(index) for index, text in enumerate(texts, 1) if re.fullmatch("[A-Za-z]", text)}
+        if len(letters) == len(texts) and not letters.keys() & by_label.keys():
+            by_label |= letters  # options that are but names of what a figure shows are their own labels
+        return cls(by_label, texts, n_select)
 
     def number(self, token: str) -> str | None:
         """The option that a whole word names."""
@@ -73,12 +90,19 @@ class Options:
     def quoted(self, line: str) -> list[str] | None:
         """The options whose whole texts the line is: one, or several between separators."""
         line = line.strip(_EDGE)
-        if line and line in self.texts:
-            return [] if self.texts.count(line) > 1 else [str(self.texts.index(line) + 1)]
+        for text in (line, _COPULA.sub("", line), self._figure(line)):
+            if text and text in self.texts:
+                return [] if self.texts.count(text) > 1 else [str(self.texts.index(text) + 1)]
         parts = [part.strip(_EDGE) for part in re.split(r"[,、;\n]| and |と", line)] if self.n_select > 1 else []
         if len(parts) == self.n_select and all(self.texts.count(part) == 1 and part for part in parts):
             return [str(self.texts.index(part) + 1) for part in parts]
         return None
+
+    def _figure(self, line: str) -> str:
+        """The number of a quantity such as "3.6 mL/h", where options are numbers and labels are not."""
+        quantity = _COPULA.sub("", line)
+        number = _NUMBER.match(quantity)
+        return number[0] if number and number[0] not in self.by_label and is_quantity(quantity) else ""
 
     def text_at(self, text: str, position: int) -> str | None:
         """The option whose text stands at `position`; the longest, where one starts with another."""
@@ -108,9 +132,11 @@ class Options:
 
 @dataclass(frozen=True)
 class OptionList:
-    """What stands at a place: a list, something that is meant as an answer but is no option, or neither."""
+    """What stands at a place: a list, a list that is said not to hold, what is meant as an answer but is no option, or
+    neither.
+    """
 
-    kind: Literal["none", "unclear", "list"]
+    kind: Literal["none", "unclear", "denied", "list"]
     numbers: tuple[str, ...]
     end: int
 
@@ -119,23 +145,38 @@ class OptionList:
         return _SENTENCE_END.match(text, self.end) is not None
 
 
-def read_list(text: str, position: int, options: Options) -> OptionList:
+def read_list(text: str, position: int, options: Options, *, changes: int = 0) -> OptionList:
     """The list at `position`; if the line holds fewer labels than asked for, bare lists on the next lines go on."""
     if text.startswith("\n", position) or text.startswith(" \n", position):
         position = text.index("\n", position) + 1
         return _below_key(text, position, options)
-    quoted = options.quoted(_line(text, position))
-    if quoted is not None:
-        return OptionList("list" if quoted else "unclear", tuple(quoted), position + len(_line(text, position)))
+    line = _line(text, position)
+    for words in (line, line.partition("。")[0]):
+        quoted = options.quoted(words)
+        if quoted is not None:
+            return OptionList("list" if quoted else "unclear", tuple(quoted), position + len(words))
     labels, end, trouble = _labels(text, position, options)
-    replaced = _REPLACED.match(text, end) if labels else None
-    if replaced and trouble is None:
-        return read_list(text, replaced.end(), options)
     if trouble is not None:
         return OptionList(trouble, (), end)
-    if _NEGATED.match(text, end):
+    if replaced := _REPLACED.match(text, end):
+        if changes == _MAX_CHANGES:
+            return OptionList("unclear", (), end)
+        return read_list(text, replaced.end(), options, changes=changes + 1)
+    if _SUPPOSED.match(text, end):
         return OptionList("none", (), end)
+    if _DENIED.match(text, end):
+        return _instead(text, end, labels, options, changes)
     return _continued(text, end, labels, options)
+
+
+def _instead(text: str, end: int, denied: list[str], options: Options, changes: int) -> OptionList:
+    """What the next sentence says after a denial, if it is a list and nothing else; or that it is denied."""
+    said = _INSTEAD.match(text, end)
+    if said and changes < _MAX_CHANGES:
+        found = read_list(text, said.end(), options, changes=changes + 1)
+        if found.kind == "list" and found.ends_sentence(text):
+            return found
+    return OptionList("denied", tuple(denied), end)
 
 
 def _below_key(text: str, position: int, options: Options) -> OptionList:

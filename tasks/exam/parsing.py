@@ -1,25 +1,28 @@
 """Which options a model's reply names, read by a small grammar. No clear answer is None, never a guess.
 
     reply      = JSON object with the key `answer`, and nothing else
-               | text with statements: the last one counts, unless a later remark withdraws it
+               | text with statements: the last one counts, unless a later remark withdraws or denies it
                | text whose only bare line is a list
+               | text that calls exactly n_select options right: "2が正しい", "Option 2 is correct."
     statement  = KEY BE list | list "is the correct answer" | CORRECTION list    "Answer: 2, 5", "答えは3", "wait, 4"
     list       = label (SEPARATOR label)*                           exactly n_select different ones, or no answer
     label      = one of the item's labels as a whole word, in brackets or not, its own option's text after it or not;
                  or an option's text, whole and exact
 
 A word is a label only as a whole: "AB" is not A. What a statement says but is no option ("Answer: 7", "3 or 4",
-"1-3", three of two) leaves the reply without an answer; an earlier statement is not taken instead.
+"1-3", three of two) leaves the reply without an answer; an earlier statement is not taken instead. What is supposed,
+or said of wrong options ("Incorrect answer: 3", "不正解：3"), is no statement.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
+from tasks.exam.denials import is_no_claim, is_taken_back
 from tasks.exam.option_list import Options, bare_list, read_list
 from tasks.exam.reply_text import normalise, strip_reasoning, unwrap
 
@@ -37,26 +40,33 @@ _KEY = re.compile(
 _HEADED = re.compile(r"^(?:final )?(?:answer|解答|回答|正解|答え)[ \n](?=\S)", re.IGNORECASE | re.MULTILINE)
 _CHOOSE = re.compile(r"(?<![A-Za-z])I(?: would|'d|'ll| will)? (?:choose|select|pick|go with) ", re.IGNORECASE)
 _CORRECTION = re.compile(
-    r"(?:(?<![A-Za-z])(?:wait|sorry|correction|i mean(?:t)?|make that|(?<=[.!?,\n…] )actually|^actually)(?![A-Za-z])"
+    r"(?:(?<![A-Za-z])(?:wait|sorry|correction|i mean(?:t)?|make that"
+    r"|(?<=[.!?,:\n…] )(?:actually|no(?=,))|^actually|^no(?=,))(?![A-Za-z])"
     r"|(?:^|(?<=[。.!…\n ]))正しくは|訂正(?:します)?|やっぱり|やはり|いや|いえ)"
     r"[ ,:、。.…—!-]{0,6}(?:no[ ,.]{1,2})?(?:正しくは[ 、]?|it(?:'s| is) |that(?:'s| is) )?",
     re.IGNORECASE | re.MULTILINE,
 )
 _SUFFIX = re.compile(
-    r"(?:が|は) ?(?:正解|正答|答え)(?! ?(?:では|じゃ|でな|か))"
-    r"| (?:is|are) the (?:(?:correct|right|best|final) )?(?:answers?|options?|choices?)(?![A-Za-z])"
-    r"|を(?:選び|選択|選ぶ)",
+    r"(?:が|は) ?(?:正解|正答|答え)(?! ?(?:では|じゃ|でな|か|とは|と(?:誤|勘違|思われ|思いがち|思いき|され|見)))"
+    r"| (?:is|are) the (?:(?:correct|right|best|final) )?(?:answers?|options?|choices?)"
+    r"(?![A-Za-z])(?! (?:many|most|some))"
+    r"|を(?:選びます|選択します)(?=[ 。.!)]*(?:\n|\Z)|[。.!])",
     re.IGNORECASE,
 )
-_WITHDRAWAL = re.compile(
-    r"(?<![A-Za-z])(?:wait(?= ?[,.!…—:;-]|\n|$)|scratch that|on second thought|correction ?:|let me (?:re|correct)"
-    r"|i (?:was|am) (?:wrong|mistaken)|i made an? (?:mistake|error)|(?:my|that) answer (?:is|was) (?:wrong|incorrect)"
-    r"|(?:never ?mind|i take (?:it|that) back))"
-    r"|訂正(?:します|すると|:)|撤回し|取り消します|間違えました|間違いでした|誤りでした|やっぱり|考え直"
-    r"|(?<![ぁ-ん])(?:いや|いえ)[、,。 \n…]",
+#: Words on one option, which may be about any: they count where there is no statement, and all of them together.
+_RIGHT_ONE = re.compile(r"(?:正しい|適切な|該当する)(?:もの|の)は[ 、]?")
+_PRAISE = re.compile(
+    r"が(?:最も)? ?(?:正しい|適切)(?:です|だ|である|と(?:考え|思|判断)[^\n。]{0,8})?(?= ?(?:[。.!,、)]|\n|\Z))"
+    r"| (?:is|are) (?:correct|right|the most appropriate)(?= ?(?:[.!,;)]|\n|\Z)| (?:because|since|as)\b)",
     re.IGNORECASE,
 )
-_HYPOTHESIS = re.compile(r"(?:\bif|\bwhether|\bunless|\bwas|もし|仮に)[^\n.,。、]{0,20}$", re.IGNORECASE)
+#: Of an option that was named before, it takes the answer back.
+_DENIAL = re.compile(
+    r"(?:が|は) ?(?:正解|正答|答え) ?(?:では|じゃ|とは|でな)"
+    r"| (?:is|are)(?: not|n't) (?:the )?(?:(?:correct|right|best|final)(?: (?:answers?|options?|choices?))?|answers?)"
+    r"(?![A-Za-z])",
+    re.IGNORECASE,
+)
 _WINDOW = 60
 #: Of each kind; a reply with more is a loop.
 _MAX_STATEMENTS = 200
@@ -90,8 +100,8 @@ def parse_reply(raw: str, labels: Sequence[str], n_select: int, choices: Sequenc
         if known:
             return reading
     text = normalise(body)
-    statement = _last_statement(text, options) or _bare_statement(text, options)
-    if statement is None or _WITHDRAWAL.search(text, statement.end):
+    statement = _last_statement(text, options) or _bare_statement(text, options) or _praised(text, options)
+    if statement is None or is_taken_back(text, statement.end) or _is_denied(text, statement, options):
         return None
     return statement.reading
 
@@ -127,7 +137,7 @@ def _last_of(kind: re.Pattern[str], text: str, options: Options) -> _Statement |
     """The last match of one kind that says something, looked for from the end."""
     for match in reversed(list(kind.finditer(text))[-_MAX_STATEMENTS:]):
         if kind is _SUFFIX:
-            statement = _before(text, match.start(), match.end(), options)
+            statement = _before(text, match, options)
         else:
             statement = _after(text, match, options, certain=kind is _CORRECTION)
         if statement is not None:
@@ -137,10 +147,10 @@ def _last_of(kind: re.Pattern[str], text: str, options: Options) -> _Statement |
 
 def _after(text: str, match: re.Match[str], options: Options, *, certain: bool) -> _Statement | None:
     """The list after a key. A `certain` kind is a common word: it counts only before a list and the sentence's end."""
-    if _is_supposed(text, match.start()):
+    if is_no_claim(text, match.start()):
         return None
     found = read_list(text, match.end(), options)
-    if found.kind == "none":
+    if found.kind in ("none", "denied"):
         return None
     reading = options.chosen(found.numbers) if found.kind == "list" else None
     if certain and (reading is None or not found.ends_sentence(text)):
@@ -148,26 +158,55 @@ def _after(text: str, match: re.Match[str], options: Options, *, certain: bool) 
     return _Statement(reading, match.start(), found.end)
 
 
-def _is_supposed(text: str, start: int) -> bool:
-    """Whether the statement at `start` is only supposed: "if the answer is 3"."""
-    return bool(_HYPOTHESIS.search(text[max(0, start - _WINDOW) : start]))
-
-
-def _before(text: str, start: int, end: int, options: Options) -> _Statement | None:
+def _before(text: str, match: re.Match[str], options: Options) -> _Statement | None:
     """The list that ends where a suffix such as "is the correct answer" starts."""
-    for position in _words_before(text, start):
-        found = read_list(text, position, options)
-        if found.kind == "list" and found.end <= start and not text[found.end : start].strip(" )番'"):
-            return _Statement(options.chosen(found.numbers), start, end)
-    return None
+    numbers = () if is_no_claim(text, match.start()) else _named_before(text, match.start(), options)
+    return _Statement(options.chosen(numbers), match.start(), match.end()) if numbers else None
 
 
-def _words_before(text: str, start: int) -> Iterator[int]:
-    """Where words start in the last clause before `start`, first to last."""
-    window = text[max(0, start - _WINDOW) : start]
-    clause = max(window.rfind(mark) for mark in ("\n", "。", ". ", ":", ";")) + 1
-    offset = max(0, start - _WINDOW)
-    return (offset + clause + word.start() for word in re.finditer(r"[A-Za-z]+|\d+", window[clause:]))
+def _named_before(text: str, start: int, options: Options) -> tuple[str, ...]:
+    """The options of the list that ends at `start`; none where no list ends there."""
+    clause = _clause(text, start)
+    if quoted := options.quoted(text[clause:start]):
+        return tuple(quoted)
+    for word in re.finditer(r"[A-Za-z]+|\d+", text[clause:start]):
+        found = read_list(text, clause + word.start(), options)
+        if found.kind in ("list", "denied") and found.end <= start and not text[found.end : start].strip(" )番'"):
+            return found.numbers
+    return ()
+
+
+def _clause(text: str, end: int) -> int:
+    """Where the last clause before `end` starts."""
+    first = max(0, end - _WINDOW)
+    found = [
+        text.rfind(mark, first, end) + len(mark) for mark in ("\n", "。", ". ", ":", ";") if mark in text[first:end]
+    ]
+    return max(found, default=first)
+
+
+def _is_denied(text: str, statement: _Statement, options: Options) -> bool:
+    """Whether a later sentence says that an option of the statement is not the answer."""
+    denied: set[str] = set()
+    for match in list(_KEY.finditer(text, statement.end))[-_MAX_STATEMENTS:]:
+        found = read_list(text, match.end(), options)
+        denied |= set(found.numbers) if found.kind == "denied" else set()
+    for match in list(_DENIAL.finditer(text, statement.end))[-_MAX_STATEMENTS:]:
+        denied |= set(_named_before(text, match.start(), options))
+    return bool(denied & set(statement.reading or ()))
+
+
+def _praised(text: str, options: Options) -> _Statement | None:
+    """A reply that calls just as many options right as are asked for, without a word that it answers."""
+    named: dict[str, int] = {}
+    for match in list(_RIGHT_ONE.finditer(text))[-_MAX_STATEMENTS:]:
+        found = read_list(text, match.end(), options)
+        if found.kind == "list" and not is_no_claim(text, match.start()):
+            named |= dict.fromkeys(found.numbers, found.end)
+    for match in list(_PRAISE.finditer(text))[-_MAX_STATEMENTS:]:
+        if not is_no_claim(text, match.start()):
+            named |= dict.fromkeys(_named_before(text, match.start(), options), match.end())
+    return _Statement(options.chosen(named), 0, max(named.values())) if named else None
 
 
 def _bare_statement(text: str, options: Options) -> _Statement | None:

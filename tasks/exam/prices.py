@@ -13,14 +13,16 @@ from tasks.errors import ConfigError
 from tasks.records import Record
 from tasks.settings import project_dir
 
+#: What a dated model's name ends with.
 _DATE = re.compile(r"-(\d{4}-\d{2}-\d{2}|\d{8}|\d{4})$")
 
 
 class Price(Record):
-    """US dollars per million tokens."""
+    """US dollars per million tokens. `dates` are the dated models of this name that cost the same."""
 
     input: float = Field(ge=0)
     output: float = Field(ge=0)
+    dates: tuple[str, ...] = ()
 
 
 class Prices(Record):
@@ -44,11 +46,17 @@ def cost(model: str, answered_by: str, input_tokens: int, output_tokens: int) ->
     provider = model.split("/")[0]
     if provider in prices.free:
         return 0.0
-    names = (f"{provider}/{answered_by}", f"{provider}/{_DATE.sub('', answered_by)}")
-    price = next((prices.models[name] for name in names if name in prices.models), None)
+    price = prices.models.get(f"{provider}/{answered_by}") or _dated(prices, f"{provider}/{answered_by}")
     if price is None:
         return None
     return (price.input * input_tokens + price.output * output_tokens) / 1e6
+
+
+def _dated(prices: Prices, name: str) -> Price | None:
+    """The price of the undated model where the file says that this date costs the same: not every one does."""
+    date = _DATE.search(name)
+    price = prices.models.get(name[: date.start()]) if date else None
+    return price if date and price and date[1] in price.dates else None
 
 
 @cache

@@ -29,8 +29,12 @@ SUBJECTS: tuple[Subject, ...] = get_args(Subject)
 SECTIONS: tuple[Section, ...] = get_args(Section)
 #: Where the flag comes from: the file's own `text_only`, a figure that belongs to the item, or a list by hand.
 DiagramSource = Literal["text_only", "figure", "list", "none"]
-#: What became of one reply. `unasked` is an item without a solution, which the paper counts as correct.
-Verdict = Literal["correct", "wrong", "unparsed", "unasked"]
+#: What became of one reply. `unasked` is an item without a solution, which the paper counts as correct; `cut off` is a
+#: reply that the limit of tokens ended: what the model would have answered is not known.
+Verdict = Literal["correct", "wrong", "unparsed", "cut off", "unasked"]
+#: Why a reply ended, as inspect names it: by itself, or at a limit of tokens.
+STOP = "stop"
+CUT_OFF = frozenset({"max_tokens", "model_length"})
 
 
 class ItemText(Record):
@@ -115,7 +119,15 @@ class Response(Record):
     epoch: int = Field(ge=1)
     model: str = Field(description="the model that says it answered")
     raw: str
-    parsed: tuple[str, ...] | None = Field(description="1-based option numbers, sorted; null where none can be read")
+    parsed: tuple[str, ...] | None = Field(
+        description="1-based option numbers, sorted, as read when the reply came; null where none could be. Scores are "
+        "made from `raw`"
+    )
+    stop_reason: str = Field(
+        default=STOP,
+        exclude_if=lambda value: value == STOP,
+        description="why the reply ended, as inspect names it; left out of the file where it ended by itself",
+    )
     input_tokens: int = Field(ge=0)
     output_tokens: int = Field(ge=0)
     cost: float | None = Field(default=None, ge=0, description="US dollars, where the price is known")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from operator import attrgetter
@@ -17,7 +17,7 @@ from tasks.exam.comparison_records import Comparison
 from tasks.exam.exam_index import index_of
 from tasks.exam.records import Exam, Response, Run
 from tasks.exam.report_items import items_by_subject, plain
-from tasks.exam.report_tables import bounds, facts, flips, p_words, row, signed, slices, tiles, usage_words
+from tasks.exam.report_tables import alarm_level, bounds, facts, flips, p_words, row, signed, slices, tiles, usage_words
 from tasks.exam.run_files import responses_sha256
 from tasks.exam.score_records import Scores
 from tasks.exam.slices import guess_probability
@@ -43,6 +43,7 @@ def build_exam_report(
     comparison: Comparison | None,
     baseline: Comparison | None = None,
     *,
+    anchor: Comparison | None = None,
     images: Path,
 ) -> dict[str, bytes]:
     """`report.html` and its PNG plots; the same records, the same bytes.
@@ -52,19 +53,22 @@ def build_exam_report(
     Args:
         comparison: with the run before; this run is its `b`.
         baseline: with a run that was chosen; this run is its `b`.
+        anchor: with the older run that slow drift shows against; this run is its `b`.
         images: the folder of the exam's pictures, which become part of the page.
 
     Raises:
         DataError: the responses, the scores or a comparison are not of this run, or a picture is missing.
     """
-    for one in (comparison, baseline):
+    for one in (comparison, anchor, baseline):
         _check(exam, run, scores, one)
     if responses_sha256(responses) != run.responses_sha256:
         raise DataError(f"the replies are not those that run {run.id} is sealed with: restore its responses.jsonl")
     guess = _guess(exam, scores)
     charts = [chart for chart in plots.draw_run(scores, guess) if not chart.empty]
     items = items_by_subject(exam, run, responses, scores, images)
-    against = [one for one in (comparison, None if _same(comparison, baseline) else baseline) if one]
+    named = {"the run before": comparison, "the anchor of slow drift": anchor, "the baseline": baseline}
+    told = _told_once(named)
+    against = [one for _, one in told]
     page = pages.render(
         "exam.html",
         exam=exam,
@@ -72,14 +76,14 @@ def build_exam_report(
         scores=scores,
         against=[(one, flips(exam, one)) for one in against],
         model=plain(run.settings.model),
-        banners=_banners(scores, against, guess),
+        banners=_banners(scores, told, guess),
         tiles=tiles(scores),
         table=[
             (line.subject, [row("", cell) for cell in (line.essential, line.general, line.total)])
             for line in scores.table
         ],
         slices=slices(scores, comparison or baseline),
-        facts=facts(exam, run, scores),
+        facts=facts(exam, run, scores) + alarm_level([one for one in (comparison, anchor) if one]),
         charts=_drawn(charts),
         unparsed=[item for item in sorted(chain(*items.values()), key=_number) if item.number in scores.unparsed],
         items=items,
@@ -144,12 +148,17 @@ def _guess(exam: Exam, scores: Scores) -> float | None:
     return fmean(guess_probability(index[one.item]) for one in scores.items) if scores.items else None
 
 
-def _same(comparison: Comparison | None, baseline: Comparison | None) -> bool:
-    return comparison is not None and baseline is not None and comparison.a == baseline.a
+def _told_once(named: Mapping[str, Comparison | None]) -> list[tuple[str, Comparison]]:
+    """Each comparison with what it is with; a run that is two of these is told once, as the first."""
+    found: dict[str, tuple[str, Comparison]] = {}
+    for name, one in named.items():
+        if one is not None:
+            found.setdefault(f"{one.a.model} {one.a.language} {one.a.run}", (name, one))
+    return list(found.values())
 
 
-def _banners(scores: Scores, against: Sequence[Comparison], guess: float | None) -> list[_Banner]:
-    found = [_passed(scores), *map(_drift, against)]
+def _banners(scores: Scores, told: Sequence[tuple[str, Comparison]], guess: float | None) -> list[_Banner]:
+    found = [_passed(scores), *(_drift(name, one) for name, one in told)]
     low = scores.overall.interval_1[0]
     if guess is not None and low <= guess:
         found.append(
@@ -183,7 +192,7 @@ def _notes(scores: Scores) -> str:
     return "; ".join(f"{one.name} {one.note}" for one in scores.criteria if one.note)
 
 
-def _drift(comparison: Comparison) -> _Banner:
+def _drift(name: str, comparison: Comparison) -> _Banner:
     decision, test = comparison.decision, comparison.overall
     tone = "good" if decision.direction is None else "bad" if decision.direction == "worse" else "warn"
     title = decision.verdict.capitalize() + (f": {decision.direction}" if decision.direction else "")
@@ -195,9 +204,11 @@ def _drift(comparison: Comparison) -> _Banner:
     if comparison.kind != "rerun":
         other += f" of {plain(comparison.a.model)} in {comparison.a.language}"
     text = (
-        f"Against {other}: {test.lost} lost, {test.gained} gained of {comparison.pairs} items; net "
-        f"{signed(test.net)}, {rule}. Exact McNemar {p_words(test.p)}."
+        f"Against {other}, {name}: {test.lost} lost, {test.gained} gained of {comparison.pairs} items; net "
+        f"{signed(test.net)}, {rule}. Exact McNemar {p_words(test.p)}, at level {decision.alpha:g} per comparison."
     )
+    if unread := comparison.lost_unreadable:
+        text += f" Of {unread} of the lost items the new reply is unreadable: look there first."
     if comparison.confounders:
         text += f" Besides, the runs differ in {words.listing(comparison.confounders)}."
     return _Banner(tone, title, text)

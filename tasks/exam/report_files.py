@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tasks.exam.archive import BASELINE, COMPARISON, finished_in, load_comparison, load_scored, model_folder
-from tasks.exam.comparison_records import Comparison
+from tasks.exam.archive import ANCHOR, BASELINE, COMPARISON, finished_in, load_comparison, load_scored, model_folder
+from tasks.exam.comparison_records import Comparison, most_telling
 from tasks.exam.records import Exam
 from tasks.exam.report import build_exam_report, build_history
 from tasks.exam.report_store import ENTRY, HISTORY, HISTORY_TYPES, REPORT, REPORT_TYPES, ExamEntry, read_entry
@@ -28,12 +28,10 @@ def write_report(exam: Exam, images: Path, folder: Path, *, dag_run: str | None 
     """
     run, responses = load_run(folder)
     found = scored_run(exam, run, responses)
-    comparison = load_comparison(folder / COMPARISON)
-    files = build_exam_report(
-        exam, run, responses, found.scores, comparison, load_comparison(folder / BASELINE), images=images
-    )
+    comparison, anchor, baseline = (load_comparison(folder / name) for name in (COMPARISON, ANCHOR, BASELINE))
+    files = build_exam_report(exam, run, responses, found.scores, comparison, baseline, anchor=anchor, images=images)
     before = read_entry(folder)
-    entry = _entry(exam, found, comparison, dag_run or (before.dag_run if before else None))
+    entry = _entry(exam, found, most_telling(comparison, anchor), dag_run or (before.dag_run if before else None))
     files[ENTRY] = to_json(entry)
     write_files(folder, {name: files[name] for name in REPORT_TYPES if name in files})
     return folder / REPORT
@@ -67,7 +65,8 @@ def write_history(exam: Exam, folder: Path) -> Path | None:
 
 
 def _sitting(exam: Exam, folder: Path) -> tuple[ScoredRun, Comparison | None]:
-    return load_scored(exam, folder), load_comparison(folder / COMPARISON)
+    comparison, anchor = (load_comparison(folder / name) for name in (COMPARISON, ANCHOR))
+    return load_scored(exam, folder), most_telling(comparison, anchor)
 
 
 def _entry(exam: Exam, found: ScoredRun, comparison: Comparison | None, dag_run: str | None) -> ExamEntry:

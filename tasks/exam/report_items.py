@@ -14,6 +14,7 @@ from pathlib import Path
 
 from tasks.errors import DataError
 from tasks.exam.items import IMAGE_FORMATS
+from tasks.exam.reading import read_response
 from tasks.exam.records import SUBJECTS, Exam, ExamItem, ItemText, Response, Run
 from tasks.exam.score_records import ItemScore, Scores
 from tasks.report import words
@@ -23,7 +24,14 @@ SHOWN = 4000
 _UNPRINTABLE = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]"
 )
-_TONES = {"correct": "good", "unasked": "good", "wrong": "bad", "unparsed": "warn", "not entered": ""}
+_TONES = {
+    "correct": "good",
+    "unasked": "good",
+    "wrong": "bad",
+    "unparsed": "warn",
+    "cut off": "warn",
+    "not entered": "",
+}
 
 
 @dataclass(frozen=True)
@@ -83,7 +91,7 @@ def _shown(
         text=text,
         choices=tuple(zip(item.labels, text.choices, strict=False)),
         pictures=tuple(_picture(images / name, item) for name in item.images),
-        replies=tuple(_reply(one) for one in replies),
+        replies=tuple(_reply(item, run, one) for one in replies),
     )
 
 
@@ -96,13 +104,15 @@ def _picture(path: Path, item: ExamItem) -> str:
     return f"data:image/{IMAGE_FORMATS[path.suffix.lower()].lower()};base64,{content}"
 
 
-def _reply(response: Response) -> Reply:
+def _reply(item: ExamItem, run: Run, response: Response) -> Reply:
+    read = read_response(item, run.settings.language, response)
     cut = len(response.raw) - SHOWN
     more = f"\n[{cut} more characters in responses.jsonl]" if cut > 0 else ""
     tokens = f"{response.input_tokens} + {response.output_tokens} tokens"
     facts = f"{tokens}, {words.duration(response.seconds)}, {words.moment(response.asked_at)}"
+    facts += ", cut off by the limit of tokens" if read == "cut off" else ""
     return Reply(
-        response.epoch, plain(response.model), response.parsed is not None, plain(response.raw[:SHOWN]) + more, facts
+        response.epoch, plain(response.model), isinstance(read, tuple), plain(response.raw[:SHOWN]) + more, facts
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tasks.exam.comparison_records import Comparison, Flip
@@ -34,9 +35,14 @@ def tiles(scores: Scores) -> list[tuple[str, str, str]]:
         ("Accuracy 1", f"{percent(overall.correct, overall.entered)}%", f"{bounds(overall.interval_1)}, of entered"),
         ("Accuracy 2", f"{percent(overall.correct, overall.items)}%", f"{bounds(overall.interval_2)}, of all"),
         ("Points", str(scores.points), f"of {scores.points_possible}"),
-        ("Unparsed", str(overall.unparsed), f"of {overall.entered} entered"),
+        ("Unparsed", str(overall.unparsed), _unread(overall)),
         ("Cost", usage_words(scores), f"{usage.input_tokens + usage.output_tokens:,} tokens"),
     ]
+
+
+def _unread(overall: Tally) -> str:
+    cut = f"; {overall.cut_off} more cut off" if overall.cut_off else ""
+    return f"of {overall.entered} entered{cut}"
 
 
 def usage_words(scores: Scores) -> str:
@@ -90,18 +96,42 @@ def facts(exam: Exam, run: Run, scores: Scores) -> list[tuple[str, str]]:
     took = f"{words.moment(run.started_at)} to {words.moment(run.finished_at)}"
     replied = ", ".join(f"{plain(name)} ({count})" for name, count in sorted(scores.answered_by.items()))
     asked = f"{settings.language}, prompt {settings.prompt} ({settings.prompt_digest[:12]})"
+    how = f"temperature {settings.temperature:g}, at most {settings.max_tokens:,} tokens a reply"
     cost = usage_words(scores) if usage.cost is not None else "unknown: exams/prices.yaml has no price for every reply"
     return [
         ("Exam", f"{exam.title}, {len(exam.items)} items ({exam.source}; {exam.licence})"),
-        ("Asked", asked + f", temperature {settings.temperature:g}, {words.count(settings.epochs, 'epoch')}"),
+        ("Asked", f"{asked}, {how}, {words.count(settings.epochs, 'epoch')}"),
         ("Answered by", replied or words.NONE),
         ("Diagrams", _pictures(exam, run, scores)),
         ("Missing", words.listing(map(str, scores.coverage.missing)) if scores.coverage.missing else "nothing"),
+        ("Cut off", _cut_off(scores)),
         ("Took", f"{took}; replies {words.duration(usage.seconds)}"),
         ("Tokens", f"{usage.input_tokens:,} in, {usage.output_tokens:,} out, {usage.responses:,} replies"),
         ("Cost", cost),
         ("Made with", f"{run.engine}, code {run.code_version}"),
         ("Seal", f"exam {run.settings.exam_digest[:12]}, responses {run.responses_sha256[:12]}"),
+    ]
+
+
+def _cut_off(scores: Scores) -> str:
+    if not scores.cut_off:
+        return "no reply"
+    numbers = words.listing(map(str, scores.cut_off))
+    return f"items {numbers}: the limit of tokens ended the reply, so it counts as no answer; raise max_tokens"
+
+
+def alarm_level(against: Sequence[Comparison]) -> list[tuple[str, str]]:
+    """What the level of the alarms on a page means, and what it does not; nothing without an earlier run."""
+    levels = [one.decision.alpha for one in against if one.kind == "rerun"]
+    if not levels:
+        return []
+    return [
+        (
+            "Alarm level",
+            f"{100 * max(levels):g}% per comparison, at most {100 * sum(levels):g}% for the run: how often an alarm is "
+            "false when nothing has changed. Over months and models it adds up: twelve runs at 5% raise a false alarm "
+            "with a probability of up to 46%",
+        )
     ]
 
 

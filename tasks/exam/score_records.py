@@ -17,7 +17,8 @@ Dimension = Literal["subject", "section", "answers", "diagram", "length", "case"
 class Tally(Record):
     """Counts over some items. `correct` holds the unasked items: the paper scores them as correct.
 
-    entered = correct + wrong + unparsed; what is not entered (no picture for it, or no response yet) is not wrong.
+    entered = correct + wrong + unparsed + cut_off; what is not entered (no picture for it, no response yet) is not
+    wrong.
     """
 
     items: int
@@ -25,6 +26,7 @@ class Tally(Record):
     correct: int
     wrong: int
     unparsed: int
+    cut_off: int = 0
     unasked: int
     accuracy_1: float | None = Field(description="correct / entered; null when nothing was entered")
     accuracy_2: float | None = Field(description="correct / items; null without items")
@@ -86,6 +88,7 @@ class EpochScore(Record):
     entered: int
     correct: int
     unparsed: int
+    cut_off: int = 0
     accuracy_1: float | None
 
 
@@ -129,6 +132,7 @@ class Metrics(Record):
     points: int
     points_possible: int
     unparsed: int
+    cut_off: int
     passed: bool | None
 
 
@@ -152,6 +156,7 @@ class Scores(Record):
     answered_by: dict[str, int] = Field(description="model that says it answered -> responses")
     usage: Usage
     unparsed: tuple[int, ...] = Field(description="numbers of the items whose majority is no readable answer")
+    cut_off: tuple[int, ...] = Field(default=(), description="of those whose majority the limit of tokens has ended")
     items: tuple[ItemScore, ...]
 
     def metrics(self) -> Metrics:
@@ -166,6 +171,7 @@ class Scores(Record):
             points=self.points,
             points_possible=self.points_possible,
             unparsed=overall.unparsed,
+            cut_off=overall.cut_off,
             passed=self.passed,
         )
 

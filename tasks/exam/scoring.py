@@ -2,8 +2,10 @@
 
 An item is right when the answer is one of its accepted sets, whole: of two answers both must be right. An item without
 a solution is never asked and is scored as correct. Each right item is worth 2 points. Accuracy 1 is correct / entered,
-accuracy 2 is correct / all. With several epochs the majority's answer is the item's answer; an unreadable reply has a
-vote like any other, and among equals the answer that came first counts.
+accuracy 2 is correct / all. Replies are read here, from their text. One that cannot be read earns nothing and is
+counted apart from wrong ones, and so is one that the limit of tokens has cut off. With several epochs the majority's
+answer is the item's answer; an unreadable reply has a vote like any other, and among equals the answer that came first
+counts.
 
 A sitting passes when (1) its points reach 434 of 690, or the same share of another exam's points; (2) it has 70% of the
 essential items and 30% of them in each subject, physics, chemistry and biology taken as one; (3) at most two options
@@ -20,6 +22,7 @@ from collections.abc import Mapping, Sequence
 from tasks.errors import DataError
 from tasks.exam.exam_index import index_of
 from tasks.exam.pass_criteria import POINTS_PER_ITEM, criteria, verdict
+from tasks.exam.reading import Answer, read_response
 from tasks.exam.records import Exam, ExamItem, Response, Run, Verdict
 from tasks.exam.run_files import responses_sha256
 from tasks.exam.score_records import (
@@ -36,7 +39,6 @@ from tasks.exam.score_records import (
 from tasks.exam.slices import tally
 from tasks.exam.statistics import epoch_spread
 
-Answer = tuple[str, ...] | None
 #: Item -> the answers of its epochs, in order.
 Replies = Mapping[str, Sequence[Answer]]
 
@@ -52,8 +54,9 @@ def score(exam: Exam, run: Run, responses: Sequence[Response]) -> Scores:
     replies = _replies(exam, run, responses)
     last = _last_number(exam, run)
     asked = [item for item in exam.items if item.id in replies or (item.no_solution and item.number <= last)]
-    answers = {item.id: _majority(replies[item.id]) for item in asked if not item.no_solution}
-    verdicts = {item.id: judge(item, answers.get(item.id)) for item in asked}
+    votes = {item.id: _majority(replies[item.id]) for item in asked if not item.no_solution}
+    verdicts = {item.id: judge(item, votes.get(item.id)) for item in asked}
+    answers = {item: None if vote == "cut off" else vote for item, vote in votes.items()}
     overall, coverage = tally(index_of(exam).all, verdicts), _coverage(exam, run, replies, verdicts)
     judged = criteria(exam, verdicts, answers)
     return Scores(
@@ -77,6 +80,7 @@ def score(exam: Exam, run: Run, responses: Sequence[Response]) -> Scores:
         answered_by=dict(sorted(Counter(response.model for response in responses).items())),
         usage=_usage(responses),
         unparsed=tuple(item.number for item in asked if verdicts[item.id] == "unparsed"),
+        cut_off=tuple(item.number for item in asked if verdicts[item.id] == "cut off"),
         items=tuple(
             ItemScore(item=item.id, number=item.number, verdict=verdicts[item.id], answer=answers.get(item.id))
             for item in asked
@@ -93,8 +97,8 @@ def judge(item: ExamItem, answer: Answer) -> Verdict:
     """The verdict on one answer: every option of one accepted set, and no other."""
     if item.no_solution:
         return "unasked"
-    if answer is None:
-        return "unparsed"
+    if answer is None or answer == "cut off":
+        return answer or "unparsed"
     return "correct" if any(set(answer) == set(accepted) for accepted in item.answers) else "wrong"
 
 
@@ -130,7 +134,7 @@ def _replies(exam: Exam, run: Run, responses: Sequence[Response]) -> dict[str, l
         epochs = by_epoch.setdefault(item.id, {})
         if response.epoch in epochs or response.epoch > run.settings.epochs:
             raise DataError(f"{where}: one response each in {run.settings.epochs} epochs is expected; ask again")
-        epochs[response.epoch] = response.parsed
+        epochs[response.epoch] = read_response(item, run.settings.language, response)
     return {item: [answers[epoch] for epoch in sorted(answers)] for item, answers in by_epoch.items()}
 
 
@@ -198,6 +202,7 @@ def _epoch_score(epoch: int, found: Sequence[Verdict], unasked: int) -> EpochSco
         entered=entered,
         correct=correct,
         unparsed=found.count("unparsed"),
+        cut_off=found.count("cut off"),
         accuracy_1=correct / entered if entered else None,
     )
 

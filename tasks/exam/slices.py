@@ -62,6 +62,7 @@ def tally(group: Group, verdicts: Mapping[str, Verdict]) -> Tally:
         correct=correct,
         wrong=given.count("wrong"),
         unparsed=given.count("unparsed"),
+        cut_off=given.count("cut off"),
         unasked=unasked,
         accuracy_1=correct / len(given) if given else None,
         accuracy_2=correct / size if size else None,

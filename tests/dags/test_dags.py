@@ -17,7 +17,7 @@ from airflow.sdk import get_parsing_context
 from jsonschema import Draft202012Validator
 
 from dags.llm_exam import POOL
-from dags.wiring import RETRY_POLICY, sites_to_wire, tell_of_drift
+from dags.wiring import RETRY_POLICY, sites_to_wire, tell_of_drift, tell_of_failure
 from tasks import notify
 from tasks.errors import (
     BudgetExhausted,
@@ -163,7 +163,13 @@ def test_the_exam_is_a_process_for_each_arm_in_a_pool(bag: DagBag) -> None:
         ("languages", [["ja"], ["ja", "en"]], [[], ["fr"], "ja"]),
         ("epochs", [1, 5], [0, 101, 1.5, "1"]),
         ("limit", [None, 20], [0, -1, "20"]),
-        ("baseline", ["", "openai--x/ja/20260101T000000Z"], [None, 1]),
+        ("temperature", [None, 0, 0.7, 1], [-0.1, "0", 3]),
+        ("max_tokens", [None, 1, 4096], [0, -1, 1.5, "20"]),
+        (
+            "baseline",
+            ["", "openai--x/ja/20260101T000000Z"],
+            [None, 1, "/etc/x", "../x/ja/r", "x/../r", "x/ja/..", "x/ja", "x/ja/r/more", "/x/ja/r"],
+        ),
     ],
 )
 def test_the_exams_parameters_have_types(bag: DagBag, name: str, good: list[Any], bad: list[Any]) -> None:
@@ -188,6 +194,16 @@ def test_an_alarm_of_drift_is_not_a_failure(error: Exception, title: str, monkey
     tell_of_drift({"exception": error, "ti": ti, "params": {"exam": "107"}})
     assert [notice.title for notice in told] == [title]
     assert (str(error) in told[0].text) == isinstance(error, DriftFound | DataError)
+
+
+def test_a_notice_quotes_no_provider(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[notify.Notice] = []
+    monkeypatch.setattr(notify, "notify", told.append)
+    error = ModelRefused("openai/x failed with status 401: user@corp, key sk-ab***yz. Check the key")
+    error.add_note("openai/x failed with status 401 (refused). Check the key")
+    ti = SimpleNamespace(dag_id="llm_exam", task_id="one_arm.evaluate", run_id="manual")
+    tell_of_failure({"exception": error, "ti": ti})
+    assert told[0].text.endswith(": openai/x failed with status 401 (refused). Check the key")
 
 
 def test_a_tasks_process_builds_its_own_site_only() -> None:

@@ -5,6 +5,8 @@ The tests run in the order of the file: each run is compared with the one before
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from tasks.exam.comparison_records import Comparison
@@ -39,7 +41,10 @@ def test_a_first_examination_passes_and_is_compared_with_nothing(federation: Fed
     assert state == "success", tasks
     store, (prefix,) = federation.deployment.store("hub"), published(federation)
     scores = store.get_record(f"{prefix}scores.json", Scores)
-    assert scores.passed or scores.passed is None
+    listed = any(one.name == "contraindicated" and one.lines for one in scores.criteria)
+    points = next(one for one in scores.criteria if one.name == "points")
+    assert (scores.passed, points.passed) == (True, True), [one.note for one in scores.criteria]
+    assert [one.passed for one in scores.criteria] == [True, True, True if listed else None]
     assert scores.overall.correct == scores.overall.entered
     assert len(scores.coverage.missing) == 0
     assert not store.exists(f"{prefix}comparison.json")
@@ -57,7 +62,9 @@ def test_a_drift_of_twenty_items_turns_the_run_red_and_is_listed(federation: Fed
     assert comparison.decision.verdict == "drift"
     assert sorted(flip.number for flip in comparison.lost) == federation.drifting
     report = store.get(f"{prefix}report.html").decode()
-    assert "drift" in report.lower()
+    assert "<strong>Drift: worse</strong>" in report
+    flips = re.findall(r'<tr><td><a href="#item-(\d+)">.*?<span class="tag bad">lost</span>', report)
+    assert [int(number) for number in flips] == federation.drifting
 
 
 def test_a_change_of_five_items_is_no_drift(federation: Federation) -> None:

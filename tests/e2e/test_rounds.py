@@ -151,7 +151,7 @@ def test_a_slow_site_costs_the_deadline_once(federation: Federation) -> None:
     assert federation.run("slow_site", run_id="slow") == "success"
     metrics = federation.newest("slow_site")
     assert metrics.message.startswith("3 of 4 contributed")
-    assert 25 <= metrics.seconds <= 25 + 20, metrics.seconds
+    assert 25 <= metrics.seconds <= 25 + 30, metrics.seconds
     assert time.monotonic() - started < 120
 
 

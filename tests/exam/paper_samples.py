@@ -112,13 +112,13 @@ def wrong(of: ExamItem) -> tuple[str, ...]:
 
 
 def response(of: ExamItem, parsed: tuple[str, ...] | None, epoch: int = 1, **changes: object) -> Response:
-    """A response that was read as `parsed`."""
+    """A response that reads as `parsed`."""
     values: dict[str, object] = {
         "item": of.id,
         "item_digest": of.digest,
         "epoch": epoch,
         "model": "gpt-test-1",
-        "raw": "Answer: " + ", ".join(parsed or ("?",)),
+        "raw": "Answer: " + ", ".join([of.labels[int(number) - 1] for number in parsed] if parsed else "?"),
         "parsed": parsed,
         "input_tokens": 100,
         "output_tokens": 5,

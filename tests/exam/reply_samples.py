@@ -6,6 +6,8 @@ DIGITS = ("1", "2", "3", "4", "5")
 LETTERS = ("A", "B", "C", "D", "E")
 DRUGS = ("アスピリン", "ワルファリンカリウム", "ヘパリンナトリウム", "ビタミンK", "トラネキサム酸")
 VALUES = ("1", "2", "7", "12", "13")
+DISEASES = ("1型糖尿病", "5％ブドウ糖注射液", "副腎機能不全", "高カルシウム血症", "中枢性尿崩症")
+CURVES = ("a", "b", "c", "d", "e")
 
 #: One option of five, labels 1 to 5.
 ONE = {
@@ -85,6 +87,42 @@ ONE = {
     "The answer is not 3 but 4.": "4",
     "The answer is 3, not 4.": "3",
     "If the answer is 3 the pH would rise. The answer is 4.": "4",
+    # of the wrong options
+    "答え: 2\n不正解：3": "2",
+    "答え: 2\n誤答：3": "2",
+    "答え: 2\n誤っている選択肢：3": "2",
+    "答え: 2\n間違った選択肢: 3": "2",
+    "答え: 2\n次に不適切な選択肢: 3": "2",
+    "正しくない選択肢: 3\n答え: 2": "2",
+    "答え: 2\n正しくない選択肢: 3": "2",
+    "Answer: 2\nIncorrect answer: 3": "2",
+    "Answer: 2\nThe wrong choice: 3": "2",
+    "Answer: 2\nA common wrong answer is 3.": "2",
+    "Answer: 2\nNote: option 3 is the answer many give.": "2",
+    "答え: 2\n選択肢3を選ぶと患者に有害です。": "2",
+    "答え: 2\n3を選択した場合は不適切です。": "2",
+    "答え: 2\n3が正解と誤解しやすい。": "2",
+    "答え: 2\n3は正解ではありません。": "2",
+    "Answer: 2\nOption 3 is not the answer.": "2",
+    "3が正解と考えます。": "3",
+    # denied, and what holds instead
+    "答えは2ではありません。3です。": "3",
+    "答え: 2番ではありません。3番です。": "3",
+    "答えは2ではありません。正解は3です。": "3",
+    "The answer is 2. No, it's 3.": "3",
+    "The answer is 2. Explanation: Actually, 3.": "3",
+    "Answer: 2\nNo. 3 is toxic.": "2",
+    "Answer: 2\nIs it toxic? No.": "2",
+    "Answer: 2\nNo, 1 and 3 are wrong.": "2",
+    "答え: 2\n1は間違いです。": "2",
+    # no word for "answer"
+    "正しいのは2です": "2",
+    "最も適切なものは2である。": "2",
+    "2が正しい": "2",
+    "したがって、2が適切である。": "2",
+    "Option 2 is correct.": "2",
+    "2 is correct because it binds.": "2",
+    "答え: 5\n正しいのは1、2、3、4です。": "5",
 }
 #: Not one clear option of five.
 UNCLEAR = (
@@ -138,6 +176,30 @@ UNCLEAR = (
     '{"answer": 3.0}',
     "<think>The answer is 3",
     "No answer: 3 facts are missing, 2 options fit",
+    "正解は2ではありません。",
+    "答えは2とは限りません。",
+    "答えは2ではありません。3は有害です。",
+    "答え: 2。答えは2ではありません。",
+    "答え: 2\n2は正解ではない",
+    "Answer: 2\nOption 2 is not the best answer.",
+    "答えは2だと思いましたが、違うかもしれません。",
+    "Answer: 2. I retract that.",
+    "Answer: 2. Hmm, no.",
+    "Answer: 2. No, it is something else.",
+    "Answer: 2. That's wrong.",
+    "答え: 2\n前言撤回",
+    "答え: 2\n間違えた",
+    "答え: 2\nやはり違います",
+    "答え: 2。いや違う",
+    "不適切なのは2である。",
+    "正しいのは2ではありません",
+    "2が正しいとは限らない",
+    "1、2、3、4が正しい。",
+    "Option 1 is correct. Option 2 is correct.",
+    "If 2 is correct, the pH rises.",
+    "Whether 3 is the answer is not known.",
+    "答え: " + "3→" * 20_000,
+    "答え: " + "3ではありません。" * 9_000,
 )
 #: Two options of five, labels 1 to 5.
 TWO = {
@@ -194,6 +256,9 @@ LETTERED = {
     "12": "4",
     "Answer: 12": "4",
     '{"answer": "B"}': "2",
+    "Answer: 12 mL/h": "4",
+    "答え: 12 mL/hです。": "4",
+    "Answer: 3 mL/h": None,
     "AB": None,
     "ABC": None,
     "A と C": None,
@@ -221,4 +286,31 @@ QUOTED = {
     "ヘパリンナトリウムとワルファリンカリウム": None,
     "答え: 3. アスピリン": None,
     "ヘパリンナトリウムは抗凝固薬である。": None,
+    "答え: ヘパリンナトリウムです": "3",
+    "答え: ヘパリンナトリウムである。": "3",
+    "答え: ヘパリンナトリウム。抗凝固薬である。": "3",
+    "ヘパリンナトリウムが正解です。": "3",
+}
+#: One option of five whose texts begin like labels, labels 1 to 5.
+NUMBERED = {
+    "答え: 1型糖尿病です。": "1",
+    "1型糖尿病が正解です": "1",
+    "答え: 5％ブドウ糖注射液です。": "2",
+    "答え: 1": "1",
+    "正解は2型糖尿病です。": None,
+    "答え: 5%": None,
+}
+#: One option of five, labels 1 to 5, options a to e: the names of what a figure shows.
+NAMED = {
+    "D": "4",
+    "d": "4",
+    "答え: d": "4",
+    "Answer: (d)": "4",
+    "The answer is d (option 4).": "4",
+    "答え: 4（d）": "4",
+    "答え: 4. d": "4",
+    "答え: 4": "4",
+    "答え: f": None,
+    "Answer: a or d": None,
+    "a drug": None,
 }

@@ -32,6 +32,7 @@ class Reply:
     retry_after_s: float | None = None
     input_tokens: int = 100
     output_tokens: int = 10
+    ended_by: str = "stop"
 
 
 @dataclass(frozen=True)
@@ -159,7 +160,9 @@ def _completion(model: str, reply: Reply) -> dict[str, Any]:
         "object": "chat.completion",
         "created": 0,
         "model": model,
-        "choices": [{"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": reply.text}}],
+        "choices": [
+            {"index": 0, "finish_reason": reply.ended_by, "message": {"role": "assistant", "content": reply.text}}
+        ],
         "usage": {
             "prompt_tokens": reply.input_tokens,
             "completion_tokens": reply.output_tokens,
@@ -169,7 +172,7 @@ def _completion(model: str, reply: Reply) -> dict[str, Any]:
 
 
 def _send(writer: asyncio.StreamWriter, status: int, body: Any, retry_after_s: float | None = None) -> None:
-    content = json.dumps(body, ensure_ascii=False).encode()
+    content = json.dumps(body).encode()
     head = f"HTTP/1.1 {status} Scripted\r\nContent-Type: application/json\r\nContent-Length: {len(content)}\r\n"
     if retry_after_s is not None:
         head += f"Retry-After: {retry_after_s}\r\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gzip
 import os
 import re
 import signal
@@ -44,6 +45,8 @@ REPLIES = {
     "item-8;": (Reply(drop=True), GOOD),
     "item-9;": (Reply(None),),
     "item-11;": (Reply("<think>答え: 5</think>\n\n答え: 2"),),
+    "item-12;": (Reply("検討する。答え: 1 の可能性を", ended_by="length"),),
+    "item-13;": (Reply("\ud800 答え: 4"),),
 }
 
 
@@ -67,6 +70,7 @@ def _pictured(folder: Path) -> Exam:
     items = [item(number) for number in range(1, 10)]
     items.append(item(10, no_solution=True, answers=()))
     items.append(item(11, diagram=True, images=(write_picture(folder),)))
+    items += [item(12), item(13)]
     return exam(items)
 
 
@@ -92,18 +96,18 @@ def asked(tmp_path_factory):
 
 
 def test_every_item_with_a_solution_has_a_response_in_every_epoch(asked):
-    wanted = [(f"t{number:03}", epoch) for number in (*range(1, 10), 11) for epoch in (1, 2)]
+    wanted = [(f"t{number:03}", epoch) for number in (*range(1, 10), 11, 12, 13) for epoch in (1, 2)]
 
     assert list(asked.responses) == wanted
-    assert asked.run.num_asked == 10
+    assert asked.run.num_asked == 12
     assert asked.run.id == "run-1"
     assert asked.run.engine.startswith("inspect-ai ")
     assert asked.run.started_at <= min(response.asked_at for response in asked.responses.values())
-    assert asked.progress[-1] == (20, 20)
+    assert asked.progress[-1] == (24, 24)
 
 
 def test_an_item_without_a_solution_is_never_sent(asked):
-    assert len(asked.server.bodies) >= 20
+    assert len(asked.server.bodies) >= 24
     assert not [body for body in asked.server.bodies if "item-10;" in str(body)]
 
 
@@ -116,8 +120,19 @@ def test_an_item_without_a_solution_is_never_sent(asked):
         ("t004", MARKUP, ("3",)),
         ("t009", "", None),
         ("t011", "答え: 2", ("2",)),
+        ("t012", "検討する。答え: 1 の可能性を", None),
+        ("t013", "\ufffd 答え: 4", ("4",)),
     ],
-    ids=["nothing", "10 000 tokens", "another language", "markup", "null", "without its thoughts"],
+    ids=[
+        "nothing",
+        "10 000 tokens",
+        "another language",
+        "markup",
+        "null",
+        "no thoughts",
+        "cut off",
+        "half a character",
+    ],
 )
 def test_whatever_a_model_says_is_kept_word_for_word(asked, name, raw, parsed):
     for epoch in (1, 2):
@@ -145,6 +160,19 @@ def test_a_picture_goes_with_its_item_alone(asked):
 
     assert len(with_picture) == 2
     assert all("item-11;" in str(body) for body in with_picture)
+
+
+def test_a_reply_that_the_limit_of_tokens_ended_says_so(asked):
+    assert {asked.responses["t012", epoch].stop_reason for epoch in (1, 2)} == {"max_tokens"}
+    assert asked.responses["t011", 1].stop_reason == "stop"
+
+
+def test_what_a_run_leaves_is_for_its_user_alone_and_without_traces(asked):
+    modes = {path.name: path.stat().st_mode & 0o077 for path in asked.folder.rglob("*") if path.is_file()}
+
+    assert set(modes.values()) == {0}
+    assert len(list((asked.folder / "engine").glob("*.json"))) == 1, "inspect's own log"
+    assert not (asked.folder / "engine" / "inspect_ai").exists()
 
 
 def test_tokens_and_the_model_that_answered_are_kept(asked):
@@ -195,7 +223,7 @@ def _no_report(folder: Path) -> bool:
 
 def test_a_wrong_key_ends_the_run_at_once_and_is_told_to_nobody(tmp_path, monkeypatch):
     of, folder = exam([item(number) for number in range(1, 31)]), tmp_path / "run"
-    monkeypatch.setenv("SCRIPTED_API_KEY", "sk-wrong")
+    monkeypatch.setenv("SCRIPTED_API_KEY", "sk-wrong-0123456789")
 
     with ScriptedServer(Script(key=KEY)) as server, pytest.raises(ModelRefused) as error:
         _ask(server.url, folder, of, monkeypatch)
@@ -204,7 +232,12 @@ def test_a_wrong_key_ends_the_run_at_once_and_is_told_to_nobody(tmp_path, monkey
     assert all(part in said for part in (MODEL, "item t0", "status 401", "0 of 30", "Check the API key"))
     assert server.asked["(wrong key)"] <= 4, "only the calls that were in flight"
     assert "sk-wrong" not in said
-    assert "sk-wrong" not in (folder / "failures.json").read_text()
+    kept = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    plain = {path: gzip.decompress(body) if path.suffix == ".gz" else body for path, body in kept.items()}
+    assert [path for path, body in plain.items() if b"sk-wrong" in body or b"0123456789" in body] == []
+    assert any(path.parent.name == "engine" and b"<SCRIPTED_API_KEY>" in body for path, body in plain.items())
+    assert [path for path in kept if path.stat().st_mode & 0o077] == []
+    assert not (folder / "engine" / "inspect_ai").exists()
     assert _no_report(folder)
 
 

@@ -10,6 +10,7 @@ from tasks.exam import collect, prices
 from tasks.exam.journal import Answer
 from tasks.exam.questions import Failure
 from tasks.exam.records import ExamItem, ItemText, RunSettings
+from tasks.notify import reason_of
 
 ITEMS = (item(2), item(1))
 
@@ -82,6 +83,8 @@ def test_an_answer_to_an_item_that_has_changed_is_none():
     [
         ("openai/gpt-4o", "gpt-4o", 1.0),
         ("openai/gpt-4o", "gpt-4o-2024-08-06", 1.0),
+        ("openai/gpt-4o", "gpt-4o-2024-05-13", None),
+        ("openai/gpt-3.5-turbo", "gpt-3.5-turbo-1106", None),
         ("openai/gpt-4o", "gpt-4o-mini", 0.06),
         ("openai/gpt-4o", "gpt-4o-mini-2024-07-18", 0.06),
         ("openai/gpt-3.5-turbo", "gpt-3.5-turbo-0125", 0.155),
@@ -130,3 +133,25 @@ def test_the_gravest_failure_says_what_to_do(failures, error, parts):
     assert type(found) is error
     for part in ("openai/gpt-4o", "said the server", "3 of 345 answers are kept", *parts):
         assert part in str(found)
+
+
+def test_a_notice_has_kind_status_and_remedy_and_no_word_of_the_provider():
+    """Notices leave the machine; what a provider says may quote addresses, accounts and parts of keys."""
+    said = reason_of(collect.error_of([_failure("refused", 401)], "openai/gpt-4o", 3, 345))
+
+    assert said == (
+        "openai/gpt-4o failed at item t007 with status 401 (refused). 3 of 345 answers are kept. Check the API key in "
+        "the environment and what it may use"
+    )
+    assert reason_of(RunIncomplete("the engine ended")) == "the engine ended"
+    assert reason_of(ValueError("secret")) == "ValueError"
+
+
+def test_a_reply_that_was_cut_off_is_kept_and_not_read():
+    answers = _answers(ITEMS, 1)
+    cut = answers["t001", 1].model_copy(update={"stop_reason": "max_tokens"})
+
+    first, second = collect.responses(ITEMS, _asked(), {**answers, cut.key: cut})
+
+    assert (first.raw, first.parsed, first.stop_reason) == ("答え: 1", None, "max_tokens")
+    assert (second.parsed, second.stop_reason) == (("1",), "stop")

@@ -150,11 +150,19 @@ def test_another_model_behind_the_same_name_is_noted() -> None:
 
 def test_an_unreadable_reply_is_a_loss_and_shown_as_such() -> None:
     given = responses(PAPER, RIGHT)
-    index = next(index for index, one in enumerate(given) if one.item == f"p{LOSABLE[0]:03}")
-    given[index] = given[index].model_copy(update={"parsed": None})
+    unread, cut, wrong = (LOSABLE[index] - 1 for index in (0, 1, 9))
+    given[unread] = given[unread].model_copy(update={"raw": "?"})
+    given[cut] = given[cut].model_copy(update={"stop_reason": "max_tokens"})
+    given[wrong] = responses(PAPER, ())[wrong]
     found = compare(PAPER, BEFORE, scored_run(PAPER, run(PAPER, given, "february"), given))
-    assert [(flip.number, flip.after, flip.answer_after) for flip in found.lost] == [(LOSABLE[0], "unparsed", None)]
-    assert found.b.unparsed == 1
+    assert [(flip.number, flip.after) for flip in found.lost] == [
+        (LOSABLE[0], "unparsed"),
+        (LOSABLE[1], "cut off"),
+        (LOSABLE[9], "wrong"),
+    ]
+    assert (found.lost[0].answer_after, found.b.unparsed, found.b.cut_off) == (None, 1, 1)
+    assert found.lost_words == "3 items lost (of 2 the new reply is unreadable)"
+    assert compare(PAPER, BEFORE, after(2)).lost_words == "2 items lost"
 
 
 def test_a_missing_response_is_left_out_of_the_pairs_and_noted() -> None:

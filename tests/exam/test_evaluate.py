@@ -11,7 +11,8 @@ from evaluated_runs import ALL, EXAM, MODEL, FakeModel, draw_nothing, save_small
 from tasks.errors import ConfigError, DataError, DriftFound
 from tasks.exam import asking, evaluate
 from tasks.exam.comparison_records import Comparison
-from tasks.exam.evaluate import check_drift, new_run_id, plan_arms, settings_for
+from tasks.exam.drift import check_drift
+from tasks.exam.evaluate import new_run_id, plan_arms, settings_for
 from tasks.exam.score_records import Scores
 
 
@@ -55,7 +56,10 @@ def test_lost_items_are_drift_and_are_listed(home: Path, monkeypatch: pytest.Mon
     assert (found.previous, found.verdict) == ("r1", "drift")
     comparison = Comparison.model_validate_json((found.folder / "comparison.json").read_bytes())
     assert {flip.number for flip in comparison.lost} == lost
-    with pytest.raises(DriftFound, match=r"openai/gpt-test on exam paper in ja is worse than in run r1: 10 items lost"):
+    with pytest.raises(
+        DriftFound,
+        match=r"openai/gpt-test on exam paper in ja is worse than in run r1, the run before: 10 items lost and 0",
+    ):
         check_drift(found.folder)
 
 
@@ -64,7 +68,10 @@ def test_a_change_that_chance_may_bring_is_no_drift(home: Path, monkeypatch: pyt
     run_once(home, "r1")
     found = run_once(home, "r2")
     assert found.verdict == "no drift"
-    assert check_drift(found.folder) == "no drift against run r1: 5 items lost and 0 gained of 40, p = 0.062"
+    assert check_drift(found.folder) == (
+        "no drift against run r1, the run before: 5 items lost and 0 gained of 40, p = 0.062; no net change of so few "
+        "flips is an alarm at level 0.05"
+    )
 
 
 def test_a_better_model_has_drifted_too(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -120,6 +127,15 @@ def test_a_baseline_is_compared_with_besides(home: Path, monkeypatch: pytest.Mon
     assert (baseline.a.run, len(baseline.gained), found.previous, found.verdict) == ("r1", 10, "r2", "no drift")
 
 
+@pytest.mark.parametrize("baseline", ["/etc", "../paper/openai--gpt-test/ja/r1", "openai--gpt-test/ja/../ja/r1"])
+def test_a_baseline_that_lies_elsewhere_is_refused(home: Path, monkeypatch: pytest.MonkeyPatch, baseline: str) -> None:
+    model = play(monkeypatch, ALL, ALL)
+    run_once(home, "r1")
+    with pytest.raises(ConfigError, match=r"is not below .*exams/paper: name it <model>/<language>/<run id>"):
+        run_once(home, "r2", baseline=baseline)
+    assert len(model.asked) == 1
+
+
 def test_a_wrong_baseline_is_refused_before_anything_is_asked(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = play(monkeypatch, ALL)
     with pytest.raises(DataError, match=r"run\.json is missing"):
@@ -146,6 +162,14 @@ def test_the_bundled_model_gets_no_pictures() -> None:
     assert settings_for(EXAM, MODEL, "ja").images
     assert not settings_for(EXAM, "pharmafed/smollm2", "ja").images
     assert settings_for(EXAM, "pharmafed/smollm2", "ja", images=True).images
+
+
+def test_temperature_and_tokens_are_settings_that_have_defaults(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert settings_for(EXAM, "pharmafed/smollm2", "ja").max_tokens == 48
+    model = play(monkeypatch, ALL, ALL)
+    run_once(home, "r1")
+    assert run_once(home, "r2", temperature=0.7, max_tokens=9000).previous is None, "another setting, another history"
+    assert [(asked.temperature, asked.max_tokens) for asked in model.asked] == [(0.0, 4096), (0.7, 9000)]
 
 
 def test_run_ids_are_in_utc() -> None:

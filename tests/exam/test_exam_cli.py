@@ -91,21 +91,29 @@ def test_import_of_an_empty_folder_is_an_error_and_leaves_nothing(data: Path, tm
 
 
 def test_ask_scores_what_the_model_answers(exam: Exam, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    draw_nothing(monkeypatch)
     model = FakeModel({item.number for item in exam.items})
     monkeypatch.setattr(asking, "ask", model)
     out = tmp_path / "out"
-    code, output = call("ask", "practice", "--model", "openai/x", "--language", "en", "--no-images", "--out", out)
+    how = ("--language", "en", "--no-images", "--temperature", 0.5, "--max-tokens", 77)
+    code, output = call("ask", "practice", "--model", "openai/x", *how, "--out", out)
     assert code == 0
     assert f"points {2 * sum(not item.diagram for item in exam.items)} of 132" in output
     asked = model.asked[0]
     assert (asked.prompt, asked.images, asked.epochs, asked.limit) == ("en/v1", False, 1, None)
+    assert (asked.temperature, asked.max_tokens) == (0.5, 77)
     assert (out / "scores.json").exists()
+    assert (out / "report.html").exists()
+    assert f"report {out / 'report.html'} history none" in output
 
 
 def test_ask_finds_a_folder_by_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    draw_nothing(monkeypatch)
     monkeypatch.setattr(asking, "ask", FakeModel({1, 2}))
     assert call("ask", "practice", "--model", "openai/x", "--limit", "5")[0] == 0
-    assert len(list((tmp_path / "home" / "exams" / "practice" / "openai--x" / "ja").glob("*/scores.json"))) == 1
+    place = tmp_path / "home" / "exams" / "practice" / "openai--x"
+    assert len(list((place / "ja").glob("*/scores.json"))) == len(list((place / "ja").glob("*/report.html"))) == 1
+    assert (place / "history.html").exists()
 
 
 def test_a_saved_run_is_scored_again(exam: Exam, tmp_path: Path) -> None:

@@ -55,14 +55,19 @@ class Where:
 
 
 def page_of(
-    given: Sequence[Response], before: ScoredRun | None = None, baseline: ScoredRun | None = None, **settings: object
+    given: Sequence[Response],
+    before: ScoredRun | None = None,
+    baseline: ScoredRun | None = None,
+    anchor: ScoredRun | None = None,
+    **settings: object,
 ) -> str:
     """The report on these responses, without its plots, which take the longest and are tested apart."""
     made, kept, found = sitting(given, "now", 30, **settings)
-    against = [compare(PAPER, one, found) if one else None for one in (before, baseline)]
+    against = [compare(PAPER, one, found, alpha=0.025) if one else None for one in (before, baseline, anchor)]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(plots, "draw_run", lambda *_: [])
-        return build_exam_report(PAPER, made, kept, found.scores, *against, images=Where.images)["report.html"].decode()
+        files = build_exam_report(PAPER, made, kept, found.scores, *against[:2], anchor=against[2], images=Where.images)
+        return files["report.html"].decode()
 
 
 def banners(page: str) -> list[tuple[str, str]]:
@@ -131,12 +136,50 @@ def test_a_picture_that_is_gone_is_named(tmp_path: Path) -> None:
 def test_a_baseline_is_told_besides(before: ScoredRun) -> None:
     other = sitting(responses(PAPER, gpt_35_right(PAPER)), "other", 0, model="openai/<b>old</b>\u202e")[2]
     page = page_of(responses(PAPER, RIGHT), before, other)
+    assert "Against earlier, the run before: 0 lost" in page
     assert [title for _, title in banners(page)] == ["Passed", "No drift", "Difference: better"]
-    assert "Against other of openai/&lt;b&gt;old&lt;/b&gt;\ufffd in ja:" in page
+    assert "Against other of openai/&lt;b&gt;old&lt;/b&gt;\ufffd in ja, the baseline:" in page
     assert "\u202e" not in page
     assert page.count("<h2>Against run") == 2
     assert page.count('<span class="tag bad">lost</span>') == len(gpt_35_right(PAPER) - RIGHT)
     assert page_of(responses(PAPER, RIGHT), before, before).count("<h2>Against run") == 1, "the same run, told once"
+
+
+def test_slow_drift_is_told_with_the_run_that_it_shows_against(before: ScoredRun) -> None:
+    middle = sitting(responses(PAPER, RIGHT - set(LOST[:5])), "middle")[2]
+    given = responses(PAPER, RIGHT - set(LOST[:10]))
+    page = html.unescape(page_of(given, middle, None, before))
+    assert [title for _, title in banners(page)] == ["Passed", "No drift", "Drift: worse"]
+    assert "Against middle, the run before: 5 lost" in page
+    assert "Against earlier, the anchor of slow drift: 10 lost" in page
+    assert "at level 0.025 per comparison" in page
+    assert "2.5% per comparison, at most 5% for the run" in page
+    assert "twelve runs at 5% raise a false alarm with a probability of up to 46%" in page
+    assert page.count("<h2>Against run") == 2
+    alone = page_of(given, before, None, before)
+    assert alone.count("<h2>Against run") == 1, "the same run, told once"
+    assert "Alarm level" not in page_of(given)
+
+
+def test_lost_items_without_a_readable_reply_are_counted_in_the_alarm(before: ScoredRun) -> None:
+    """An alarm may be of the form of the replies and not of what the model knows: the reader must see which."""
+    given = [
+        one.model_copy(update={"raw": "?"}) if int(one.item[1:]) in LOST else one for one in responses(PAPER, RIGHT)
+    ]
+    page = page_of(given, before)
+    assert ("bad", "Drift: worse") in banners(page)
+    assert "Of 20 of the lost items the new reply is unreadable" in page
+    assert "new reply is unreadable" not in page_of(responses(PAPER, RIGHT - set(LOST)), before)
+
+
+def test_replies_that_were_cut_off_are_told_apart_from_unreadable_ones() -> None:
+    given = responses(PAPER, RIGHT)
+    given[3] = given[3].model_copy(update={"stop_reason": "max_tokens"})
+    page = html.unescape(page_of(given))
+    assert "<b>0</b><small>of 345 entered; 1 more cut off</small>" in page
+    assert "items 4: the limit of tokens ended the reply, so it counts as no answer; raise max_tokens" in page
+    assert '<span class="tag warn">cut off</span>' in page
+    assert "Unparsed replies: 0" in page
 
 
 def test_what_a_model_says_stays_text(before: ScoredRun) -> None:

@@ -35,6 +35,15 @@ def with_text(exam: Exam, index: int, /, **values: Any) -> Exam:
     return with_item(exam, index, text={"ja": text})
 
 
+def test_ten_options_are_sorted_by_number(exam: Exam) -> None:
+    labels = tuple(str(number) for number in range(1, 11))
+    ten = {"num_choices": 10, "labels": labels, "n_select": 2}
+    wide = with_text(with_item(exam, 0, **ten, answers=(("2", "10"),)), 0, choices=labels)
+    check_exam(wide)
+    with pytest.raises(DataError, match="not 2 sorted options"):
+        check_exam(with_item(wide, 0, answers=(("10", "2"),)))
+
+
 def test_an_exam_survives_the_disk(exam: Exam, tmp_path: Path) -> None:
     folder = exam_folder(tmp_path, "100")
     assert folder == tmp_path / "exams" / "100"

@@ -65,6 +65,13 @@ def test_a_prompt_goes_in_and_only_what_is_new_comes_out(weights):
     assert output.time >= 0
 
 
+def test_a_reply_that_the_limit_ended_says_so(weights, monkeypatch):
+    assert ask(max_tokens=4).stop_reason == "max_tokens"
+    assert ask(max_tokens=4000).stop_reason == "stop"
+    monkeypatch.setattr(Tokenizer, "eos_token_id", ord("a"))
+    assert ask(max_tokens=4).stop_reason == "stop", "its last token ends it, within the limit"
+
+
 @pytest.mark.parametrize(
     ("temperature", "sampling"),
     [(0.0, {"do_sample": False}), (None, {"do_sample": False}), (0.7, {"do_sample": True, "temperature": 0.7})],

@@ -8,7 +8,21 @@ import time
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from reply_samples import DIGITS, DRUGS, LETTERED, LETTERS, ONE, QUOTED, TWO, UNCLEAR, VALUES
+from reply_samples import (
+    CURVES,
+    DIGITS,
+    DISEASES,
+    DRUGS,
+    LETTERED,
+    LETTERS,
+    NAMED,
+    NUMBERED,
+    ONE,
+    QUOTED,
+    TWO,
+    UNCLEAR,
+    VALUES,
+)
 
 from tasks.exam.parsing import parse_reply
 
@@ -36,6 +50,16 @@ def test_lettered_options(raw: str, answer: str | None) -> None:
 @pytest.mark.parametrize(("raw", "answer"), QUOTED.items())
 def test_quoted_options(raw: str, answer: str | None) -> None:
     assert parse_reply(raw, DIGITS, 1, DRUGS) == (None if answer is None else (answer,))
+
+
+@pytest.mark.parametrize(("raw", "answer"), NUMBERED.items())
+def test_options_that_begin_with_a_number(raw: str, answer: str | None) -> None:
+    assert parse_reply(raw, DIGITS, 1, DISEASES) == (None if answer is None else (answer,))
+
+
+@pytest.mark.parametrize(("raw", "answer"), NAMED.items())
+def test_options_that_are_letters(raw: str, answer: str | None) -> None:
+    assert parse_reply(raw, DIGITS, 1, CURVES) == (None if answer is None else (answer,))
 
 
 def test_two_quoted_options_and_two_joined_letters() -> None:
@@ -172,6 +196,11 @@ def _long_replies() -> dict[str, str]:
         "if ",
         "AB",
         "```\n",
+        "2が正しい。",
+        "3は正解ではない",
+        "正しいのは",
+        "不",
+        ". no",
     ]
     return {"prose": prose} | {piece: piece * (50_000 // len(piece)) for piece in repeated}
 

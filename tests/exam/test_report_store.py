@@ -2,12 +2,35 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
+from tasks import layout
 from tasks.exam import report_store
 from tasks.exam.report_store import checked_history_key, report_key
 
 GOOD = ("107", "openai--gpt-4o", "ja", "20261122T141500Z", "report.html")
+
+
+@pytest.mark.parametrize(
+    ("models", "folders"),
+    [
+        (["openai/gpt-4o", "pharmafed/smollm2"], ["openai--gpt-4o", "pharmafed--smollm2"]),
+        (["ollama/llama3:8b", "ollama/llama3/8b", "ollama/llama3--8b"], ["ollama--llama3--8b"]),
+        (["a/x:y", "a/x::y", "a/x y"], ["a--x--y"]),
+        (["a-/b", "a/-b"], ["a---b"]),
+        (["a--b/c", "a/b--c"], ["a--b--c"]),
+    ],
+)
+def test_two_models_never_share_a_folder(models: list[str], folders: list[str]) -> None:
+    found = [layout.exam_runs("107", model, "ja").split("/")[2] for model in models]
+    assert len(set(found)) == len(models)
+    for name in found:
+        assert name in folders or re.fullmatch(rf"{re.escape(folders[0])}-[0-9a-f]{{8}}", name)
+        assert layout.exam_runs("107", name, "ja") == f"exams/107/{name}/ja", "a folder's name is its own"
+    if len(folders) == len(models):
+        assert found == folders
 
 
 def test_keys_are_those_that_runs_are_written_under() -> None:

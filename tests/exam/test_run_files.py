@@ -44,6 +44,17 @@ def test_a_run_comes_back_as_it_was_written(tmp_path: Path) -> None:
     assert {path.name for path in (tmp_path / "a").iterdir()} == {"run.json", "responses.jsonl"}
 
 
+def test_a_record_from_before_a_field_came_keeps_its_seal(tmp_path: Path) -> None:
+    """A reply that ended by itself is written as it was before `stop_reason`; only another reason adds to the line."""
+    write_run(tmp_path, RUN, GIVEN)
+    assert b"stop_reason" not in (tmp_path / "responses.jsonl").read_bytes()
+    run_read, read = load_run(tmp_path)
+    assert (read[0].stop_reason, responses_sha256(read)) == ("stop", run_read.responses_sha256)
+    cut = [GIVEN[0].model_copy(update={"stop_reason": "max_tokens"}), *GIVEN[1:]]
+    write_run(tmp_path / "cut", run(EXAM, cut), cut)
+    assert load_run(tmp_path / "cut")[1] == tuple(cut)
+
+
 def test_lines_break_only_between_responses(tmp_path: Path) -> None:
     odd = [GIVEN[0].model_copy(update={"raw": "3\n\r\u2028\x85\x0b\x1c\x00 ２"}), *GIVEN[1:]]
     write_run(tmp_path, run(EXAM, odd), odd)

@@ -192,10 +192,34 @@ def test_the_item_without_a_solution_is_correct_for_everybody() -> None:
 
 def test_unparsed_is_counted_apart_from_wrong() -> None:
     given = responses(PAPER, ALL)
-    given[4] = given[4].model_copy(update={"parsed": None})
+    given[4] = given[4].model_copy(update={"raw": "?", "parsed": None})
     found = score(PAPER, run(PAPER, given), given)
     assert (found.overall.correct, found.overall.wrong, found.overall.unparsed) == (344, 0, 1)
     assert found.unparsed == (5,)
+
+
+@pytest.mark.parametrize("reason", ["max_tokens", "model_length"])
+def test_a_reply_that_was_cut_off_is_no_answer_and_counted_apart(reason: str) -> None:
+    """However clearly it reads: "the answer is 1, unless" is no answer yet."""
+    given = responses(PAPER, ALL)
+    given[4] = given[4].model_copy(update={"stop_reason": reason})
+    given[5] = given[5].model_copy(update={"stop_reason": "unknown"})
+    found = score(PAPER, run(PAPER, given), given)
+    overall = found.overall
+    assert (overall.correct, overall.wrong, overall.unparsed, overall.cut_off, overall.entered) == (344, 0, 0, 1, 345)
+    assert (found.cut_off, found.unparsed, found.items[4].verdict, found.items[4].answer) == ((5,), (), "cut off", None)
+    assert (found.epochs.scores[0].cut_off, found.epochs.scores[0].unparsed) == (1, 0)
+    assert (found.metrics().cut_off, found.metrics().unparsed) == (1, 0)
+
+
+def test_scores_are_made_from_what_was_said_not_from_what_was_read_then() -> None:
+    """An older reader took denied answers; a newer one mends its runs, whose seal is of the text and holds."""
+    given = responses(PAPER, ALL)
+    given[4] = given[4].model_copy(update={"raw": "正解は1ではありません。", "parsed": ("1",)})
+    given[5] = given[5].model_copy(update={"raw": "答えは乙です。", "parsed": None})
+    found = score(PAPER, run(PAPER, given), given)
+    assert (found.items[4].verdict, found.items[5].verdict, found.items[5].answer) == ("unparsed", "wrong", ("2",))
+    assert found.overall.correct == 343
 
 
 def test_a_missing_response_is_not_wrong_and_leaves_the_verdict_open() -> None:
