@@ -1,6 +1,7 @@
 """What the paper says, what would show it, and the words for what is found.
 
-The words follow from `tasks.experiments.paired` alone: every verdict has its template, and none of them hopes.
+The words follow from the stored differences by the rules of `tasks.experiments.paired` alone: every verdict has its
+template, and none of them hopes.
 """
 
 from __future__ import annotations
@@ -10,9 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tasks.experiments import plan
-from tasks.experiments.paired import MARGIN, Direction, Outcome, Verdict, judge
+from tasks.experiments.paired import MARGIN, Direction, Outcome, Verdict, judge, verdict
 from tasks.experiments.plan import Pair
-from tasks.experiments.records import Comparison
+from tasks.experiments.records import Comparison, Measured
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ CLAIMS = (
         title="Federated training does as well as centralised training",
         says="A model that is trained federated reaches what training on the pooled patients reaches.",
         experiment="federation",
-        direction="equal",
+        direction="no worse",
         pairs=(("federated, LR", "pooled, LR"), ("federated, MLP", "pooled, MLP")),
     ),
     Claim(
@@ -72,7 +73,7 @@ CLAIMS = (
         title="Sharing 40% is as good as sharing all",
         says="A client that shares the largest 40% of its update loses nothing.",
         experiment="fraction",
-        direction="equal",
+        direction="no worse",
         pairs=(("top 40%", "all"),),
         beside=_fraction_pairs(),
         figures=("findings-fraction",),
@@ -97,7 +98,7 @@ CLAIMS = (
         title="Unequal local work does no harm",
         says="Clients may do one epoch each, of unequally many iterations, instead of equally many iterations.",
         experiment="local_work",
-        direction="equal",
+        direction="no worse",
         pairs=(("one epoch", "2 iterations"), ("one epoch", "3 iterations")),
     ),
     Claim(
@@ -119,34 +120,40 @@ CLAIMS = (
     ),
 )
 
-_VERDICTS: dict[Verdict, str] = {
+#: The verdict on a difference, as tables and their legend have it.
+WORDS: dict[Verdict, str] = {
     "within": f"within ±{MARGIN:g}",
     "better": "better",
     "worse": "worse",
     "no evidence": "no evidence of a difference",
 }
+#: In place of any of them, where a difference means nothing.
+NOT_LEARNT = "neither has learnt"
 _REASONS: dict[Verdict, str] = {
     "within": "{what}: the whole interval lies within ±{margin:g}",
     "better": "{what}: better, {size}",
     "worse": "{what}: worse, {size}",
-    "no evidence": "{what}: no difference is shown, and one of more than {margin:g} is not ruled out",
+    "no evidence": "{what}: no difference is shown, and {open} by more than {margin:g} is not ruled out",
 }
 
 
-def outcome(claim: Claim, found: Comparison) -> Outcome:
-    """What one comparison means for the claim."""
-    return judge(found.verdict, claim.direction)
+def outcome(claim: Claim, found: Comparison, measured: Measured) -> Outcome:
+    """What one comparison means for the claim; nothing if neither side has learnt anything."""
+    return "undecided" if measured.neither_has_learnt(found) else judge(found.difference, claim.direction)
 
 
-def verdict_words(found: Comparison) -> str:
+def verdict_words(found: Comparison, measured: Measured) -> str:
     """The verdict on a difference, for a table."""
-    return _VERDICTS[found.verdict]
+    return NOT_LEARNT if measured.neither_has_learnt(found) else WORDS[verdict(found.difference)]
 
 
-def reason(found: Comparison) -> str:
+def reason(found: Comparison, measured: Measured) -> str:
     """What the interval says, in words."""
     what = f"{found.arm} minus {found.against}"
-    return _REASONS[found.verdict].format(what=what, margin=MARGIN, size=_size(found))
+    if measured.neither_has_learnt(found):
+        return f"{what}: {NOT_LEARNT}, neither AUC is above .5 with its whole interval"
+    template = _REASONS[verdict(found.difference)]
+    return template.format(what=what, margin=MARGIN, size=_size(found), open=_open(found))
 
 
 def _size(found: Comparison) -> str:
@@ -155,9 +162,15 @@ def _size(found: Comparison) -> str:
     return f"by more than {MARGIN:g}" if nearest > MARGIN else f"perhaps by less than {MARGIN:g}"
 
 
-def overall(claim: Claim, found: Sequence[Comparison]) -> str:
+def _open(found: Comparison) -> str:
+    """Which differences beyond the margin the interval still holds."""
+    ends = (("better", found.difference.high > MARGIN), ("worse", found.difference.low < -MARGIN))
+    return " or ".join(word for word, is_open in ends if is_open)
+
+
+def overall(claim: Claim, measured: Measured) -> str:
     """One word for all comparisons that decide, or how often which."""
-    counts = Counter(outcome(claim, one) for one in found)
+    counts = Counter(outcome(claim, measured.comparison(*pair), measured) for pair in claim.pairs)
     if len(counts) == 1:
         return next(iter(counts))
-    return "mixed: " + ", ".join(f"{word} {times} of {len(found)}" for word, times in counts.most_common())
+    return "mixed: " + ", ".join(f"{word} {times} of {len(claim.pairs)}" for word, times in counts.most_common())

@@ -7,11 +7,11 @@ from html import escape
 from typing import Any
 
 from tasks.experiments import plan
-from tasks.experiments.claims import CLAIMS, Claim, outcome, overall, reason, verdict_words
+from tasks.experiments.claims import CLAIMS, NOT_LEARNT, WORDS, Claim, outcome, overall, reason, verdict_words
 from tasks.experiments.drawing import Picture
 from tasks.experiments.figures_privacy import DELTA, bound_words, membership_bound
 from tasks.experiments.paired import CONFIDENCE, MARGIN, Summary, widening
-from tasks.experiments.records import Arm, Cohort, Comparison, Measured, Numbers
+from tasks.experiments.records import Arm, Cohort, Comparison, Curve, Measured, Numbers
 from tasks.reference import YARDSTICK_ROUNDS
 
 _HEAD = """# Findings
@@ -19,6 +19,8 @@ _HEAD = """# Findings
 What the paper claims, and what we measured. This page is written by `pharmafed experiments findings` from the numbers
 that the experiments leave; nobody edits it, so it has no wish in it.
 """
+#: Beside a round that no plan announced.
+_CHOSEN = "chosen on held-out data"
 
 
 def page(numbers: Numbers, cohort: Cohort, pictures: Sequence[Picture], images: str = "images") -> str:
@@ -33,7 +35,7 @@ def page(numbers: Numbers, cohort: Cohort, pictures: Sequence[Picture], images: 
         ConfigError: a setting or comparison that the page speaks of is not in the numbers.
     """
     shown = {one.name: one for one in pictures}
-    parts = [_HEAD, _method(numbers, cohort), _figure(shown["findings-patients"], images), _summary(numbers)]
+    parts = [_HEAD, _method(numbers, cohort), _figure(shown["findings-patients"], images), _summary(numbers, cohort)]
     for claim in CLAIMS:
         parts += _section(claim, numbers[claim.experiment])
         parts += [_figure(shown[name], images) for name in claim.figures]
@@ -44,7 +46,7 @@ def _method(numbers: Numbers, cohort: Cohort) -> str:
     """How everything on the page was measured."""
     seeds = sorted({len(measured.seeds) for measured in numbers.values()})
     count = sum(len(_shown(claim, numbers[claim.experiment])) for claim in CLAIMS)
-    factors = _or([f"{widening(n, cohort.num_train, cohort.num_held_out):.1f} times (n = {n})" for n in seeds])
+    factors = _or([f"{_wider(n, cohort)} (n = {n})" for n in seeds])
     return f"""## How it was measured
 
 Study `{cohort.study}`: {cohort.num_train + cohort.num_held_out} patients, {len(cohort.sites)} clients, simulated with
@@ -56,16 +58,28 @@ says otherwise there is no privacy mechanism, and clients train logistic regress
 
 The verdict follows from the interval by rule:
 
-| interval of the difference | verdict |
+| interval | verdict on a difference |
 |---|---|
-| wholly within ±{MARGIN:g} | no difference that matters |
-| else wholly above or below zero | better, or worse |
-| else | no evidence of a difference, nor of there being none |
+| neither setting's own AUC lies wholly above .5 | {NOT_LEARNT} |
+| else the difference wholly within ±{MARGIN:g} | {WORDS["within"]} |
+| else wholly above or below zero | {WORDS["better"]}, or {WORDS["worse"]} |
+| else | {WORDS["no evidence"]}, nor of there being none |
+
+| interval of the difference | a claim to do as well, to lose nothing, to do no harm |
+|---|---|
+| wholly at or above −{MARGIN:g} | supported: being better is doing as well |
+| wholly below −{MARGIN:g} | contradicted |
+| else wholly below zero | not supported |
+| else | undecided |
+
+A claim that one is better, or worse, is supported by that verdict, contradicted by the opposite one, not supported by
+"{WORDS["within"]}", and otherwise undecided. Where neither has learnt, every claim is undecided.
 
 - What is compared, and after which round it decides, stands in `tasks/experiments/plan.py`. The page shows {count}
   intervals. Were there no difference anywhere, about {count * (1 - CONFIDENCE):.0f} would leave out zero by chance.
-- The yardstick's training and its {YARDSTICK_ROUNDS} rounds were chosen earlier on these same data, where held-out
-  log-loss turns: levels of AUC are a little flattered by it, differences less.
+- The yardstick's training and its {YARDSTICK_ROUNDS} rounds were chosen earlier on these same data: levels of AUC are
+  a little flattered by it. One number of rounds does not fit all kinds of training. Mean held-out log-loss is lowest
+  after round: {_best_rounds(numbers["federation"])}.
 - Seeds split the same patients anew. The intervals say what another split would give; for new patients from the same
   trial they would be {factors} as wide (Nadeau and Bengio 2003,
   [doi:10.1023/A:1024068626366](https://doi.org/10.1023/A:1024068626366)).
@@ -81,12 +95,18 @@ def _or(values: Sequence[object]) -> str:
     return " or ".join(str(value) for value in values)
 
 
-def _summary(numbers: Numbers) -> str:
+def _wider(n: int, cohort: Cohort) -> str:
+    return f"{widening(n, cohort.num_train, cohort.num_held_out):.1f} times"
+
+
+def _summary(numbers: Numbers, cohort: Cohort) -> str:
     """All claims in one table."""
-    rows = [("claim", "measured", "verdict"), ("---",) * 3]
+    rows = [("claim", "measured", "for new patients", "verdict"), ("---",) * 4]
     for claim in CLAIMS:
-        found = [numbers[claim.experiment].comparison(*pair) for pair in claim.pairs]
-        rows.append((claim.title, _headline(found), f"**{overall(claim, found)}**"))
+        measured = numbers[claim.experiment]
+        found = [measured.comparison(*pair) for pair in claim.pairs]
+        wider = f"the interval would be {_wider(found[0].difference.n, cohort)} as wide"
+        rows.append((claim.title, _headline(found), wider, f"**{overall(claim, measured)}**"))
     return "## In one table\n\n" + _table(rows)
 
 
@@ -100,11 +120,11 @@ def _headline(found: Sequence[Comparison]) -> str:
 
 def _section(claim: Claim, measured: Measured) -> list[str]:
     found = [measured.comparison(*pair) for pair in claim.pairs]
-    text = [f"## {claim.title}\n", f"The claim: {claim.says}\n", f"**Verdict: {overall(claim, found)}.**\n"]
+    text = [f"## {claim.title}\n", f"The claim: {claim.says}\n", f"**Verdict: {overall(claim, measured)}.**\n"]
     if len(found) <= 2:
-        text += [f"- {reason(one)}. Claim {outcome(claim, one)}." for one in found] + [""]
+        text += [f"- {reason(one, measured)}. Claim {outcome(claim, one, measured)}." for one in found] + [""]
     text.append(_TABLES[claim.experiment](measured))
-    text.append(_compared(_shown(claim, measured)))
+    text.append(_compared(_shown(claim, measured), measured))
     return text
 
 
@@ -114,17 +134,19 @@ def _shown(claim: Claim, measured: Measured) -> list[Comparison]:
     return [one for one in measured.comparisons if (one.arm, one.against) in pairs]
 
 
-def _compared(found: Sequence[Comparison]) -> str:
+def _compared(found: Sequence[Comparison], measured: Measured) -> str:
     head = ("AUC of", "minus that of", "after round", "difference", f"{CONFIDENCE:.0%} interval", "n", "verdict")
     rows: list[tuple[str, ...]] = [head, ("---",) * len(head)]
-    return _table([*rows, *map(_row, found)])
+    return _table([*rows, *(_row(one, measured) for one in found)])
 
 
-def _row(one: Comparison) -> tuple[str, ...]:
+def _row(one: Comparison, measured: Measured) -> tuple[str, ...]:
     after = f"{one.arm_round}" if one.arm_round == one.against_round else f"{one.arm_round}, {one.against_round}"
+    if measured.is_at_own_best(one):
+        after += f" ({_CHOSEN})"
     found = one.difference
     ends = f"{_signed(found.low)} to {_signed(found.high)}"
-    return (one.arm, one.against, after, _signed(found.mean), ends, str(found.n), verdict_words(one))
+    return (one.arm, one.against, after, _signed(found.mean), ends, str(found.n), verdict_words(one, measured))
 
 
 def _arms(measured: Measured) -> str:
@@ -134,18 +156,44 @@ def _arms(measured: Measured) -> str:
     return _table(rows)
 
 
-def _over_rounds(measured: Measured) -> str:
-    """Where each setting is at its best: what is judged is fixed, and this shows how it lies."""
-    best = (f"{arm.setting.name} {_best_round(arm)}" for arm in measured.arms)
+def _at_own_best(measured: Measured) -> str:
+    """The settings where the claim is judged, and each where it is at its best."""
+    head = ("setting", f"lowest log-loss after round, {_CHOSEN}", "AUC", "log-loss")
+    rows: list[tuple[str, ...]] = [head, ("---",) * len(head)]
+    for arm in measured.arms:
+        figures = (_at_best(arm, curve) for curve in (arm.auc_curve, arm.log_loss_curve))
+        rows.append((arm.setting.name, _best_round(arm), *figures))
     return (
-        f"Judged after round {measured.arms[0].judged_at}, where the project's baselines stop. Held-out log-loss is "
-        f"lowest after round: {', '.join(best)}.\n\n" + _arms(measured)
+        f"Judged after round {measured.arms[0].judged_at}, as the plan has it. Pooled training takes more steps in a "
+        "round, so one round need not fit both sides; below, each is also shown after the round at which its own mean "
+        "held-out log-loss is lowest. That round is chosen on the held-out patients: it flatters a little, and "
+        "nothing is judged by it.\n\n" + _arms(measured) + "\n" + _table(rows)
     )
 
 
-def _best_round(arm: Arm) -> int:
-    curve = arm.log_loss_curve
-    return curve.rounds[curve.mean.index(min(curve.mean))]
+def _at_best(arm: Arm, curve: Curve) -> str:
+    place = curve.rounds.index(arm.best_round)
+    return f"{curve.mean[place]:.3f} ({curve.low[place]:.3f} to {curve.high[place]:.3f})"
+
+
+def _over_rounds(measured: Measured) -> str:
+    """Where each setting is at its best: what is judged is fixed, and this shows how it lies."""
+    return (
+        f"Judged after round {measured.arms[0].judged_at}, where the project's baselines stop. Held-out log-loss is "
+        f"lowest after round: {_best_rounds(measured)}. Local only: each client trains a model on its own patients "
+        "alone, which is scored on everybody's held-out patients; the figure is the mean over clients, weighted by "
+        "how many held-out patients each has.\n\n" + _arms(measured)
+    )
+
+
+def _best_rounds(measured: Measured) -> str:
+    return "; ".join(f"{arm.setting.name} {_best_round(arm)}" for arm in measured.arms)
+
+
+def _best_round(arm: Arm) -> str:
+    """The round, and whether more rounds might have been better still."""
+    last = arm.log_loss_curve.rounds[-1]
+    return f"{arm.best_round}" + (" (the last that was run)" if arm.best_round == last else "")
 
 
 def _shared_bytes(measured: Measured) -> str:
@@ -184,18 +232,19 @@ def _mechanism_settings() -> str:
 
 def _what_learns(measured: Measured) -> str:
     """A comparison says little where neither side has learnt anything."""
-    known = [arm.setting.name for arm in measured.arms if arm.auc.low > 0.5]
+    known = [arm.setting.name for arm in measured.arms if arm.has_learnt(arm.judged_at)]
     learnt = "; ".join(known) if known else "none"
     fixed = {key: value for key, value in plan.MECHANISMS["svt"][0].items() if key != "fraction"}
     return (
         f"Mechanism `svt` with {_in_words(fixed)}, on the study's own training. Settings whose AUC is above .5 with "
         f"its whole interval: {len(known)} of {len(measured.arms)} ({learnt}). "
-        "Between settings that have learnt nothing a difference means nothing.\n\n" + _arms(measured)
+        "Between settings that have learnt nothing a difference means nothing, and decides nothing.\n\n"
+        + _arms(measured)
     )
 
 
 _TABLES: dict[str, Callable[[Measured], str]] = {
-    "federation": _arms,
+    "federation": _at_own_best,
     "rounds": _over_rounds,
     "fraction": _shared_bytes,
     "restart": _arms,

@@ -1,13 +1,13 @@
-"""The experiments' numbers as DVC reads them: flat metrics, and lists of points to plot."""
+"""The experiments' numbers as DVC reads them: flat metrics, and tables of points to plot."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from tasks.experiments import plan
 from tasks.experiments.claims import CLAIMS, overall
-from tasks.experiments.paired import Summary
 from tasks.experiments.records import Numbers
 
 #: Decimals of every metric: fewer than where another machine's rounding would show.
@@ -28,10 +28,7 @@ def metrics(numbers: Numbers) -> dict[str, float]:
 
 def verdicts(numbers: Numbers) -> dict[str, str]:
     """Each claim's verdict by its title."""
-    return {
-        claim.title: overall(claim, [numbers[claim.experiment].comparison(*pair) for pair in claim.pairs])
-        for claim in CLAIMS
-    }
+    return {claim.title: overall(claim, numbers[claim.experiment]) for claim in CLAIMS}
 
 
 def _key(name: str) -> str:
@@ -40,7 +37,10 @@ def _key(name: str) -> str:
 
 
 def plots(numbers: Numbers) -> dict[str, Points]:
-    """Points by file name, for `dvc plots`: one line for each value of the last key."""
+    """Points by file name, for `dvc plots`: AUC in one column per line, since DVC draws each column apart.
+
+    The first key is x. A line that ends early is absent from later points; the first point has every line.
+    """
     return {
         "rounds.json": _rounds(numbers),
         "fraction.json": _fractions(numbers),
@@ -49,46 +49,50 @@ def plots(numbers: Numbers) -> dict[str, Points]:
     }
 
 
+def _wide(x: str, lines: Mapping[str, Mapping[float, float]]) -> Points:
+    """Points from each line's {x: AUC}."""
+    places = sorted({place for line in lines.values() for place in line})
+    return [
+        {x: place} | {name: round(line[place], _DIGITS) for name, line in lines.items() if place in line}
+        for place in places
+    ]
+
+
 def _rounds(numbers: Numbers) -> Points:
-    points: Points = []
-    for arm in numbers["rounds"].arms:
-        curve = arm.auc_curve
-        for n, mean, low, high in zip(curve.rounds, curve.mean, curve.low, curve.high, strict=True):
-            ends = {"low": round(low, _DIGITS), "high": round(high, _DIGITS)}
-            points.append({"round": n, "auc": round(mean, _DIGITS), **ends, "arm": arm.setting.name})
-    return points
-
-
-def _point(place: dict[str, float], found: Summary, line: dict[str, str]) -> dict[str, Any]:
-    figures = {"auc": found.mean, "low": found.low, "high": found.high}
-    return place | {key: round(value, _DIGITS) for key, value in figures.items()} | line
+    arms = numbers["rounds"].arms
+    curves = {arm.setting.name: arm.auc_curve for arm in arms}
+    return _wide("round", {name: dict(zip(c.rounds, c.mean, strict=True)) for name, c in curves.items()})
 
 
 def _fractions(numbers: Numbers) -> Points:
-    points: Points = []
+    measured = numbers["fraction"]
+    lines: dict[str, dict[float, float]] = {}
     for selection in ("top", "random"):
         for feedback in (False, True):
-            line = {"selection": selection + (", error feedback" if feedback else "")}
-            for fraction in plan.FRACTIONS:
-                arm = numbers["fraction"].arm(plan.share_name(selection, fraction, feedback=feedback))
-                points.append(_point({"fraction": fraction}, arm.auc, line))
-    return points
+            names = {f: plan.share_name(selection, f, feedback=feedback) for f in plan.FRACTIONS}
+            line = selection + (", error feedback" if feedback else "")
+            lines[line] = {f: measured.arm(name).auc.mean for f, name in names.items()}
+    return _wide("fraction", lines)
 
 
 def _epsilons(numbers: Numbers) -> Points:
     measured = numbers["privacy"]
-    return [
-        _point({"epsilon": e}, measured.arm(plan.epsilon_name(name, e)).auc, {"mechanism": name})
-        for name in plan.MECHANISMS
-        for e in plan.EPSILONS
-    ]
+    return _wide(
+        "epsilon",
+        {
+            mechanism: {e: measured.arm(plan.epsilon_name(mechanism, e)).auc.mean for e in plan.EPSILONS}
+            for mechanism in plan.MECHANISMS
+        },
+    )
 
 
 def _fractions_at_epsilon(numbers: Numbers) -> Points:
     measured = numbers["fraction_at_epsilon"]
-    return [
-        _point({"fraction": f}, measured.arm(plan.svt_name(f, e, total)).auc, {"budget": f"ε {e:g}, rounds {total}"})
-        for total in plan.BUDGET_ROUNDS
-        for e in plan.EQUAL_EPSILONS
-        for f in plan.FRACTIONS
-    ]
+    return _wide(
+        "fraction",
+        {
+            f"ε {e:g}, rounds {n}": {f: measured.arm(plan.svt_name(f, e, n)).auc.mean for f in plan.FRACTIONS}
+            for n in plan.BUDGET_ROUNDS
+            for e in plan.EQUAL_EPSILONS
+        },
+    )

@@ -16,14 +16,15 @@ from scipy.special import stdtrit
 
 from tasks.records import Record
 
-#: Two settings are called equal when the whole interval of their difference lies within plus or minus this AUC.
+#: A difference of AUC that is too small to matter: two settings are called equal when the whole interval of their
+#: difference lies within plus or minus this, and one does as well as the other when it is not worse by more.
 MARGIN = 0.01
 CONFIDENCE = 0.95
 
 #: Of a difference "arm minus reference": within the margin; zero left out, above or below; or none of these.
 Verdict = Literal["within", "better", "worse", "no evidence"]
-#: What a claim says of "arm minus reference".
-Direction = Literal["equal", "higher", "lower"]
+#: What a claim says of "arm minus reference": that the arm does as well, better, or worse.
+Direction = Literal["no worse", "higher", "lower"]
 #: What becomes of a claim.
 Outcome = Literal["supported", "not supported", "contradicted", "undecided"]
 
@@ -71,19 +72,32 @@ def verdict(found: Summary, margin: float = MARGIN) -> Verdict:
     return "worse" if found.high < 0 else "no evidence"
 
 
-def judge(found: Verdict, direction: Direction) -> Outcome:
-    """What a verdict means for a claim that arm and reference are equal, or that the arm is higher or lower.
+def judge(found: Summary, direction: Direction, margin: float = MARGIN) -> Outcome:
+    """What an interval means for a claim that the arm is no worse than the reference, or higher, or lower.
 
-    "no evidence" decides nothing: the interval holds zero and differences beyond the margin. A claim of equality is
-    never contradicted outright, because a difference that is shown may still be smaller than the margin.
+    "No worse" is one-sided (non-inferiority, EMEA/CPMP/EWP/2158/99): a better arm does as well, too.
+    The claim is supported when all of the interval lies at or above minus the margin, and contradicted when all of it
+    lies below. An arm that is shown to be worse, perhaps by less than the margin, does not support it.
+
+    For the other two, a difference within the margin is none, and an interval of which `verdict` finds no evidence
+    decides nothing.
     """
-    if found == "no evidence":
+    if direction == "no worse":
+        return _no_worse(found, margin)
+    shown = verdict(found, margin)
+    if shown == "no evidence":
         return "undecided"
-    if direction == "equal":
-        return "supported" if found == "within" else "not supported"
-    if found == "within":
+    if shown == "within":
         return "not supported"
-    return "supported" if (found == "better") == (direction == "higher") else "contradicted"
+    return "supported" if (shown == "better") == (direction == "higher") else "contradicted"
+
+
+def _no_worse(found: Summary, margin: float) -> Outcome:
+    if found.low >= -margin:
+        return "supported"
+    if found.high < -margin:
+        return "contradicted"
+    return "not supported" if found.high < 0 else "undecided"
 
 
 def widening(n: int, num_train: int, num_held_out: int) -> float:

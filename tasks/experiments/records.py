@@ -35,6 +35,20 @@ class Arm(Record):
     auc_curve: Curve
     log_loss_curve: Curve
 
+    @property
+    def best_round(self) -> int:
+        """After which mean held-out log-loss is lowest. It is chosen on the patients that it is measured on."""
+        curve = self.log_loss_curve
+        return curve.rounds[curve.mean.index(min(curve.mean))]
+
+    def has_learnt(self, server_round: int) -> bool:
+        """Whether the whole interval of AUC lies above .5, which is what a coin has.
+
+        Raises:
+            ValueError: the curve leaves out that round.
+        """
+        return self.auc_curve.low[self.auc_curve.rounds.index(server_round)] > 0.5
+
 
 class Comparison(Record):
     """AUC of `arm` minus that of `against`, paired by seed, after round `arm_round` of the one and `against_round`."""
@@ -64,7 +78,7 @@ class Measured(Record):
     study_digest: str
     seeds: tuple[int, ...]
     arms: tuple[Arm, ...]
-    comparisons: tuple[Comparison, ...] = Field(description="at the judged rounds first, then at the others asked for")
+    comparisons: tuple[Comparison, ...] = Field(description="judged rounds first, then the others asked for")
     difference_curves: tuple[DifferenceCurve, ...] = ()
 
     def arm(self, name: str) -> Arm:
@@ -84,6 +98,16 @@ class Measured(Record):
         for found in self.comparisons:
             first.setdefault((found.arm, found.against), found)
         return list(first.values())
+
+    def is_at_own_best(self, found: Comparison) -> bool:
+        """Whether each side is compared after its own best round, beside what is judged."""
+        rounds = (self.arm(found.arm).best_round, self.arm(found.against).best_round)
+        return found not in self.judged() and (found.arm_round, found.against_round) == rounds
+
+    def neither_has_learnt(self, found: Comparison) -> bool:
+        """Whether both sides may be no better than a coin: a difference between them means nothing."""
+        sides = ((found.arm, found.arm_round), (found.against, found.against_round))
+        return not any(self.arm(name).has_learnt(server_round) for name, server_round in sides)
 
     def comparison(self, arm: str, against: str) -> Comparison:
         """The difference at the judged rounds.

@@ -69,14 +69,16 @@ def measure(
 def compare_results(experiment: Experiment, study: Study, seeds: Sequence[int], results: Sequence[Result]) -> Measured:
     """The numbers of an experiment from its runs, every setting's in the order of the seeds."""
     runs = {one.name: [r for r in results if r.setting == one.name] for one in experiment.settings}
+    arms = tuple(_arm(one, runs[one.name], experiment.judged_at) for one in experiment.settings)
+    best = {arm.setting.name: arm.best_round for arm in arms}
     return Measured(
         experiment=experiment.name,
         title=experiment.title,
         study=study.study,
         study_digest=study.digest,
         seeds=tuple(seeds),
-        arms=tuple(_arm(one, runs[one.name], experiment.judged_at) for one in experiment.settings),
-        comparisons=tuple(_comparisons(experiment, runs)),
+        arms=arms,
+        comparisons=tuple(_comparisons(experiment, runs, best)),
         difference_curves=tuple(_difference_curve(runs, arm, against) for arm, against in experiment.pairs),
     )
 
@@ -152,7 +154,7 @@ def _curve(values: Mapping[int, Sequence[float]]) -> Curve:
     )
 
 
-def _comparisons(experiment: Experiment, runs: Mapping[str, _Runs]) -> list[Comparison]:
+def _comparisons(experiment: Experiment, runs: Mapping[str, _Runs], best: Mapping[str, int]) -> list[Comparison]:
     found = [
         _compare(
             runs, arm, against, _judged(runs[arm], experiment.judged_at), _judged(runs[against], experiment.judged_at)
@@ -165,6 +167,8 @@ def _comparisons(experiment: Experiment, runs: Mapping[str, _Runs]) -> list[Comp
             for arm, against in experiment.pairs
             if also in runs[arm][0].rounds and also in runs[against][0].rounds
         ]
+    if experiment.at_own_best:
+        found += [_compare(runs, arm, against, best[arm], best[against]) for arm, against in experiment.pairs]
     return found
 
 

@@ -83,16 +83,15 @@ def summary_table(results: Sequence[Result]) -> Table:
     return table
 
 
-def curves(results: Sequence[Result]) -> list[dict[str, Any]]:
-    """For `dvc plots`: each setting's mean figures after each round that all of its seeds have."""
+def curves(results: Sequence[Result]) -> list[dict[str, float]]:
+    """For `dvc plots`: a row for each round that all runs have, with each setting's mean AUC under its name."""
     points = []
-    for name in dict.fromkeys(result.setting for result in results):
-        own = [result for result in results if result.setting == name]
-        for server_round in sorted(set.intersection(*(set(result.rounds) for result in own))):
-            at = [(result, result.rounds.index(server_round)) for result in own]
-            figures = {"auc": [r.auc[i] for r, i in at], "log_loss": [r.log_loss[i] for r, i in at]}
-            means = {figure: round(_mean(values)[0], 4) for figure, values in figures.items()}
-            points.append({"round": server_round, **means, "setting": name})
+    for server_round in sorted(set.intersection(*(set(result.rounds) for result in results))):
+        aucs: dict[str, list[float]] = {}
+        for result in results:
+            aucs.setdefault(result.setting, []).append(result.auc[result.rounds.index(server_round)])
+        means = {name: round(_mean(values)[0], 4) for name, values in aucs.items()}
+        points.append({"round": server_round, **means})
     return points
 
 

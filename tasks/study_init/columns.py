@@ -1,7 +1,8 @@
 """What each column holds, as far as it may be told: type, whether it is filled, categories, and round bounds.
 
-A category that fewer than `MIN_CELL` patients have is counted, never named, and bounds are round figures outside of the
-values: what is drafted from here is shared by all sites.
+A category that fewer than `MIN_CELL` patients have is counted, never named. Bounds are round figures about the values
+that are left when the most extreme patients but `MIN_CELL` are set aside on each side; a side on which somebody lies
+further out has none. What is drafted from here is shared by all sites.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from tasks.study_init.folder import SiteFolders, Table
-from tasks.study_init.rounding import round_bounds
+from tasks.study_init.rounding import decades, round_bounds
 from tasks.study_init.subjects import MIN_CELL, Subjects, find_key, holds_site_codes
 from tasks.validation.suites import ColumnType
 
@@ -27,6 +28,15 @@ _INTEGER = r"-?(0|[1-9]\d{0,14})"
 _NUMBER = r"-?((0|[1-9]\d{0,14})(\.\d*)?|\.\d+)([eE][+-]?\d{1,3})?"
 _DATE = r"\d{4}-\d{2}-\d{2}"
 _PARTIAL_DATE = r"\d{4}(-\d{2}(-\d{2})?)?"
+#: Names of numbers that measure nothing, in words apart: `house_no`, `postCode`, `phone2`; not `no_of_falls`.
+_CODE = re.compile(
+    r"(^|_)(id|code|zip|zip_?code|post_?code|postal(_code)?|phone|phone_?number|mobile|telephone|tel|fax|ssn|mrn)\d*(_|$)"
+    r"|(^|_)(no|nr|num|number|post)\d*$|(subj|patient|person|site|record|sample|case)id$",
+    re.ASCII,
+)
+#: A whole number of five digits or more of which so large a share is one patient's alone is a name, too.
+_OWN_SHARE, _FIVE_DIGITS = 0.9, 10_000
+Bound = float | str | None
 
 
 @dataclass(frozen=True)
@@ -35,7 +45,8 @@ class Column:
 
     categories: values of a text column that enough patients have, most frequent first; empty for free text and ids.
     num_rare: how many further values it has. common_share: a round share of rows that `categories` cover at each site.
-    bounds: round figures beyond all values; dates as text; None where too few patients have a value.
+    bounds: round figures beyond all values, dates as text; a side is None where only few patients lie so far out,
+    both where too few have a value. looks_like_code: a number that names something, such as a telephone number.
     """
 
     name: str
@@ -44,8 +55,9 @@ class Column:
     categories: tuple[str, ...] = ()
     num_rare: int = 0
     common_share: float = 1.0
-    bounds: tuple[float, float] | tuple[str, str] | None = None
+    bounds: tuple[Bound, Bound] = (None, None)
     is_flag: bool = False
+    looks_like_code: bool = False
 
     @property
     def is_numeric(self) -> bool:
@@ -114,13 +126,42 @@ def _column(
         return column
     if type_ == "string":
         return _with_categories(column, values, site, patients)
-    if type_ == "date":
-        return replace(column, bounds=(f"{values.min().year}-01-01", f"{values.max().year}-12-31"))
     if type_ == "partial_date":
         return column
-    if values[filled].isin([0, 1]).all():
+    if type_ != "date" and values[filled].isin([0, 1]).all():
         return replace(column, is_flag=True)
-    return replace(column, bounds=round_bounds(float(values.min()), float(values.max())))
+    is_code = type_ == "integer" and _looks_like_code(name, values[filled], patients[filled])
+    return replace(column, looks_like_code=is_code, bounds=_bounds(values[filled], patients[filled]))
+
+
+def _bounds(values: pd.Series, patients: pd.MultiIndex) -> tuple[Bound, Bound]:
+    """From the fifth lowest and the fifth highest patient, widened by rounding; none on a side that somebody exceeds.
+
+    With so few patients that these two cross, none at all.
+    """
+    per_patient = values.set_axis(patients).groupby(level=[0, 1])
+    low = per_patient.min().nsmallest(MIN_CELL).iloc[-1]
+    high = per_patient.max().nlargest(MIN_CELL).iloc[-1]
+    if low > high:
+        return None, None
+    if isinstance(low, pd.Timestamp):
+        first, last = decades(low.year, high.year)
+        return (
+            f"{first:04}-01-01" if values.min().year >= first else None,
+            f"{last:04}-12-31" if values.max().year <= last else None,
+        )
+    below, above = round_bounds(float(low), float(high))
+    return below if values.min() >= below else None, above if values.max() <= above else None
+
+
+def _looks_like_code(name: str, values: pd.Series, patients: pd.MultiIndex) -> bool:
+    words = re.sub(r"[^a-z0-9]+", "_", re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower())
+    if _CODE.search(words.strip("_")):
+        return True
+    if values.abs().median() < _FIVE_DIGITS:
+        return False
+    owners = pd.DataFrame({"value": values.to_numpy(), "patient": patients}).drop_duplicates()["value"].value_counts()
+    return bool((owners == 1).mean() >= _OWN_SHARE)
 
 
 def _with_categories(column: Column, values: pd.Series, site: pd.Series, patients: pd.MultiIndex) -> Column:

@@ -74,6 +74,8 @@ def _no_input(column: Column) -> str | None:
         return "known only after the outcome"
     if column.type in ("date", "partial_date"):
         return "a date is no input; with a study day beside it, on_or_before picks rows by it"
+    if column.looks_like_code:
+        return "looks like an identifier or a code"
     if not column.is_numeric and not column.categories:
         return "free text, an identifier, or categories that too few patients share"
     return None
@@ -115,8 +117,8 @@ def _no_mean(column: Column, times: list[Column], kinds: list[Column], late: boo
         return "says what a row is about"
     if not column.is_numeric:
         return _no_input(column) or "a category in each row: an input could be `where` it is one, with reduce: any"
-    if LEAKING_COLUMNS.match(column.name):
-        return "known only after the outcome"
+    if LEAKING_COLUMNS.match(column.name) or column.looks_like_code:
+        return _no_input(column)
     if late:
         return "rows may lie after the outcome: add on_or_before with a study day, then reduce: mean"
     return None

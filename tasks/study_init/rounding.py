@@ -36,6 +36,11 @@ def round_bounds(lowest: float, highest: float) -> tuple[float, float]:
     return low, _multiple(math.ceil((highest + margin) / 10.0**place), place)
 
 
+def decades(first: int, last: int) -> tuple[int, int]:
+    """First and last year of whole decades, five years or more outside: 2023 to 2024 becomes 2010 to 2029."""
+    return (first - 5) // 10 * 10, (last + 5) // 10 * 10 + 9
+
+
 def plain(value: float) -> int | float:
     """Whole numbers as integers, so that files say 5 and not 5.0."""
     return int(value) if float(value).is_integer() else float(value)

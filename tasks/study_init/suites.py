@@ -9,7 +9,11 @@ from tasks.study_init.columns import Column, Profile
 from tasks.study_init.rounding import plain
 from tasks.study_init.subjects import MIN_CELL, Subjects
 
-_ROUND = "Drafted: a round figure outside of the data, so that nobody's extreme stands here. The protocol knows better."
+_ROUND = (
+    f"Drafted: a round figure about all but the {MIN_CELL - 1} most extreme patients on each side, so that no single "
+    "one is told. The protocol knows better."
+)
+_OPEN = f"Drafted without a bound {{side}}: fewer than {MIN_CELL} patients lie so far out. {_ROUND}"
 _SUBJECTS = {"$PARAMETER": "subjects"}
 _COLUMNS = {"column_set": {"$PARAMETER": "columns"}, "exact_match": True}
 Line = dict[str, Any]
@@ -70,11 +74,20 @@ def _of_column(column: Column) -> list[Line]:
         return [*lines, _line("column_values_to_be_in_set", column=column.name, value_set=[0, 1])]
     if column.categories:
         return [*lines, _categories(column)]
-    if column.bounds is not None:
-        low, high = (bound if isinstance(bound, str) else plain(bound) for bound in column.bounds)
-        bounds = {"min_value": low, "max_value": high}
-        return [*lines, _line("column_values_to_be_between", _ROUND, column=column.name, **bounds)]
+    if column.bounds != (None, None):
+        return [*lines, _between(column)]
     return lines
+
+
+def _between(column: Column) -> Line:
+    """A side without a bound is left out, and the note says so."""
+    sides = dict(zip(("min_value", "max_value"), column.bounds, strict=True))
+    bounds: Line = {
+        key: bound if isinstance(bound, str) else plain(bound) for key, bound in sides.items() if bound is not None
+    }
+    missing = {"min_value": "below", "max_value": "above"}
+    notes = [_OPEN.format(side=side) for key, side in missing.items() if key not in bounds]
+    return _line("column_values_to_be_between", *(notes or [_ROUND]), column=column.name, **bounds)
 
 
 def _categories(column: Column) -> Line:

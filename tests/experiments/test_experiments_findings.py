@@ -6,14 +6,16 @@ import re
 from pathlib import Path
 
 import pytest
-from made_up import cohort, numbers
+from made_up import SEEDS, cohort, numbers, results
 from typer.testing import CliRunner
 
-from tasks.experiments import files, findings, metrics
-from tasks.experiments.claims import CLAIMS, overall
+from tasks.experiments import files, findings, metrics, run
+from tasks.experiments.claims import CLAIMS, overall, verdict_words
 from tasks.experiments.cli import app
 from tasks.experiments.drawing import Picture
+from tasks.experiments.plan import EXPERIMENTS
 from tasks.experiments.records import Measured
+from tasks.simulation.runs import Result
 from tasks.study import Study
 
 FIGURES = ("patients", "rounds", "difference", "fraction", "choices", "epsilon", "svt-fraction", "membership")
@@ -32,7 +34,7 @@ SIDES = {
 #: Numbers of every case, made once.
 _MADE: dict[str, dict[str, Measured]] = {}
 EXPECTED = {
-    "equal": {"up": "not supported", "down": "not supported", "none": "supported", "noise": "undecided"},
+    "no worse": {"up": "supported", "down": "contradicted", "none": "supported", "noise": "undecided"},
     "higher": {"up": "supported", "down": "contradicted", "none": "not supported", "noise": "undecided"},
     "lower": {"up": "contradicted", "down": "supported", "none": "not supported", "noise": "undecided"},
 }
@@ -49,6 +51,11 @@ def made(study: Study, case: str) -> dict[str, Measured]:
     if case not in _MADE:
         _MADE[case] = numbers(study, effect, jitter=0.05 if case == "noise" else 0.002)
     return _MADE[case]
+
+
+def turn(result: Result, best: int) -> Result:
+    """The same with log-loss that falls until round `best` and then rises."""
+    return result.model_copy(update={"log_loss": tuple(0.6 + 0.01 * abs(n - best) for n in result.rounds)})
 
 
 def section(page: str, title: str) -> str:
@@ -80,7 +87,7 @@ def test_noise_decides_nothing(study: Study) -> None:
     page = findings.page(found, cohort(), PICTURES)
     undecided = [c.title for c in CLAIMS if "**Verdict: undecided.**" in section(page, c.title)]
     assert len(undecided) >= 4
-    assert "no difference is shown, and one of more than 0.01 is not ruled out" in page
+    assert "no difference is shown, and better or worse by more than 0.01 is not ruled out" in page
 
 
 def test_mixed_verdicts_are_counted(study: Study) -> None:
@@ -117,6 +124,78 @@ def test_settings_that_learn_nothing_are_said_to(study: Study) -> None:
     assert "0 of 20 (none)" in findings.page(nothing, cohort(), PICTURES)
 
 
+def test_settings_that_learn_nothing_decide_nothing(study: Study) -> None:
+    """10% is better than all, from .42 to .46 at ε 8, which is no merit, and from .6 to .64 at ε 50, which is one."""
+
+    def effect(experiment: str, setting: str) -> float:
+        return 0.04 * setting.startswith("10%") - 0.18 * (experiment == "fraction_at_epsilon" and ", ε 8," in setting)
+
+    page = section(findings.page(numbers(study, effect), cohort(), PICTURES), "At equal ε, fewer shared is better")
+    assert "**Verdict: mixed: undecided 2 of 4, supported 2 of 4.**" in page
+    rows = [line for line in page.splitlines() if line.startswith("| 10%, ") and "| 20 |" in line]
+    ends = {row.split(" | ")[0].removeprefix("| "): row.split(" | ")[-1].removesuffix(" |") for row in rows}
+    assert {name: "neither has learnt" if ", ε 8," in name else "better" for name in ends} == ends
+    assert len(ends) == 4
+
+
+def test_one_side_that_has_learnt_is_enough(study: Study) -> None:
+    found = numbers(study, lambda e, s: -0.18 * (e == "restart" and s == "keep"))
+    page = section(findings.page(found, cohort(), PICTURES), "Restarting the optimizer helps")
+    assert "**Verdict: supported.**" in page
+    assert "neither has learnt" not in page
+    both = numbers(study, lambda e, s: -0.18 - 0.04 * (s == "keep") if e == "restart" else 0.0)
+    assert "Claim undecided." in section(findings.page(both, cohort(), PICTURES), "Restarting the optimizer helps")
+
+
+def test_the_legend_has_the_words_of_the_tables(study: Study) -> None:
+    page = findings.page(made(study, "noise"), cohort(), PICTURES)
+    method = section(page, "How it was measured")
+    rows = method.split("| verdict on a difference |")[1].split("\n\n")[0].splitlines()
+    legend = " ".join(row.split(" | ")[-1] for row in rows)
+    shown = set()
+    for case in ("up", "down", "none", "noise"):
+        found = made(study, case)
+        shown |= {verdict_words(one, each) for each in found.values() for one in each.comparisons}
+    assert {"within ±0.01", "better", "worse", "no evidence of a difference"} <= shown
+    assert [words for words in (*shown, "neither has learnt") if words not in legend] == []
+
+
+def test_the_headline_says_how_wide_the_interval_is_for_new_patients(flat: dict[str, Measured]) -> None:
+    """33 trained on and 9 held out, 20 seeds: the root of 1 + 20 * 9 / 33 is 2.54."""
+    page = findings.page(flat, cohort(), PICTURES)
+    rows = [line for line in section(page, "In one table").splitlines() if line.startswith("| Federated training")]
+    assert ["2.5 times as wide" in row for row in rows] == [True, True]
+
+
+def test_each_side_is_shown_after_its_own_best_round(study: Study) -> None:
+    """Pooled training is best after round 2, federated after round 9: neither is where the claim is judged."""
+    one = EXPERIMENTS["federation"]
+    turned = [turn(result, 2 if "pooled" in result.setting else 9) for result in results(one, lambda *_: 0.0)]
+    found = made(study, "none") | {"federation": run.compare_results(one, study, SEEDS, turned)}
+    page = findings.page(found, cohort(), PICTURES)
+    text = section(page, "Federated training does as well as centralised training")
+    assert "| federated, LR | pooled, LR | 4 |" in text
+    assert "| federated, LR | pooled, LR | 9, 2 (chosen on held-out data) |" in text
+    assert "| pooled, MLP | 2 | " in text
+    assert "Claim supported." in text
+    best = "federated, LR 9; pooled, LR 2; federated, MLP 9; pooled, MLP 2."
+    assert best in section(page, "How it was measured").replace("\n  ", " ")
+    assert "log-loss turns" not in page
+
+
+def test_an_end_of_the_run_is_no_turn(study: Study) -> None:
+    one = EXPERIMENTS["federation"]
+    falling = [turn(result, 12) for result in results(one, lambda *_: 0.0)]
+    found = made(study, "none") | {"federation": run.compare_results(one, study, SEEDS, falling)}
+    assert "federated, LR 12 (the last that was run)" in findings.page(found, cohort(), PICTURES)
+
+
+def test_the_page_says_what_local_only_is(flat: dict[str, Measured]) -> None:
+    text = section(findings.page(flat, cohort(), PICTURES), "Federated training does better than each client alone")
+    assert "scored on everybody's held-out patients" in text
+    assert "weighted by how many held-out patients each has" in text
+
+
 def test_figures_stand_in_the_readers_colours(flat: dict[str, Measured]) -> None:
     page = findings.page(flat, cohort(), PICTURES)
     for name in FIGURES:
@@ -135,11 +214,16 @@ def test_metrics_are_flat_and_plots_are_points(study: Study) -> None:
     assert len(numbers_) == 4 + sum(len(one.arms) for one in found.values())
     points = metrics.plots(found)
     assert set(points) == {"rounds.json", "fraction.json", "epsilon.json", "fraction_at_epsilon.json"}
-    assert points["rounds.json"][0].keys() == {"round", "auc", "low", "high", "arm"}
-    assert (len(points["fraction.json"]), len(points["epsilon.json"])) == (20, 16)
-    assert metrics.verdicts(found) == {
-        c.title: overall(c, [found[c.experiment].comparison(*pair) for pair in c.pairs]) for c in CLAIMS
-    }
+    kinds = ("federated", "pooled", "local")
+    assert points["rounds.json"][0].keys() == {"round", *(f"{kind}, {m}" for kind in kinds for m in ("LR", "MLP"))}
+    assert points["rounds.json"][-1].keys() == {"round", "federated, LR", "pooled, LR"}, "the others end at 100"
+    assert [point["epsilon"] for point in points["epsilon.json"]] == [1, 3, 8, 50]
+    assert points["epsilon.json"][1]["svt"] == round(found["privacy"].arm("svt, ε 3").auc.mean, 4)
+    assert [len(points[name]) for name in ("fraction.json", "fraction_at_epsilon.json")] == [5, 5]
+    for table in points.values():
+        assert len({next(iter(point.values())) for point in table}) == len(table), "each x once"
+        assert all(point.keys() <= table[0].keys() for point in table), "DVC wants each line in the first point"
+    assert metrics.verdicts(found) == {c.title: overall(c, found[c.experiment]) for c in CLAIMS}
 
 
 def test_the_command_writes_page_figures_and_metrics(flat: dict[str, Measured], tmp_path: Path) -> None:

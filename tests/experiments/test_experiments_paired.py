@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from tasks.experiments.paired import Summary, difference, judge, summarise, verdict, widening
+from tasks.experiments.paired import Direction, Summary, difference, judge, summarise, verdict, widening
 
 
 def interval(low: float, high: float) -> Summary:
@@ -78,25 +78,30 @@ def test_the_margin_decides_what_is_equal() -> None:
     assert verdict(found, margin=0.02) == "within"
 
 
+#: low and high of a difference -> what it means for "no worse", "higher" and "lower".
 JUDGED = {
-    ("equal", "within"): "supported",
-    ("equal", "better"): "not supported",
-    ("equal", "worse"): "not supported",
-    ("equal", "no evidence"): "undecided",
-    ("higher", "within"): "not supported",
-    ("higher", "better"): "supported",
-    ("higher", "worse"): "contradicted",
-    ("higher", "no evidence"): "undecided",
-    ("lower", "within"): "not supported",
-    ("lower", "better"): "contradicted",
-    ("lower", "worse"): "supported",
-    ("lower", "no evidence"): "undecided",
+    (-0.01, 0.01): ("supported", "not supported", "not supported"),
+    (-0.004, -0.001): ("supported", "not supported", "not supported"),
+    (0.001, 0.011): ("supported", "supported", "contradicted"),
+    (0.02, 0.03): ("supported", "supported", "contradicted"),
+    (-0.01, 0.2): ("supported", "undecided", "undecided"),
+    (-0.011, -0.001): ("not supported", "contradicted", "supported"),
+    (-0.03, -0.01): ("not supported", "contradicted", "supported"),
+    (-0.03, -0.011): ("contradicted", "contradicted", "supported"),
+    (-0.011, 0.0): ("undecided", "undecided", "undecided"),
+    (-0.2, 0.2): ("undecided", "undecided", "undecided"),
 }
 
 
-def test_every_verdict_has_a_meaning_for_every_claim() -> None:
-    found = {(d, v): judge(v, d) for d in ("equal", "higher", "lower") for v in VERDICTS}  # type: ignore[arg-type]
-    assert found == JUDGED
+@pytest.mark.parametrize("ends", JUDGED, ids=str)
+def test_what_an_interval_means_for_a_claim(ends: tuple[float, float]) -> None:
+    directions: tuple[Direction, ...] = ("no worse", "higher", "lower")
+    assert tuple(judge(interval(*ends), direction) for direction in directions) == JUDGED[ends]
+
+
+def test_the_margin_decides_what_is_as_good() -> None:
+    found = interval(-0.015, -0.012)
+    assert (judge(found, "no worse"), judge(found, "no worse", margin=0.02)) == ("contradicted", "supported")
 
 
 def test_new_patients_are_harder_than_new_splits() -> None:

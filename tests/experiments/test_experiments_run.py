@@ -96,6 +96,28 @@ def test_a_difference_is_found_with_its_sign(study: Study) -> None:
         assert found.comparison("iterations", "plain").verdict == "within"
 
 
+def test_own_best_rounds_are_compared_only_where_asked_for(study: Study) -> None:
+    """Other experiments' numbers do not change by it."""
+    for name, extra in (("federation", 2), ("restart", 0)):
+        one = EXPERIMENTS[name]
+        found = run.compare_results(one, study, SEEDS, results(one, lambda *_: 0.0))
+        plain = [c for c in found.comparisons if c.arm_round == c.against_round and c.arm_round in (4, 20)]
+        assert len(found.comparisons) == len(plain) + extra
+        for last in found.comparisons[len(plain) :]:
+            rounds = (found.arm(last.arm).best_round, found.arm(last.against).best_round)
+            assert (last.arm_round, last.against_round) == rounds
+            assert found.is_at_own_best(last)
+        assert not any(found.is_at_own_best(one) for one in found.judged())
+
+
+def test_a_comparison_is_stored_as_ever(study: Study) -> None:
+    """Runs that are stored stay valid while the page learns new words."""
+    one = EXPERIMENTS["restart"]
+    found = run.compare_results(one, study, SEEDS, results(one, lambda *_: 0.0)).model_dump(mode="json")
+    assert list(found["comparisons"][0]) == ["arm", "against", "arm_round", "against_round", "difference", "verdict"]
+    assert list(found["arms"][0])[-3:] == ["bytes_per_round", "auc_curve", "log_loss_curve"]
+
+
 def test_curves_are_thinned_where_they_are_long(study: Study) -> None:
     one = EXPERIMENTS["rounds"]
     found = run.compare_results(one, study, SEEDS, results(one, lambda *_: 0.0))
