@@ -1,0 +1,77 @@
+"""The pipeline's stages say exactly what they depend on: neither a stale result nor a needless run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import yaml
+from pipeline_imports import needed_by
+
+from tasks.settings import PROJECT
+
+STAGES: dict[str, Any] = yaml.safe_load((PROJECT / "dvc.yaml").read_text())["stages"]
+#: What computes each stage, below its command line.
+ENTRIES = {
+    "validate": ("tasks.data.cli",),
+    "simulate": ("tasks.simulation.runs", "tasks.simulation.summary"),
+    "baselines": ("tasks.simulation.runs", "tasks.simulation.summary"),
+    "cohort": ("tasks.experiments.run", "tasks.experiments.files"),
+    "experiments": ("tasks.experiments.run", "tasks.experiments.files"),
+    "exam": ("tasks.exam.archive", "tasks.exam.items"),
+    "report": ("tasks.experiments.findings", "tasks.experiments.gallery", "tasks.experiments.metrics"),
+}
+#: They name things, read and write files, or say what went wrong: no figure changes with them.
+PLUMBING = {f"tasks/{name}.py" for name in ("errors", "files", "layout", "settings", "storage", "study_file")}
+#: Modules that a stage imports and does not run, or of which it runs nothing that a figure depends on.
+_VALIDATION = {f"tasks/validation/{name}.py" for name in ("engine", "parameters", "runner", "waivers")}
+_AT_A_SITE = {f"tasks/site/{name}.py" for name in ("context", "guard", "validation")} | {"tasks/data/pin.py"}
+_RECORDS = {"tasks/records.py", "tasks/study_privacy.py", "tasks/tensors.py"}
+_PAGES = needed_by("tasks.report.pages", "tasks.study", "tasks.records")
+_PREPARING = needed_by("tasks.data.prepare", "tasks.exam.practice") - needed_by("tasks.site.validation")
+_SIMULATION = needed_by("tasks.simulation.runs")
+NOT_RUN = {
+    "validate": _RECORDS | _PREPARING | {"tasks/site/prepared.py"},
+    "simulate": set(),
+    "baselines": set(),
+    "cohort": _VALIDATION
+    | _AT_A_SITE
+    | (_SIMULATION - needed_by("tasks.simulation.data"))
+    | _RECORDS
+    | {"tasks/experiments/paired.py", "tasks/reference.py"},
+    "experiments": _VALIDATION | _AT_A_SITE,
+    "exam": {"tasks/exam/report_store.py", "tasks/exam/comparison_records.py", *_PAGES},
+    "report": needed_by("tasks.experiments.run") - needed_by("tasks.privacy.accounting"),
+}
+
+
+def dependencies(stage: str) -> list[str]:
+    content = STAGES[stage]
+    return list(content.get("do", content)["deps"])
+
+
+def covers(dependency: str, module: str) -> bool:
+    return module == dependency or module.startswith(f"{dependency}/")
+
+
+@pytest.mark.parametrize("stage", ENTRIES)
+def test_a_stage_depends_on_nothing_that_it_does_not_need(stage: str) -> None:
+    needed = needed_by(*ENTRIES[stage])
+    code = [dependency for dependency in dependencies(stage) if dependency.startswith("tasks/")]
+    assert code
+    assert [dependency for dependency in code if not any(covers(dependency, module) for module in needed)] == []
+
+
+@pytest.mark.parametrize("stage", ENTRIES)
+def test_a_stage_depends_on_every_module_that_it_runs(stage: str) -> None:
+    listed = dependencies(stage)
+    missing = {
+        module
+        for module in needed_by(*ENTRIES[stage]) - PLUMBING - NOT_RUN[stage]
+        if not any(covers(dependency, module) for dependency in listed)
+    }
+    assert missing == set()
+
+
+def test_every_stage_is_held_to_it() -> None:
+    assert set(STAGES) == set(ENTRIES)
