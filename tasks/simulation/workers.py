@@ -70,12 +70,12 @@ def _here(
         done += units
         report(done, total)
 
-    with _one_thread():
+    with one_thread():
         return [work(job, shared, tick) for job in jobs]
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
+def one_thread() -> Iterator[None]:
     """As in a worker and at a site: the last bit of a sum may depend on the number of threads."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
