@@ -14,7 +14,7 @@ report, and `exams/<exam>/<model>/history.html`; and an event of the asset `phar
 |---|---|
 | `exam` | a folder of `data/exams`; `practice` is built when it is missing |
 | `models` | as inspect names them, one a line; `pharmafed/smollm2` is bundled, needs no key, and guesses |
-| `languages` | `ja`, `en` |
+| `languages` | `ja`, `en`; the bundled model reads no Japanese, the national examination is in nothing else |
 | `epochs` | how often each item is asked |
 | `limit` | only so many items, from the first |
 | `temperature` | of every model; 0 unless given |
@@ -131,7 +131,7 @@ with DAG(
             title="Models",
         ),
         "languages": Param(
-            ["ja"],
+            ["en"],
             type="array",
             items={"type": "string", "enum": ["ja", "en"]},
             examples=["ja", "en"],

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from tasks.progress import bar
+
 if TYPE_CHECKING:
-    from tasks.exam.asking import Progress
     from tasks.exam.comparison_records import Comparison, Flip, Side
     from tasks.exam.records import Exam
     from tasks.exam.score_records import Scores, Tally
@@ -82,7 +83,8 @@ def ask_model(
     )
     folder = out or run_folder(settings.home(), exam, model, language, new_run_id())
     typer.echo(f"run  {folder}", err=True)
-    asking.ask(loaded, source / "images", asked, folder, progress=_progress())
+    with bar("answers") as show:
+        asking.ask(loaded, source / "images", asked, folder, progress=show)
     _print_scores(score_folder(loaded, folder).scores)
     _write_reports(loaded, folder)
 
@@ -143,13 +145,6 @@ def _exam_of(folder: Path) -> Exam:
     from tasks.exam.run_files import load_run
 
     return load_exam(exam_folder(data_dir(), load_run(folder)[0].settings.exam))
-
-
-def _progress() -> Progress:
-    def show(done: int, total: int) -> None:
-        typer.echo(f"\r{done} of {total} answers", nl=done == total, err=True)
-
-    return show
 
 
 def _print_scores(scores: Scores) -> None:

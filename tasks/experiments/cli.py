@@ -5,12 +5,12 @@ Errors are shown by the command that mounts `app`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from tasks.progress import bar
 
 app = typer.Typer(no_args_is_help=True, help="Run the paper's experiments and write what they found.")
 Numbers = Annotated[Path, typer.Option(help="the folder of the experiments' JSON files")]
@@ -42,7 +42,7 @@ def run_experiments(
 
     for name in names or plan.EXPERIMENTS:
         started = time.monotonic()
-        with _progress(name) as show:
+        with bar(name) as show:
             files.write(out / f"{name}.json", run.run(name, None if seeds is None else range(seeds), workers, show))
         typer.echo(f"{name}: {time.monotonic() - started:.0f} s")
 
@@ -83,15 +83,3 @@ def write_findings(
 def _write(path: Path, content: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content)
-
-
-@contextmanager
-def _progress(name: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar of rounds on stderr, gone when they are done."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn(name), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        bar = progress.add_task("rounds", total=None)
-        yield lambda done, total: progress.update(bar, completed=done, total=total)

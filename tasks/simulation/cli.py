@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-if TYPE_CHECKING:
-    from rich.console import Console
+from tasks.progress import bar
 
+if TYPE_CHECKING:
     from tasks.simulation.runs import Setting
     from tasks.study import Study
 
@@ -58,7 +57,7 @@ def simulate(
     console, errors = Console(), Console(stderr=True)
     if not config.evaluation.data_are_public:
         errors.print(f"The data of {config.study} are not public: these figures pool patients of all sites. Keep them.")
-    with _progress(errors) as show:
+    with bar("rounds", errors) as show:
         runs = run_all(
             config,
             _settings(config, rounds, kind or [Kind.federated]),
@@ -109,14 +108,3 @@ def _settings(study: Study, rounds: int | None, kinds: Sequence[Kind]) -> list[S
         Setting.model_validate({"name": kind.value, "kind": kind.value, "rounds": rounds})
         for kind in dict.fromkeys(kinds)
     ]
-
-
-@contextmanager
-def _progress(console: Console) -> Iterator[Callable[[int, int], None]]:
-    """A bar of rounds on stderr, gone when they are done."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("rounds"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True) as progress:
-        bar = progress.add_task("rounds", total=None)
-        yield lambda done, total: progress.update(bar, completed=done, total=total)

@@ -118,7 +118,7 @@ def write_studies(folder: Path, marks: Path) -> None:
         "killed_once": {"model": {"path": "tests.e2e.models:KilledOnce", "options": {"mark": str(marks / "killed")}}},
         "slow_site": {
             "model": {"path": "tests.e2e.models:SlowOnce", "options": {"mark": str(marks / "slow")}},
-            "rounds": {**quick, "deadline_seconds": 25},
+            "rounds": {**quick, "deadline_seconds": 40},
         },
         "four_sites": {},
     }.items():

@@ -153,8 +153,8 @@ def test_a_slow_site_costs_the_deadline_once(federation: Federation) -> None:
     assert federation.run("slow_site", run_id="slow") == "success"
     metrics = federation.newest("slow_site")
     assert metrics.message.startswith("3 of 4 contributed")
-    assert 25 <= metrics.seconds <= 25 + 30, metrics.seconds
-    assert time.monotonic() - started < 120
+    assert 40 <= metrics.seconds < 2 * 40, metrics.seconds
+    assert time.monotonic() - started < 150
 
 
 def test_two_runs_at_once_make_two_rounds_one_after_the_other(federation: Federation) -> None:
