@@ -50,13 +50,8 @@ demo: install ## from nothing to a report: data, object store, Airflow, three fe
 	@echo '  $(BIN)/pharmafed down                      stop; make clean removes the deployment too'
 
 test: install data/sites ## run every test, on a real Airflow and a real object store: minutes
-	@mkdir -p build
-	@$(BIN)/python -m pytest -m e2e --numprocesses 2 --dist loadfile > build/e2e.log 2>&1 & e2e=$$!; \
-	  trap 'kill -INT $$e2e' INT TERM; \
-	  echo 'The end-to-end tests run beside these; their output follows, and is in build/e2e.log.'; \
-	  failed=0; $(BIN)/python -m pytest -m 'not e2e' --numprocesses 3 --dist loadfile || failed=$$?; \
-	  wait $$e2e || failed=$$?; \
-	  cat build/e2e.log; exit $$failed
+	@$(BIN)/python -m pytest -m 'not e2e' --numprocesses 3 --dist loadfile
+	@$(BIN)/python -m pytest -m e2e --numprocesses 2 --dist loadfile
 
 data/sites: | install
 	@$(BIN)/pharmafed data prepare

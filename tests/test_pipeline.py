@@ -8,7 +8,9 @@ import pytest
 import yaml
 from pipeline_imports import needed_by
 
+from tasks.experiments import plan
 from tasks.settings import PROJECT
+from tasks.study_file import load_study
 
 STAGES: dict[str, Any] = yaml.safe_load((PROJECT / "dvc.yaml").read_text())["stages"]
 #: What computes each stage, below its command line.
@@ -65,6 +67,13 @@ def test_a_stage_depends_on_nothing_that_it_does_not_need(stage: str) -> None:
 @pytest.mark.parametrize("stage", ENTRIES)
 def test_a_stage_depends_on_every_module_that_it_runs(stage: str) -> None:
     assert needed_by(*ENTRIES[stage]) - PLUMBING - NOT_RUN[stage] - set(dependencies(stage)) == set()
+
+
+@pytest.mark.parametrize("stage", ["cohort", "experiments"])
+def test_the_experiments_depend_on_their_own_study_s_tables_and_no_other_s(stage: str) -> None:
+    study = load_study(PROJECT / "studies" / f"{plan.STUDY}.yaml")
+    data = {f"data/sites/{site}" for site in study.sites} | {f"expectations/{one}.json" for one in study.data.tables}
+    assert {one for one in dependencies(stage) if one.startswith(("data/", "expectations"))} == data
 
 
 def test_every_stage_is_held_to_it() -> None:

@@ -81,7 +81,7 @@ def patients(cohort: Cohort) -> Picture:
 
 
 def _rounds_axis(ax: Axes, last: int) -> None:
-    ticks = [n for n in (1, 2, 4, 10, 20, 50, 100, 300) if n <= last]
+    ticks = [n for n in (1, 2, 4, 10, 20, 50, 100, 200, 600) if n <= last]
     ax.set_xscale("log")
     few_ticks(ax, ticks, [str(n) for n in ticks])
     ax.set_xlim(1, last)

@@ -23,7 +23,7 @@ MANY_SEEDS = 200
 ROUNDS = 20
 #: Federated and pooled training turn at different rounds; so many show where each does.
 FEDERATION_ROUNDS = 12
-LONG, LONGEST = 100, 300
+LONG, LONGEST = 100, 600
 EPSILONS = (1, 3, 8, 50)
 FRACTIONS = (0.1, 0.2, 0.4, 0.7, 1.0)
 EQUAL_EPSILONS = (8, 50)

@@ -27,7 +27,7 @@ from tasks.simulation.data import read_sites, split_sites
 from tasks.simulation.rounds import simulate
 from tasks.simulation.workers import one_thread
 from tasks.tensors import to_bytes
-from tests.e2e.conftest import CANARY_SITES, FOUR_SITES, UNSEEN, Federation
+from tests.e2e.conftest import CANARY_SITES, FOUR_SITES, Federation
 from tests.study_init.unseen_study import CLINICS
 
 pytestmark = pytest.mark.e2e
@@ -95,11 +95,11 @@ def test_the_command_runs_rounds_and_prints_them(federation: Federation) -> None
     for site in CANARY_SITES:
         shutil.copytree(PROJECT / "data/sites" / site, federation.project / "data/sites" / site, dirs_exist_ok=True)
     write_pin(federation.project / "data")
-    command = [sys.executable, "-m", "tasks.cli", "round", DERM, "--rounds", "2"]
+    command = [sys.executable, "-m", "tasks.cli", "round", DERM, "--rounds", "1"]
     done = subprocess.run(command, cwd=PROJECT, env=os.environ, capture_output=True, text=True, timeout=400)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.count("13 of 13 contributed") == 2
-    assert "3 of 20" in done.stdout
+    assert done.stdout.count("13 of 13 contributed") == 1
+    assert "2 of 20" in done.stdout
     assert "report.html" in done.stdout
 
 
@@ -140,23 +140,6 @@ def test_a_sites_key_reads_no_other_update_and_writes_no_model(federation: Feder
         list(site.keys("studies/"))
 
 
-def test_a_killed_worker_comes_back_and_the_round_is_complete(federation: Federation) -> None:
-    assert federation.run("killed_once", run_id="killed") == "success"
-    assert (federation.marks / "killed").exists()
-    tries = [t["try_number"] for t in federation.deployment.api.task_instances("federated_round.killed_once", "killed")]
-    assert sorted(tries)[-1] == 2
-    assert federation.newest("killed_once").status == "complete"
-
-
-def test_a_slow_site_costs_the_deadline_once(federation: Federation) -> None:
-    started = time.monotonic()
-    assert federation.run("slow_site", run_id="slow") == "success"
-    metrics = federation.newest("slow_site")
-    assert metrics.message.startswith("3 of 4 contributed")
-    assert 40 <= metrics.seconds < 2 * 40, metrics.seconds
-    assert time.monotonic() - started < 150
-
-
 def test_two_runs_at_once_make_two_rounds_one_after_the_other(federation: Federation) -> None:
     api, dag = federation.deployment.api, "federated_round.four_sites"
     api.wait_for_dag(dag)
@@ -193,32 +176,6 @@ def test_the_simulation_makes_the_same_models_to_the_last_byte(federation: Feder
     assert [hub.store.get(card.model.key) == model for card, model in zip(cards, models, strict=True)] == [True] * 3
 
 
-def test_a_study_that_was_drafted_from_tables_runs_without_a_line_of_code(federation: Federation) -> None:
-    assert federation.run(UNSEEN, rounds=1, run_id="unseen") == "success"
-    metrics = federation.newest(UNSEEN)
-    assert (metrics.status, len(metrics.sites), metrics.mechanism) == ("complete", 6, "distributed_dp")
-
-
-def test_a_spent_budget_refuses_the_next_night_and_says_so(federation: Federation) -> None:
-    assert federation.run("one_round", run_id="spends") == "success"
-    assert federation.run("one_round", run_id="refused") == "failed"
-    assert "BudgetExhausted" in federation.deployment.api.log("federated_round.one_round", "refused", "open_round")
-    assert len(federation.hub("one_round").closed_rounds()) == 1
-
-
-def test_the_audit_of_one_study_runs_and_the_others_are_skipped(federation: Federation) -> None:
-    """On a study of one round, which takes seconds; `tests/privacy/audit` has what the audit finds."""
-    api = federation.deployment.api
-    api.wait_for_dag("privacy_audit")
-    api.trigger("privacy_audit", {"study": "one_round", "seed": 1}, "audit")
-    assert api.wait_for_run("privacy_audit", "audit", 240)["state"] == "success"
-    states = {task["task_id"]: task["state"] for task in api.task_instances("privacy_audit", "audit")}
-    assert states.pop("audit_one_round") == "success"
-    assert set(states.values()) == {"skipped"}
-    names = [key.rsplit("/", 1)[1] for key in federation.deployment.store("hub").keys("studies/one_round/audits/")]
-    assert {"audit.html", "audit.json", "audit_roc.png"} <= set(names)
-
-
 def test_the_ledger_of_the_rounds_can_be_proven(federation: Federation, tmp_path: Path) -> None:
     for command in (
         ["spend", DERM],
@@ -246,4 +203,4 @@ def _wait_for(condition, timeout: float = 60) -> None:
 
 def test_the_reports_lie_on_disk(federation: Federation) -> None:
     folder = Path(federation.deployment.home) / "reports" / DERM
-    assert (folder / "0003" / "report.html").stat().st_size > 10_000
+    assert (folder / "0002" / "report.html").stat().st_size > 10_000

@@ -221,7 +221,8 @@ class Bench:
 
 
 @pytest.fixture(scope="module")
-def bench(fed: Federation) -> Bench:
+def bench(new_fed: Federation) -> Bench:
+    fed = new_fed
     folder = fed.own_data("canaries", SITE)
     data = {"root": "canaries/sites", "pin": "canaries.dvc"}
     study, quiet = (

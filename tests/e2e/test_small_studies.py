@@ -1,0 +1,57 @@
+"""Studies of few sites on a real Airflow: a killed worker, a slow site, a spent budget, an audit, a drafted study.
+
+Apart from `test_rounds`, so that the two run side by side.
+"""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from tests.e2e.conftest import UNSEEN, Federation
+
+pytestmark = pytest.mark.e2e
+
+
+def test_a_killed_worker_comes_back_and_the_round_is_complete(federation: Federation) -> None:
+    assert federation.run("killed_once", run_id="killed") == "success"
+    assert (federation.marks / "killed").exists()
+    tries = [t["try_number"] for t in federation.deployment.api.task_instances("federated_round.killed_once", "killed")]
+    assert sorted(tries)[-1] == 2
+    assert federation.newest("killed_once").status == "complete"
+
+
+def test_a_slow_site_costs_the_deadline_once(federation: Federation) -> None:
+    started = time.monotonic()
+    assert federation.run("slow_site", run_id="slow") == "success"
+    metrics = federation.newest("slow_site")
+    assert metrics.message.startswith("3 of 4 contributed")
+    assert 40 <= metrics.seconds < 2 * 40, metrics.seconds
+    assert time.monotonic() - started < 150
+
+
+def test_a_study_that_was_drafted_from_tables_runs_without_a_line_of_code(federation: Federation) -> None:
+    assert federation.run(UNSEEN, rounds=1, run_id="unseen") == "success"
+    metrics = federation.newest(UNSEEN)
+    assert (metrics.status, len(metrics.sites), metrics.mechanism) == ("complete", 6, "distributed_dp")
+
+
+def test_a_spent_budget_refuses_the_next_night_and_says_so(federation: Federation) -> None:
+    assert federation.run("one_round", run_id="spends") == "success"
+    assert federation.run("one_round", run_id="refused") == "failed"
+    assert "BudgetExhausted" in federation.deployment.api.log("federated_round.one_round", "refused", "open_round")
+    assert len(federation.hub("one_round").closed_rounds()) == 1
+
+
+def test_the_audit_of_one_study_runs_and_the_others_are_skipped(federation: Federation) -> None:
+    """On a study of one round, which takes seconds; `tests/privacy/audit` has what the audit finds."""
+    api = federation.deployment.api
+    api.wait_for_dag("privacy_audit")
+    api.trigger("privacy_audit", {"study": "one_round", "seed": 1}, "audit")
+    assert api.wait_for_run("privacy_audit", "audit", 240)["state"] == "success"
+    states = {task["task_id"]: task["state"] for task in api.task_instances("privacy_audit", "audit")}
+    assert states.pop("audit_one_round") == "success"
+    assert set(states.values()) == {"skipped"}
+    names = [key.rsplit("/", 1)[1] for key in federation.deployment.store("hub").keys("studies/one_round/audits/")]
+    assert {"audit.html", "audit.json", "audit_roc.png"} <= set(names)
