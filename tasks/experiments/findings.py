@@ -209,19 +209,29 @@ def _share(arm: Arm, everything: float) -> str:
 
 def _by_epsilon(measured: Measured) -> str:
     """Mechanism by epsilon, and what epsilon promises."""
-    rows: list[tuple[str, ...]] = [("AUC", *(f"ε = {e:g}" for e in plan.EPSILONS)), ("---",) * (1 + len(plan.EPSILONS))]
-    for name in plan.MECHANISMS:
-        cells = (_level(measured.arm(plan.epsilon_name(name, e)).auc) for e in plan.EPSILONS)
-        rows.append((f"`{name}`", *cells))
+    ranking = _mechanism_rows(measured, "AUC", lambda arm: arm.auc)
     bounds = (bound_words(membership_bound(e)) for e in plan.EPSILONS)
-    rows.append(("a membership test, at most", *bounds))
+    ranking.append(("a membership test, at most", *bounds))
+    sureness = _mechanism_rows(measured, "log-loss", lambda arm: arm.log_loss)
     none, yardstick = measured.arm("none"), measured.arm("yardstick")
     return (
         f"Mean and standard error over {len(measured.seeds)} seeds after {none.judged_at} rounds, total ε at "
         f"δ = {DELTA:g}. The same training without privacy: {_level(none.auc)}; the yardstick (Adam, "
         f"{yardstick.judged_at} epochs): {_level(yardstick.auc)}. The bound on membership tests is that of the "
-        "Gaussian mechanisms, computed.\n\n" + _mechanism_settings() + "\n" + _table(rows)
+        "Gaussian mechanisms, computed.\n\n" + _mechanism_settings() + "\n" + _table(ranking) + "\n"
+        "AUC tells how well patients are ranked, log-loss whether the probabilities can be believed as well: 0.693 is "
+        f"what one half for everybody has. Without privacy: {_level(none.log_loss)}.\n\n" + _table(sureness)
     )
+
+
+def _mechanism_rows(measured: Measured, what: str, figure: Callable[[Arm], Summary]) -> list[tuple[str, ...]]:
+    """A table's head, and one figure of every mechanism at every epsilon."""
+    head = (what, *(f"ε = {e:g}" for e in plan.EPSILONS))
+    rows: list[tuple[str, ...]] = [head, ("---",) * len(head)]
+    for name in plan.MECHANISMS:
+        arms = (measured.arm(plan.epsilon_name(name, e)) for e in plan.EPSILONS)
+        rows.append((f"`{name}`", *(_level(figure(arm)) for arm in arms)))
+    return rows
 
 
 def _mechanism_settings() -> str:

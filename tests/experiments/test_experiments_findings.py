@@ -108,9 +108,10 @@ def test_the_page_shows_the_numbers(study: Study) -> None:
             assert f"{one.mean:+.4f}".replace("-", "−") in lines[0]
             assert "| 20 |" in lines[0]
     for name in ("distributed_dp", "svt"):
-        cells = [found["privacy"].arm(f"{name}, ε {e}").auc for e in (1, 3, 8, 50)]
-        shown = " | ".join(f"{one.mean:.3f} ± {one.standard_error:.3f}" for one in cells)
-        assert f"| `{name}` | {shown} |" in page
+        arms = [found["privacy"].arm(f"{name}, ε {e}") for e in (1, 3, 8, 50)]
+        for figures in ([arm.auc for arm in arms], [arm.log_loss for arm in arms]):
+            shown = " | ".join(f"{one.mean:.3f} ± {one.standard_error:.3f}" for one in figures)
+            assert f"| `{name}` | {shown} |" in page
     assert "| a membership test, at most | 0.575 | 0.694 | 0.881 | > 0.999 |" in page
     assert "20 seeds" in page
     assert "33 patients to train on and 9 held out" in page.replace("\n", " ")
