@@ -33,9 +33,7 @@ def run(console: Console) -> Demo:
     with tempfile.TemporaryDirectory(prefix="pharmafed-demo-") as folder:
         clone = Path(folder) / "pharmafed"
         environ = os.environ | {"PHARMAFED_HOME": f"{folder}/home", "PHARMAFED_PORTS": "auto"}
-        environ = {
-            k: v for k, v in environ.items() if k not in ("VIRTUAL_ENV", "PYTHONPATH", "PHARMAFED_PROJECT", "MAKEFLAGS")
-        }
+        environ = {name: value for name, value in environ.items() if name not in _NOT_INHERITED}
         began = time.perf_counter()
         subprocess.run(["git", "clone", "--quiet", PROJECT, clone], check=True)
         cloned = time.perf_counter() - began

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -19,6 +20,16 @@ from tasks.deploy.ports import choose_ports
 from tasks.settings import PROJECT, Addresses, S3Credential
 
 START_TIMEOUT_S = 300.0
+#: The project's own studies. A checkout may have others beside them: whoever tests with it brought them.
+SHIPPED = ("xanomeline_derm56", "xanomeline_nocomp24")
+
+
+def copy_shipped(folder: Path) -> None:
+    """The project's own studies, with their suites, into a project folder."""
+    (folder / "studies").mkdir(parents=True)
+    for study in SHIPPED:
+        shutil.copy(PROJECT / "studies" / f"{study}.yaml", folder / "studies")
+    shutil.copytree(PROJECT / "expectations", folder / "expectations")
 
 
 @dataclass(frozen=True)
@@ -76,27 +87,6 @@ def start_deployment(
 def start() -> Start:
     """`start_deployment`, for tests that need a deployment of their own to break."""
     return start_deployment
-
-
-@pytest.fixture(scope="session")
-def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
-    """The project's own deployment: its studies, its sites enrolled, its DAGs; PHARMAFED_HOME points to it."""
-    from tasks.deploy.enrol import enrol_local_sites
-    from tasks.study_file import load_studies
-
-    home = tmp_path_factory.mktemp("pharmafed")
-    studies = load_studies(PROJECT / "studies")
-    sites_by_study = {name: list(study.sites) for name, study in studies.items()}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PHARMAFED_HOME", str(home))
-        _forget_stores()
-        running = start_deployment(home, sites_by_study, enrol=enrol_local_sites)
-        try:
-            yield running
-        finally:
-            running.api.close()
-            local.down(home)
-            _forget_stores()
 
 
 def _forget_stores() -> None:

@@ -16,8 +16,9 @@ STAGES: dict[str, Any] = yaml.safe_load((PROJECT / "dvc.yaml").read_text())["sta
 #: What computes each stage, below its command line.
 ENTRIES = {
     "validate": ("tasks.data.cli",),
-    "simulate": ("tasks.simulation.runs", "tasks.simulation.summary"),
-    "baselines": ("tasks.simulation.runs", "tasks.simulation.summary"),
+    "simulate": ("tasks.simulation.cli",),
+    "baselines": ("tasks.simulation.cli",),
+    "validate_experiments": ("tasks.data.cli",),
     "cohort": ("tasks.experiments.run", "tasks.experiments.files"),
     "experiments": ("tasks.experiments.run", "tasks.experiments.files"),
     "exam": ("tasks.exam.archive", "tasks.exam.items"),
@@ -28,8 +29,14 @@ ENTRIES = {
         "tasks.experiments.files",
     ),
 }
+CHECKS = {
+    "simulate": "results/validation.json",
+    "baselines": "results/validation.json",
+    "cohort": "results/validation_experiments.json",
+    "experiments": "results/validation_experiments.json",
+}
 #: They name things, read and write files, or say what went wrong: no figure changes with them.
-PLUMBING = {f"tasks/{name}.py" for name in ("errors", "files", "layout", "settings", "storage", "study_file")}
+PLUMBING = {f"tasks/{name}.py" for name in ("errors", "files", "layout", "progress", "settings", "storage")}
 #: Modules that a stage imports and does not run, or of which it runs nothing that a figure depends on.
 _VALIDATION = {f"tasks/validation/{name}.py" for name in ("engine", "parameters", "runner", "waivers")}
 _AT_A_SITE = {f"tasks/site/{name}.py" for name in ("context", "guard", "validation")} | {"tasks/data/pin.py"}
@@ -37,8 +44,10 @@ _RECORDS = {"tasks/records.py", "tasks/study_privacy.py", "tasks/tensors.py"}
 _PAGES = needed_by("tasks.report.pages", "tasks.study", "tasks.records")
 _PREPARING = needed_by("tasks.data.prepare", "tasks.exam.practice") - needed_by("tasks.site.validation")
 _SIMULATION = needed_by("tasks.simulation.runs")
+_NOT_IN_A_CHECK = _RECORDS | _PREPARING | {"tasks/site/prepared.py"}
 NOT_RUN = {
-    "validate": _RECORDS | _PREPARING | {"tasks/site/prepared.py"},
+    "validate": _NOT_IN_A_CHECK,
+    "validate_experiments": _NOT_IN_A_CHECK,
     "simulate": set(),
     "baselines": set(),
     "cohort": _VALIDATION
@@ -69,11 +78,28 @@ def test_a_stage_depends_on_every_module_that_it_runs(stage: str) -> None:
     assert needed_by(*ENTRIES[stage]) - PLUMBING - NOT_RUN[stage] - set(dependencies(stage)) == set()
 
 
-@pytest.mark.parametrize("stage", ["cohort", "experiments"])
-def test_the_experiments_depend_on_their_own_study_s_tables_and_no_other_s(stage: str) -> None:
+def test_what_is_for_any_study_depends_on_all_tables() -> None:
+    for stage in ("validate", "simulate", "baselines"):
+        assert data_of(stage) == {"data/sites", "expectations"}, stage
+
+
+def test_the_experiments_depend_on_their_own_study_s_tables_and_no_other_s() -> None:
     study = load_study(PROJECT / "studies" / f"{plan.STUDY}.yaml")
-    data = {f"data/sites/{site}" for site in study.sites} | {f"expectations/{one}.json" for one in study.data.tables}
-    assert {one for one in dependencies(stage) if one.startswith(("data/", "expectations"))} == data
+    sites = {f"data/sites/{site}" for site in study.sites}
+    for stage in ("cohort", "experiments"):
+        assert data_of(stage) == sites | {f"expectations/{table}.json" for table in study.data.tables}, stage
+    assert data_of("validate_experiments") == sites | {"expectations"}, "a waiver may name any suite"
+
+
+def test_nothing_is_computed_from_tables_that_were_not_checked() -> None:
+    for stage, check in CHECKS.items():
+        assert check in dependencies(stage), stage
+    assert STAGES["validate_experiments"]["cmd"].split()[3] == plan.STUDY
+
+
+def data_of(stage: str) -> set[str]:
+    """What a stage reads of tables and suites."""
+    return {one for one in dependencies(stage) if one.startswith(("data/", "expectations"))}
 
 
 def test_every_stage_is_held_to_it() -> None:

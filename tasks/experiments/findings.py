@@ -209,28 +209,43 @@ def _share(arm: Arm, everything: float) -> str:
 
 def _by_epsilon(measured: Measured) -> str:
     """Mechanism by epsilon, and what epsilon promises."""
-    ranking = _mechanism_rows(measured, "AUC", lambda arm: arm.auc)
+    none, yardstick = measured.arm("none"), measured.arm("yardstick")
+    ranking = _mechanism_rows(measured, "AUC", lambda arm: _level(arm.auc))
     bounds = (bound_words(membership_bound(e)) for e in plan.EPSILONS)
     ranking.append(("a membership test, at most", *bounds))
-    sureness = _mechanism_rows(measured, "log-loss", lambda arm: arm.log_loss)
-    none, yardstick = measured.arm("none"), measured.arm("yardstick")
+    sureness = _mechanism_rows(measured, "log-loss", lambda arm: _beside(arm, none))
+    lowest = _mechanism_rows(measured, f"lowest log-loss, {_CHOSEN}", _lowest_log_loss)
     return (
         f"Mean and standard error over {len(measured.seeds)} seeds after {none.judged_at} rounds, total ε at "
         f"δ = {DELTA:g}. The same training without privacy: {_level(none.auc)}; the yardstick (Adam, "
         f"{yardstick.judged_at} epochs): {_level(yardstick.auc)}. The bound on membership tests is that of the "
         "Gaussian mechanisms, computed.\n\n" + _mechanism_settings() + "\n" + _table(ranking) + "\n"
-        "AUC tells how well patients are ranked, log-loss whether the probabilities can be believed as well: 0.693 is "
-        f"what one half for everybody has. Without privacy: {_level(none.log_loss)}.\n\n" + _table(sureness)
+        "AUC tells how well patients are ranked, and the verdict is on that alone. Log-loss tells whether the "
+        "probabilities can be believed as well: 0.693 is what one half for everybody has. Without privacy: "
+        f"{_level(none.log_loss)}. In brackets: the difference from that, paired by seed, with its {CONFIDENCE:.0%} "
+        "interval; above zero is worse.\n\n" + _table(sureness) + "\n"
+        "Where log-loss rises again, training went on for too long. Its lowest mean, and after which round:\n\n"
+        + _table(lowest)
     )
 
 
-def _mechanism_rows(measured: Measured, what: str, figure: Callable[[Arm], Summary]) -> list[tuple[str, ...]]:
+def _beside(arm: Arm, none: Arm) -> str:
+    """A setting's log-loss, and how much of it is the mechanism's doing."""
+    more = arm.log_loss_minus(none)
+    return f"{arm.log_loss.mean:.3f} ({more.mean:+.3f}, {more.low:+.3f} to {more.high:+.3f})".replace("-", "−")
+
+
+def _lowest_log_loss(arm: Arm) -> str:
+    return f"{min(arm.log_loss_curve.mean):.3f}, round {_best_round(arm)}"
+
+
+def _mechanism_rows(measured: Measured, what: str, figure: Callable[[Arm], str]) -> list[tuple[str, ...]]:
     """A table's head, and one figure of every mechanism at every epsilon."""
     head = (what, *(f"ε = {e:g}" for e in plan.EPSILONS))
     rows: list[tuple[str, ...]] = [head, ("---",) * len(head)]
     for name in plan.MECHANISMS:
         arms = (measured.arm(plan.epsilon_name(name, e)) for e in plan.EPSILONS)
-        rows.append((f"`{name}`", *(_level(figure(arm)) for arm in arms)))
+        rows.append((f"`{name}`", *(figure(arm) for arm in arms)))
     return rows
 
 

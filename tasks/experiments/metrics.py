@@ -16,13 +16,15 @@ Points = list[dict[str, Any]]
 
 
 def metrics(numbers: Numbers) -> dict[str, float]:
-    """For `dvc metrics show` and `diff`: the headline and its standard error, then every setting's AUC."""
+    """For `dvc metrics show` and `diff`: headline and standard error, settings' AUC, log-loss under privacy."""
     headline = numbers["federation"].comparison("federated, LR", "pooled, LR").difference
     found = {"fedavg_minus_pooled": headline.mean, "fedavg_minus_pooled_se": headline.standard_error}
     forty = numbers["fraction"].comparison("top 40%", "all").difference
     found |= {"top_40_minus_all": forty.mean, "top_40_minus_all_se": forty.standard_error}
     for name, measured in numbers.items():
         found |= {f"auc_{name}_{_key(arm.setting.name)}": arm.auc.mean for arm in measured.arms}
+    private = numbers["privacy"].arms
+    found |= {f"log_loss_privacy_{_key(arm.setting.name)}": arm.log_loss.mean for arm in private}
     return {key: round(value, _DIGITS) for key, value in found.items()}
 
 

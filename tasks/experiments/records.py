@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pydantic import Field
 
 from tasks.errors import ConfigError
-from tasks.experiments.paired import Summary, Verdict
+from tasks.experiments.paired import Summary, Verdict, difference
 from tasks.records import Record
 from tasks.simulation.runs import Setting
 
@@ -40,6 +40,16 @@ class Arm(Record):
         """After which mean held-out log-loss is lowest. It is chosen on the patients that it is measured on."""
         curve = self.log_loss_curve
         return curve.rounds[curve.mean.index(min(curve.mean))]
+
+    def log_loss_minus(self, reference: Arm) -> Summary:
+        """The difference of log-loss, paired by seed: above zero, this one's probabilities are worse.
+
+        Raises:
+            ValueError: the two have other seeds.
+        """
+        if self.log_loss_by_seed.keys() != reference.log_loss_by_seed.keys():
+            raise ValueError(f"{self.setting.name} and {reference.setting.name} have other seeds")
+        return difference(*([arm.log_loss_by_seed[s] for s in self.log_loss_by_seed] for arm in (self, reference)))
 
     def has_learnt(self, server_round: int) -> bool:
         """Whether the whole interval of AUC lies above .5, which is what a coin has.

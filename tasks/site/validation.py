@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from datetime import UTC, datetime
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 from tasks.data.pin import folder_version, verify_site
@@ -83,10 +83,11 @@ def _check(ctx: SiteContext) -> tuple[ValidationResult, Patients | None]:
     tables = read_tables(ctx.data_dir, study.data.tables, ctx.suites_dir)
     waivers = load_waivers(ctx.suites_dir / "waivers.yaml", _known_expectations(ctx))
     parameters = site_parameters(study, ctx.site)
-    result = validate_site(tables, lambda: build_inputs(tables, study), parameters, waivers, ctx.suites_dir)
+    inputs = cache(partial(build_inputs, tables, study))
+    result = validate_site(tables, inputs, parameters, waivers, ctx.suites_dir)
     if not result.success:
         return result, None
-    return result, prepare_patients(tables, build_inputs(tables, study), study, ctx.site)
+    return result, prepare_patients(tables, inputs(), study, ctx.site)
 
 
 def _known_expectations(ctx: SiteContext) -> frozenset[str]:

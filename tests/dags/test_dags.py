@@ -6,6 +6,7 @@ import ast
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -31,14 +32,24 @@ from tasks.errors import (
     ValidationFailed,
 )
 from tasks.settings import PROJECT
+from tests.conftest import SHIPPED, copy_shipped
 
-STUDIES = ("xanomeline_derm56", "xanomeline_nocomp24")
-MASKED, PLAIN = (f"federated_round.{study}" for study in STUDIES)
+MASKED, PLAIN = (f"federated_round.{study}" for study in SHIPPED)
 #: Tasks of each DAG; a masked round has two more at the hub and one more at each of 13 sites.
-NUM_TASKS = {"site_data_validation": 13, "privacy_audit": len(STUDIES), "llm_exam": 3, PLAIN: 57, MASKED: 57 + 2 + 13}
+NUM_TASKS = {"site_data_validation": 13, "privacy_audit": len(SHIPPED), "llm_exam": 3, PLAIN: 57, MASKED: 57 + 2 + 13}
 DAG_IDS = set(NUM_TASKS)
 #: Only numbers, verdicts, and names of models and languages go through XCom.
 PUSHING = ("open_round", "all_sites_in", "next_round", "plan_arms")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def shipped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """The DAGs of the project's own studies, whichever others lie beside them."""
+    project = tmp_path_factory.mktemp("shipped") / "project"
+    copy_shipped(project)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PHARMAFED_PROJECT", str(project))
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +126,7 @@ def test_edge_workers_get_the_tasks_where_a_deployment_says_so(monkeypatch: pyte
 
 def test_nothing_large_or_private_goes_through_xcom(bag: DagBag) -> None:
     """Only the round's number does."""
-    for study in STUDIES:
+    for study in SHIPPED:
         pushing = [t.task_id for t in bag.dags[f"federated_round.{study}"].tasks if t.do_xcom_push]
         assert pushing == ["open_round"]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -21,7 +22,7 @@ from tasks.settings import PROJECT
 from tasks.study_file import load_studies
 from tasks.study_init.draft import Options, draft_study
 from tasks.study_init.place import place
-from tests.conftest import Deployment, _forget_stores, start_deployment
+from tests.conftest import Deployment, _forget_stores, copy_shipped, start_deployment
 from tests.e2e.examination import place_exam, scripted
 from tests.exam.scripted_server import ScriptedServer
 from tests.study_init.unseen_study import write_unseen_study
@@ -43,12 +44,22 @@ class Federation:
         """The hub's view of a study."""
         return HubContext.load(study)
 
-    def run(self, study: str, *, rounds: int = 1, run_id: str, timeout: float = 240) -> str:
+    def run(self, study: str, *, run_id: str, timeout: float = 240) -> str:
         """Trigger a study's DAG, wait for the run and give its state."""
-        dag = f"federated_round.{study}"
-        self.deployment.api.wait_for_dag(dag)
-        self.deployment.api.trigger(dag, {"rounds": rounds}, run_id)
-        return str(self.deployment.api.wait_for_run(dag, run_id, timeout)["state"])
+        self.start(study, run_id=run_id)
+        return str(self.deployment.api.wait_for_run(f"federated_round.{study}", run_id, timeout)["state"])
+
+    def start(self, study: str, *, run_id: str) -> None:
+        """Trigger a study's DAG."""
+        self.deployment.api.wait_for_dag(f"federated_round.{study}")
+        self.deployment.api.trigger(f"federated_round.{study}", {"rounds": 1}, run_id)
+
+    def command(self, *arguments: str) -> str:
+        """What `pharmafed <arguments>` prints; it must end well."""
+        command = [sys.executable, "-m", "tasks.cli", *arguments]
+        done = subprocess.run(command, cwd=PROJECT, env=os.environ, capture_output=True, text=True, timeout=400)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
 
     def states(self, study: str, run_id: str) -> dict[str, str]:
         """State of each task of a run."""
@@ -65,7 +76,8 @@ def federation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Federation]
     """Starts with site 705's records strange but valid, and site 713's not readable (see `canaries`)."""
     root = tmp_path_factory.mktemp("federation")
     project, home = root / "project", root / "home"
-    for folder in ("studies", "expectations", "data", "exams"):
+    copy_shipped(project)
+    for folder in ("data", "exams"):
         shutil.copytree(PROJECT / folder, project / folder)
     shutil.copy(PROJECT / "data.dvc", project / "data.dvc")
     subprocess.run([sys.executable, "-m", "dvc", "init", "--quiet", "--no-scm"], cwd=project, check=True)

@@ -95,12 +95,10 @@ def test_the_command_runs_rounds_and_prints_them(federation: Federation) -> None
     for site in CANARY_SITES:
         shutil.copytree(PROJECT / "data/sites" / site, federation.project / "data/sites" / site, dirs_exist_ok=True)
     write_pin(federation.project / "data")
-    command = [sys.executable, "-m", "tasks.cli", "round", DERM, "--rounds", "1"]
-    done = subprocess.run(command, cwd=PROJECT, env=os.environ, capture_output=True, text=True, timeout=400)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.count("13 of 13 contributed") == 1
-    assert "2 of 20" in done.stdout
-    assert "report.html" in done.stdout
+    printed = federation.command("round", DERM, "--rounds", "1")
+    assert printed.count("13 of 13 contributed") == 1
+    assert "2 of 20" in printed
+    assert "report.html" in printed
 
 
 def test_the_bucket_holds_every_object_of_the_round(federation: Federation) -> None:

@@ -107,14 +107,42 @@ def test_the_page_shows_the_numbers(study: Study) -> None:
             lines = [line for line in section(page, claim.title).splitlines() if line.startswith(row)]
             assert f"{one.mean:+.4f}".replace("-", "−") in lines[0]
             assert "| 20 |" in lines[0]
-    for name in ("distributed_dp", "svt"):
-        arms = [found["privacy"].arm(f"{name}, ε {e}") for e in (1, 3, 8, 50)]
-        for figures in ([arm.auc for arm in arms], [arm.log_loss for arm in arms]):
-            shown = " | ".join(f"{one.mean:.3f} ± {one.standard_error:.3f}" for one in figures)
-            assert f"| `{name}` | {shown} |" in page
     assert "| a membership test, at most | 0.575 | 0.694 | 0.881 | > 0.999 |" in page
     assert "20 seeds" in page
     assert "33 patients to train on and 9 held out" in page.replace("\n", " ")
+
+
+def test_ranking_and_probabilities_under_privacy_are_told_apart(study: Study) -> None:
+    """In these numbers log-loss is one minus AUC, so what AUC loses log-loss gains, seed by seed."""
+    found = numbers(study, lambda e, s: -0.04 * ("ε" in s))["privacy"]
+    none = found.arm("none")
+    text = findings._by_epsilon(found)
+    ranking, sureness, lowest = re.split(
+        r"^\| (?:log-loss|lowest log-loss, chosen on held-out data) \|", text, flags=re.M
+    )[-3:]
+    for name in ("distributed_dp", "svt"):
+        arms = [found.arm(f"{name}, ε {e}") for e in (1, 3, 8, 50)]
+        assert row(name, [f"{arm.auc.mean:.3f} ± {arm.auc.standard_error:.3f}" for arm in arms]) in ranking
+        shown = []
+        for arm in arms:
+            less = found.comparison(arm.setting.name, "none").difference
+            around = f"{-less.mean:+.3f}, {-less.high:+.3f} to {-less.low:+.3f}"
+            shown.append(f"{1 - arm.auc.mean:.3f} ({around})".replace("-", "−"))
+        assert row(name, shown) in sureness
+        best = [(min(arm.log_loss_curve.mean), arm.best_round) for arm in arms]
+        assert re.search(rf"`{name}` \| {best[0][0]:.3f}, round {best[0][1]}", lowest)
+    assert f"Without privacy: {1 - none.auc.mean:.3f} ± {none.auc.standard_error:.3f}." in text
+    assert found.arm("svt, ε 1").log_loss_minus(none).mean == pytest.approx(0.04, abs=0.01)
+
+
+def row(mechanism: str, cells: list[str]) -> str:
+    return f"| `{mechanism}` | {' | '.join(cells)} |"
+
+
+def test_a_difference_needs_the_same_seeds(study: Study) -> None:
+    arm = made(study, "none")["privacy"].arm("none")
+    with pytest.raises(ValueError, match="other seeds"):
+        arm.log_loss_minus(arm.model_copy(update={"log_loss_by_seed": {7: 0.5, 8: 0.6}}))
 
 
 def test_settings_that_learn_nothing_are_said_to(study: Study) -> None:
@@ -212,7 +240,8 @@ def test_metrics_are_flat_and_plots_are_points(study: Study) -> None:
     assert numbers_["fedavg_minus_pooled"] == pytest.approx(0.04, abs=0.003)
     assert 0 < numbers_["fedavg_minus_pooled_se"] < 0.002
     assert numbers_["auc_privacy_distributed_dp_epsilon_3"] > numbers_["auc_privacy_none"]
-    assert len(numbers_) == 4 + sum(len(one.arms) for one in found.values())
+    assert numbers_["log_loss_privacy_none"] == pytest.approx(1 - numbers_["auc_privacy_none"], abs=1e-4)
+    assert len(numbers_) == 4 + sum(len(one.arms) for one in found.values()) + len(found["privacy"].arms)
     points = metrics.plots(found)
     assert set(points) == {"rounds.json", "fraction.json", "epsilon.json", "fraction_at_epsilon.json"}
     kinds = ("federated", "pooled", "local")
