@@ -26,6 +26,8 @@ from tasks.records import Enrolment
 from tasks.storage import ObjectStore
 
 _YEARS = 2
+#: The name in the hub's certificate; with its blank it is no site's.
+HUB_NAME = "pharmafed hub"
 
 
 def ensure_authority(folder: Path) -> tuple[Ed25519PrivateKey, x509.Certificate]:
@@ -53,6 +55,16 @@ def ensure_site_identity(folder: Path, site: str, authority: tuple[Ed25519Privat
         write_private(folder / "certificate.pem", certificate.public_bytes(serialization.Encoding.PEM))
     if not (folder / "authority.pem").exists():
         write_private(folder / "authority.pem", authority[1].public_bytes(serialization.Encoding.PEM))
+
+
+def ensure_hub_identity(folder: Path, authority: tuple[Ed25519PrivateKey, x509.Certificate]) -> None:
+    """The key with which the hub signs plans and cards, and its certificate, in `folder`; made where missing."""
+    key_file, certificate_file = folder / "signing_key.pem", folder / "certificate.pem"
+    if not key_file.exists():
+        write_private(key_file, _pem(Ed25519PrivateKey.generate()))
+    if not certificate_file.exists():
+        certificate = _certificate(HUB_NAME, load_key(key_file).public_key(), "pharmafed consortium", authority[0])
+        write_private(certificate_file, certificate.public_bytes(serialization.Encoding.PEM))
 
 
 def enrol(
@@ -107,7 +119,11 @@ def sign(folder: Path, message: bytes) -> str:
 
 def is_signed_by(enrolment: Enrolment, signature: str, message: bytes) -> bool:
     """Whether `signature` (base64) over `message` is the enrolled site's."""
-    certificate = x509.load_pem_x509_certificate(enrolment.certificate_pem.encode())
+    return verifies(x509.load_pem_x509_certificate(enrolment.certificate_pem.encode()), signature, message)
+
+
+def verifies(certificate: x509.Certificate, signature: str, message: bytes) -> bool:
+    """Whether `signature` (base64) over `message` was made with the certificate's key."""
     try:
         return _verifies(certificate, base64.b64decode(signature, validate=True), message)
     except ValueError:

@@ -13,7 +13,8 @@ Messages name the thing, the place and the remedy, and never contain a value rea
     │   ├── ObjectMissing      no such key
     │   └── ObjectExists       create-once or compare-and-swap lost
     ├── PrivacyError           an update cannot be made private, so it stays at the site
-    │   └── BudgetExhausted    the study's privacy budget cannot pay for this round
+    │   ├── BudgetExhausted    the study's privacy budget cannot pay for this round
+    │   └── Withheld           it went wrong after patients were looked at: paid for, and why stays at the site
     ├── AuditFailed            an attack beats a study's privacy promise, or proved nothing
     ├── DriftFound             a language model answers an exam otherwise than before, by more than chance
     ├── RoundError             the round cannot go on
@@ -77,6 +78,10 @@ class PrivacyError(PharmafedError):
 
 class BudgetExhausted(PrivacyError):
     """The remaining privacy budget cannot pay for the next round."""
+
+
+class Withheld(PrivacyError):
+    """A step failed after it had looked at patients. The round is paid for, and the reason does not leave the site."""
 
 
 class AuditFailed(PharmafedError):

@@ -1,6 +1,16 @@
 """Where everything lies in the object store: the only place that spells a key.
 
 One bucket is one federation. Every object is created once and never changed, but for `latest.json`.
+
+    studies/<study>/rounds/<r>/         the hub writes, sites read: plan, roster, survivors, encrypted sum
+    studies/<study>/models/<r>/         the hub writes, sites read: models and their cards
+    studies/<study>/records/<r>/        the hub's own: selection, round record
+    studies/<study>/sites/<site>/...    one site writes and reads, the hub reads
+    studies/<study>/keys/<site>/...     one site writes, every site reads: its public keys for the masks
+    studies/<study>/ledger/<site>/...   one site writes and reads, the hub reads
+
+A key that a site writes has the site before anything that varies, so that every right of a site is a prefix: the store
+lets a `*` stand for `/` too, so one in the middle of a right would reach under other sites' keys and the hub's.
 """
 
 from __future__ import annotations
@@ -24,9 +34,19 @@ def plan(study: str, server_round: int) -> str:
     return f"{round_prefix(study, server_round)}/plan.json"
 
 
+def site_round_prefix(study: str, server_round: int, site: str) -> str:
+    """What one site writes in one round, for the hub's eyes."""
+    return f"{study_prefix(study)}/sites/{site}/rounds/{server_round:04d}"
+
+
+def record_prefix(study: str) -> str:
+    """What the hub keeps for itself of every round."""
+    return f"{study_prefix(study)}/records"
+
+
 def key_message(study: str, server_round: int, site: str) -> str:
     """A site's public keys for the masks of one round, and its secrets' shares, sealed to the other sites."""
-    return f"{round_prefix(study, server_round)}/keys/{site}.json"
+    return f"{study_prefix(study)}/keys/{site}/{server_round:04d}.json"
 
 
 def roster(study: str, server_round: int) -> str:
@@ -40,7 +60,7 @@ def survivors(study: str, server_round: int) -> str:
 
 
 def unmask_answer(study: str, server_round: int, site: str) -> str:
-    return f"{round_prefix(study, server_round)}/unmask/{site}.json"
+    return f"{site_round_prefix(study, server_round, site)}/unmask.json"
 
 
 def encrypted_sum(study: str, server_round: int) -> str:
@@ -54,38 +74,38 @@ def encrypted_sum_body(study: str, server_round: int) -> str:
 
 def decrypted_sum(study: str, server_round: int, site: str) -> str:
     """What one site decrypted the sum to; beside its unmask answer, which signs it."""
-    return f"{round_prefix(study, server_round)}/unmask/{site}.safetensors"
+    return f"{site_round_prefix(study, server_round, site)}/decrypted.safetensors"
 
 
 def update_tensors(study: str, server_round: int, site: str) -> str:
-    return f"{round_prefix(study, server_round)}/updates/{site}/update.safetensors"
+    return f"{site_round_prefix(study, server_round, site)}/update.safetensors"
 
 
 def update_manifest(study: str, server_round: int, site: str) -> str:
-    return f"{round_prefix(study, server_round)}/updates/{site}/manifest.json"
+    return f"{site_round_prefix(study, server_round, site)}/manifest.json"
 
 
 def refusal(study: str, server_round: int, site: str) -> str:
     """Why a site sends no update this round."""
-    return f"{round_prefix(study, server_round)}/updates/{site}/refusal.json"
+    return f"{site_round_prefix(study, server_round, site)}/refusal.json"
 
 
 def data_validation(study: str, server_round: int, site: str) -> str:
-    return f"{round_prefix(study, server_round)}/validation/{site}/data_validation.json"
+    return f"{site_round_prefix(study, server_round, site)}/data_validation.json"
 
 
 def site_metrics(study: str, server_round: int, site: str) -> str:
-    return f"{round_prefix(study, server_round)}/validation/{site}/metrics.json"
+    return f"{site_round_prefix(study, server_round, site)}/metrics.json"
 
 
 def selection(study: str, server_round: int) -> str:
     """Which updates go into the model, frozen before the first byte is averaged."""
-    return f"{round_prefix(study, server_round)}/selection.json"
+    return f"{record_prefix(study)}/{server_round:04d}/selection.json"
 
 
 def round_metrics(study: str, server_round: int) -> str:
     """The closed round: who contributed, metrics, spend, timings. Its presence closes the round."""
-    return f"{round_prefix(study, server_round)}/metrics.json"
+    return f"{record_prefix(study)}/{server_round:04d}/metrics.json"
 
 
 def model(study: str, server_round: int) -> str:
@@ -157,23 +177,24 @@ def daily_validation(site: str) -> str:
     return f"federation/data_validation/{site}.json"
 
 
+def layout_version() -> str:
+    """Says which layout a bucket has: `tasks.store_version` refuses to work on another."""
+    return "federation/layout.json"
+
+
 def site_writable(study: str, site: str) -> list[str]:
-    """Patterns of the keys that a site's credential may write in one study; `*` stands for the round."""
-    rounds = f"{study_prefix(study)}/rounds/*"
-    own = [f"{rounds}/updates/{site}/*", f"{rounds}/validation/{site}/*", f"{ledger_prefix(study)}/{site}/*"]
-    masks = [f"{rounds}/keys/{site}.json", f"{rounds}/unmask/{site}.json", f"{rounds}/unmask/{site}.safetensors"]
-    return [*own, *masks, daily_validation(site)]
+    """The keys that a site's credential may write in one study: prefixes, each with its only `*` at its end."""
+    own = [f"{study_prefix(study)}/{part}/{site}/*" for part in ("sites", "keys", "ledger")]
+    return [*own, f"{daily_validation(site)}*"]
 
 
 def site_readable(study: str, site: str) -> list[str]:
-    """Patterns of the keys that a site's credential may read in one study: models, plans, public keys and its own."""
-    rounds = f"{study_prefix(study)}/rounds/*"
-    shared = [f"{study_prefix(study)}/models/*", f"{rounds}/plan.json", latest(study)]
-    masks = [
-        f"{rounds}/roster.json",
-        f"{rounds}/survivors.json",
-        f"{rounds}/keys/*",
-        f"{rounds}/encrypted/*",
-        sealing_key("*"),
+    """The keys that a site's credential may read in one study: models, plans, public keys and its own."""
+    shared = [f"{study_prefix(study)}/{part}/*" for part in ("models", "rounds", "keys")]
+    return [
+        *shared,
+        f"{latest(study)}*",
+        "federation/sealing_keys/*",
+        *site_writable(study, site),
+        f"{enrolment(site)}*",
     ]
-    return [*shared, *masks, *site_writable(study, site), enrolment(site)]

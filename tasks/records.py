@@ -51,6 +51,8 @@ class Plan(Record):
     aggregation: Aggregation = "plain"
     evaluation: Evaluation
     total_rounds: int
+    certificate_pem: str = Field(default="", description="the hub's, issued by the consortium's authority")
+    signature: str = Field(default="", description="Ed25519 of the hub over the plan without this field, base64")
 
 
 class Spend(Record):
@@ -83,7 +85,10 @@ class LedgerEntry(Record):
     previous: Digest = Field(description="sha256 of the entry before, as stored; 64 zeros before the first")
     server_round: int = Field(gt=0)
     spend: Spend
-    release_sha256: Digest = Field(description="sha256 of the bytes that leave: a round never releases two things")
+    plan_sha256: Digest | None = Field(default=None, description="of the plan that asked for it; older entries: null")
+    release_sha256: Digest = Field(
+        description="sha256 of the bytes that leave: a round never releases two things. Zeros: paid for, nothing left"
+    )
     recorded_at: datetime
     signature: str = Field(default="", description="Ed25519 of the site over the entry without this field, base64")
 
@@ -104,6 +109,7 @@ class Manifest(Record):
     site: str
     site_token: str
     base_model_sha256: Digest
+    plan_sha256: Digest = Field(description="of the plan that the site has followed, as stored")
     num_examples: int = Field(gt=0)
     local_iterations: int = Field(gt=0)
     data_version: str
@@ -198,8 +204,15 @@ class PrivateAuc(Record):
     model_sha256: Digest
 
 
+class LedgerPin(Record):
+    """How far a site's ledger has come, by the entry that says so: each entry names the one before."""
+
+    sequence: int = Field(ge=1)
+    sha256: Digest
+
+
 class ModelCard(Record):
-    """What a model is, where it came from and what it cost."""
+    """What a model is, where it came from and what it cost. Each names the card of the model before: a chain."""
 
     study: str
     title: str
@@ -219,6 +232,12 @@ class ModelCard(Record):
     code_version: str
     intended_use: str
     limits: str
+    previous_sha256: Digest | None = Field(default=None, description="of the base model's card; null: the first model")
+    ledgers: dict[str, LedgerPin] = Field(
+        default_factory=dict, description="site -> the newest ledger entry that the hub has accepted an update for"
+    )
+    certificate_pem: str = Field(default="", description="the hub's, issued by the consortium's authority")
+    signature: str = Field(default="", description="Ed25519 of the hub over the card without this field, base64")
 
 
 class DailyValidation(Record):

@@ -3,6 +3,7 @@
 deployment.json            addresses of the object store and of Airflow
 secrets/s3/hub.json        {"access_key", "secret_key"} of the hub
 secrets/s3/site-701.json   the same for a site: may read models, write only its own prefix
+secrets/hub/               the hub's signing key and certificate
 secrets/sites/701/         the site's signing key, certificate, sealing key, and the authority's certificate
 secrets/ca/                the consortium's certificate authority
 secrets/ui.json            {"username", "password"} of the web UI
@@ -93,6 +94,11 @@ def _credential(identity: str) -> S3Credential:
         return S3Credential(**json.loads(path.read_text()))
     except FileNotFoundError:
         raise ConfigError(f"no credential for {identity} at {path}: enrol the site, or run `pharmafed up`") from None
+
+
+def hub_secrets() -> Path:
+    """The key and certificate with which the hub signs plans and models' cards."""
+    return home() / "secrets" / "hub"
 
 
 def site_secrets(site: str) -> Path:

@@ -6,7 +6,7 @@ import secrets
 from pathlib import Path
 
 from tasks import layout
-from tasks.enrolment import enrol, ensure_authority, ensure_site_identity, load_key, sign
+from tasks.enrolment import enrol, ensure_authority, ensure_hub_identity, ensure_site_identity, load_key, sign
 from tasks.privacy.secure_sum.protocol import publish_sealing_key
 from tasks.records import Enrolment
 from tasks.storage import ObjectStore
@@ -15,6 +15,7 @@ from tasks.storage import ObjectStore
 def enrol_local_sites(store: ObjectStore, home: Path, sites: list[str]) -> list[Enrolment]:
     """Make and enrol every site, and publish the key to which other sites seal their shares for it."""
     authority = ensure_authority(home / "secrets" / "ca")
+    ensure_hub_identity(home / "secrets" / "hub", authority)
     enrolments = []
     for site in sites:
         folder = home / "secrets" / "sites" / site

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-
-from tasks import __version__, layout
+from tasks import layout
 from tasks.aggregation import Shape, StreamingMean, add_to, averages, running_mean
 from tasks.errors import ObjectMissing, QuorumMissed
 from tasks.hub.answers import wait_for_answers
+from tasks.hub.cards import CardModels, write_card
 from tasks.hub.collect import checked_update
 from tasks.hub.context import HubContext
 from tasks.hub.encrypted import open_encrypted
@@ -16,7 +15,6 @@ from tasks.hub.selection import (
     chosen_update,
     freeze_selection,
     frozen_selection,
-    largest_spend,
     require_quorum,
     require_selected,
     select,
@@ -24,11 +22,6 @@ from tasks.hub.selection import (
 from tasks.masked_sum import private_auc, require_step
 from tasks.records import Manifest, ModelCard, ModelRef, Plan, PrivateAuc, Selection
 from tasks.tensors import Weights, fetch_model, sha256, to_bytes
-
-LIMITS = (
-    "A research model on one small trial. It must not guide the care of a patient. Its figures rest on few held-out "
-    "patients, so they move by several hundredths from one split to the next."
-)
 
 
 def aggregate(hub: HubContext, server_round: int) -> Selection:
@@ -101,9 +94,7 @@ def _write_model(
 ) -> None:
     model = _put_model(hub, layout.model(plan.study, plan.server_round), plan.server_round, weights)
     evaluated, count = _averaged(hub, plan, weights, model)
-    card = _card(hub, plan, selection, model, evaluated, count)
-    key = layout.card(plan.study, plan.server_round)
-    hub.store.create_record(key, card.model_copy(update={"private_auc": quality}))
+    write_card(hub, plan, selection, CardModels(model, evaluated, count), quality)
 
 
 def _put_model(hub: HubContext, key: str, server_round: int, weights: Weights) -> ModelRef:
@@ -125,35 +116,3 @@ def _averaged(hub: HubContext, plan: Plan, weights: Weights, model: ModelRef) ->
     mean = running_mean(fetch_model(hub.store, before.evaluated_model), before.averaged_rounds, weights)
     ref = _put_model(hub, layout.averaged_model(plan.study, plan.server_round), plan.server_round, mean)
     return ref, before.averaged_rounds + 1
-
-
-def _card(
-    hub: HubContext, plan: Plan, selection: Selection, model: ModelRef, evaluated: ModelRef, averaged_rounds: int
-) -> ModelCard:
-    return ModelCard(
-        study=plan.study,
-        title=hub.study.title,
-        study_digest=plan.study_digest,
-        server_round=plan.server_round,
-        created_at=_created_at(hub, plan),
-        model=model,
-        evaluated_model=evaluated,
-        averaged_rounds=averaged_rounds,
-        base_model=plan.base_model,
-        architecture=f"{hub.study.model.path}({hub.study.model.options or ''})",
-        inputs=tuple(hub.study.input_names),
-        contributors={chosen.site: chosen.weight for chosen in selection.chosen},
-        missing=selection.missing,
-        spend=largest_spend(selection),
-        code_version=__version__,
-        intended_use=hub.study.description.strip(),
-        limits=LIMITS,
-    )
-
-
-def _created_at(hub: HubContext, plan: Plan) -> datetime:
-    """Now; or, on a rerun, when the card was first written, so that the card stays the same bytes."""
-    try:
-        return hub.store.get_record(layout.card(plan.study, plan.server_round), ModelCard).created_at
-    except ObjectMissing:
-        return datetime.now(UTC)

@@ -5,17 +5,18 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Literal
 
-from tasks import layout
+from tasks import clock, layout
 from tasks.errors import StoreError, StoreUnavailable
 from tasks.hub.context import HubContext
 from tasks.records import Plan, Refusal
 
 POLL_SECONDS = 0.2
-#: What sites answer with, by the folder of the round that it lies in.
+#: What sites answer with in a phase.
 Phase = Literal["updates", "keys", "unmask"]
+_ANSWERS = {"updates": layout.update_manifest, "keys": layout.key_message, "unmask": layout.unmask_answer}
 
 
 @dataclass
@@ -49,35 +50,41 @@ def wait_for_answers(
         asked: the plan's sites unless given. until: the round's deadline unless given.
         enough: so many answers will do, and fewer will not; otherwise all are waited for, and `min_sites` will do.
     """
-    last = ""
+    last, given = "", set[str]()
     while True:
-        answers = read_answers(hub, plan, phase, asked)
+        answers = read_answers(hub, plan, phase, asked, given)
+        given = answers.given
         line = f"round {plan.server_round}: {len(answers.given)} {phase}, {len(answers.refusals)} refusals"
         if line != last:
             say(f"{line}; waiting for {', '.join(answers.silent) or 'nobody'}")
             last = line
         hopeless = len(answers.given) + len(answers.silent) < (enough or plan.min_sites)
         settled = not answers.silent or (enough is not None and len(answers.given) >= enough)
-        if settled or hopeless or datetime.now(UTC) >= (until or plan.deadline):
+        if settled or hopeless or clock.now() >= (until or plan.deadline):
             return answers
         sleep(POLL_SECONDS)
 
 
-def read_answers(hub: HubContext, plan: Plan, phase: Phase = "updates", asked: Iterable[str] | None = None) -> Answers:
+def read_answers(
+    hub: HubContext,
+    plan: Plan,
+    phase: Phase = "updates",
+    asked: Iterable[str] | None = None,
+    known: Iterable[str] = (),
+) -> Answers:
     """Who has answered by now. An answer counts for more than a refusal of an earlier try.
 
     So does being asked for the next phase of a masked round: it takes an answer to the one before.
+
+    Args:
+        known: sites that are known to have answered: they are not looked up again.
     """
-    answers = Answers(frozenset(plan.sites if asked is None else asked))
-    prefix = f"{layout.round_prefix(plan.study, plan.server_round)}/"
-    names = {
-        f"updates/{site}/manifest.json" if phase == "updates" else f"{phase}/{site}.json": site
-        for site in answers.asked
-    }
-    answers.given = {names[key] for key in _keys(hub, prefix, phase) if key in names}
-    refused = {f"updates/{site}/refusal.json": site for site in answers.asked}
-    found = {refused[key] for key in _keys(hub, prefix, "updates") if key in refused} - answers.given
-    answers.refusals = {site for site in found if _refuses(hub, plan, site, phase)}
+    answers = Answers(frozenset(plan.sites if asked is None else asked), set(known))
+    for site in sorted(answers.asked - answers.given):
+        if hub.store.exists(_ANSWERS[phase](plan.study, plan.server_round, site)):
+            answers.given.add(site)
+        elif hub.store.exists(layout.refusal(plan.study, plan.server_round, site)) and _refuses(hub, plan, site, phase):
+            answers.refusals.add(site)
     return answers
 
 
@@ -91,10 +98,6 @@ def _refuses(hub: HubContext, plan: Plan, site: str, phase: Phase) -> bool:
     except StoreError:
         return True
     return refusal.step == ("privatize_and_upload" if phase == "updates" else "unmask")
-
-
-def _keys(hub: HubContext, prefix: str, phase: str) -> list[str]:
-    return [key.removeprefix(prefix) for key in hub.store.keys(f"{prefix}{phase}/")]
 
 
 def reason_of(hub: HubContext, plan: Plan, site: str, answers: Answers) -> str:

@@ -125,6 +125,7 @@ def _check_manifest(manifest: Manifest, plan: Plan, site: str, enrolment: Enrolm
         "site": (manifest.site, site),
         "site token": (manifest.site_token == enrolment.token, True),
         "base model": (manifest.base_model_sha256, plan.base_model.sha256),
+        "plan": (manifest.plan_sha256, sha256(to_json(plan))),
         "code version": (manifest.code_version, __version__),
     }
     for name, (found, wanted) in facts.items():
@@ -147,6 +148,8 @@ def _check_spend(hub: HubContext, manifest: Manifest, plan: Plan, enrolment: Enr
     entry = _ledger_entry(hub, manifest, plan)
     if entry.spend != manifest.spend or (entry.site, entry.server_round) != (site, plan.server_round):
         raise UpdateRejected(site, "its manifest and its ledger entry disagree on the privacy spend")
+    if entry.plan_sha256 != manifest.plan_sha256:
+        raise UpdateRejected(site, "its ledger entry is for another plan")
     if entry.release_sha256 != manifest.sha256:
         raise UpdateRejected(site, "its ledger entry pays for another update")
     if not entry.sequence == manifest.ledger_sequence == manifest.spend.releases:

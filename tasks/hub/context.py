@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from cryptography import x509
 from torch import nn
@@ -32,6 +33,11 @@ class HubContext:
     def name(self) -> str:
         """The study's name."""
         return self.study.study
+
+    @property
+    def secrets_dir(self) -> Path:
+        """Where the key lies with which the hub signs plans and cards."""
+        return settings.hub_secrets()
 
     @property
     def authority(self) -> x509.Certificate:
@@ -68,7 +74,7 @@ class HubContext:
 
     def closed_rounds(self) -> list[RoundMetrics]:
         """Every closed round of the study, in order."""
-        keys = [k for k in self.store.keys(layout.study_prefix(self.name) + "/rounds/") if _is_round_metrics(k)]
+        keys = [k for k in self.store.keys(f"{layout.record_prefix(self.name)}/") if k.endswith("/metrics.json")]
         return [self.store.get_record(key, RoundMetrics) for key in keys]
 
     def last_opened(self) -> int:
@@ -80,7 +86,3 @@ class HubContext:
         """The study's model with its seeded first weights."""
         spec = self.study.model
         return build_model(spec.path, len(self.study.inputs), spec.options, seed=self.study.training.seed)
-
-
-def _is_round_metrics(key: str) -> bool:
-    return key.endswith("/metrics.json") and "/validation/" not in key

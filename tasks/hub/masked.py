@@ -28,8 +28,10 @@ from tasks.privacy.secure_sum import opening
 from tasks.privacy.secure_sum.checks import admit_key_message, min_survivors
 from tasks.privacy.secure_sum.records import KeyMessage, Roster, Survivors, UnmaskAnswer, sha256
 from tasks.records import Manifest, Plan, Selection
+from tasks.storage import to_json
 from tasks.study_privacy import noise_shares
 from tasks.tensors import Weights, fetch_model
+from tasks.tensors import sha256 as body_sha256
 
 
 def freeze_roster(hub: HubContext, server_round: int) -> Roster:
@@ -120,7 +122,9 @@ def _key_messages(hub: HubContext, plan: Plan, answers: Answers) -> tuple[dict[s
             if site not in enrolled:
                 raise PrivacyError("the site is not enrolled, or its enrolment was revoked")
             message = _key_message(hub, plan, site)
-            admit_key_message(message, site, plan.study, plan.server_round, authority)
+            admit_key_message(
+                message, site, plan.study, plan.server_round, authority, plan_sha256=body_sha256(to_json(plan))
+            )
             messages[site] = message
         except StoreUnavailable:
             raise

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
-
-from tasks import layout
+from tasks import clock, layout
 from tasks.errors import BudgetExhausted, ObjectExists, RoundRefused
+from tasks.hub.cards import write_first_card
 from tasks.hub.context import HubContext
+from tasks.hub_signature import sign_as_hub
 from tasks.privacy.ledger import spent
 from tasks.records import ModelRef, Plan, Pointer
+from tasks.round_terms import fewest_sites, phases
 from tasks.storage import to_json
 from tasks.study_privacy import WITHOUT_PRIVACY
 from tasks.tensors import parameters, sha256, to_bytes
-
-#: Shares of a masked round's time: until when sites may join the roster, and until when they may upload.
-KEYS_PHASE, UPLOAD_PHASE = 0.6, 0.85
 
 
 def open_round(hub: HubContext, run_id: str, *, min_sites: int | None = None) -> Plan:
@@ -35,7 +33,7 @@ def open_round(hub: HubContext, run_id: str, *, min_sites: int | None = None) ->
     number = hub.last_opened()
     if number and not hub.store.exists(layout.round_metrics(hub.name, number)):
         plan = hub.plan(number)
-        if plan.run_id == run_id or datetime.now(UTC) < plan.deadline:
+        if plan.run_id == run_id or clock.now() < plan.deadline:
             return plan
     _refuse_closed(hub)
     pointer = _pointer(hub)
@@ -55,7 +53,7 @@ def _refuse_closed(hub: HubContext) -> None:
 def _new_plan(hub: HubContext, number: int, run_id: str, pointer: Pointer, min_sites: int | None) -> Plan:
     study = hub.study
     quorum = min_sites or study.rounds.min_sites
-    if study.aggregation != "plain" and quorum < study.rounds.min_sites:
+    if quorum < fewest_sites(study, quorum):
         raise RoundRefused(
             f"study {hub.name} hides each update among at least {study.rounds.min_sites} sites, so a quorum of "
             f"{quorum} is refused: lower rounds.min_sites in the study file at every site, or leave the quorum empty"
@@ -64,17 +62,17 @@ def _new_plan(hub: HubContext, number: int, run_id: str, pointer: Pointer, min_s
     sites = tuple(site for site in study.sites if site not in left_out)
     if len(sites) < quorum:
         _refuse_few(hub, quorum, sites, left_out)
-    now, seconds = datetime.now(UTC), study.rounds.deadline_seconds
-    masked, hidden = study.aggregation == "masks", study.aggregation != "plain"
-    return Plan(
+    now = clock.now()
+    deadline, keys_deadline, upload_deadline = phases(study, now)
+    plan = Plan(
         study=hub.name,
         study_digest=study.digest,
         server_round=number,
         run_id=run_id,
         opened_at=now,
-        deadline=now + timedelta(seconds=seconds),
-        keys_deadline=now + timedelta(seconds=seconds * KEYS_PHASE) if masked else None,
-        upload_deadline=now + timedelta(seconds=seconds * UPLOAD_PHASE) if hidden else None,
+        deadline=deadline,
+        keys_deadline=keys_deadline,
+        upload_deadline=upload_deadline,
         sites=sites,
         left_out=left_out,
         min_sites=quorum,
@@ -87,6 +85,7 @@ def _new_plan(hub: HubContext, number: int, run_id: str, pointer: Pointer, min_s
         evaluation=study.evaluation,
         total_rounds=study.rounds.total,
     )
+    return sign_as_hub(plan, hub.secrets_dir)
 
 
 def _left_out(hub: HubContext) -> dict[str, str]:
@@ -119,13 +118,14 @@ def _refuse_few(hub: HubContext, quorum: int, sites: tuple[str, ...], left_out: 
 
 
 def _pointer(hub: HubContext) -> Pointer:
-    """The newest model; before the first round, the seeded initial model is written as model 0."""
+    """The newest model; before the first round, the seeded initial model is written as model 0, with its card."""
     pointer, _ = hub.pointer()
     if pointer is not None:
         return pointer
     body = to_bytes(parameters(hub.initial_model()))
     ref = ModelRef(server_round=0, key=layout.model(hub.name, 0), sha256=sha256(body))
     hub.store.create(ref.key, body)
+    write_first_card(hub, ref)
     pointer = Pointer(study=hub.name, server_round=0, model=ref, evaluated_model=ref)
     try:
         hub.store.replace(layout.latest(hub.name), to_json(pointer), etag=None)

@@ -217,9 +217,8 @@ def _certificate_pem(store: ObjectStore, site: str) -> str | None:
 
 
 def _anchors(store: ObjectStore, study: str) -> dict[str, tuple[Anchor, ...]]:
-    """What the rounds' selections pin, by site. Sites may write deeper keys under a round: those are no selections."""
-    pattern = re.compile(re.escape(layout.study_prefix(study)) + r"/rounds/\d+/selection\.json")
-    keys = [key for key in store.keys(f"{layout.study_prefix(study)}/rounds/") if pattern.fullmatch(key)]
+    """What the rounds' selections pin, by site."""
+    keys = [key for key in store.keys(f"{layout.record_prefix(study)}/") if key.endswith("/selection.json")]
     with ThreadPoolExecutor(_READERS) as pool:
         selections = list(pool.map(lambda key: store.get_record(key, Selection), keys))
     found: dict[str, tuple[Anchor, ...]] = {}

@@ -74,13 +74,13 @@ def clip_to_grid(gradients: npt.NDArray[np.float64], clip_norm: float) -> Steps:
     """Per-patient gradients, (patients, parameters), clipped in L2 and cut to integer grid steps, then summed.
 
     Each row is cut toward zero after clipping, so its norm is at most STEPS_PER_CLIP exactly: the sensitivity of the
-    sum to one patient is STEPS_PER_CLIP steps, whatever floating point did before.
+    sum to one patient is STEPS_PER_CLIP steps, whatever floating point did before. A gradient that is not finite counts
+    as zero, and nobody is told: a refusal would say, without noise, that there is such a patient.
 
     Raises:
-        PrivacyError: a gradient is not finite, or a clipped row is still too long.
+        PrivacyError: a clipped row is still too long, which no finite gradient brings about.
     """
-    if not np.isfinite(gradients).all():
-        raise PrivacyError("a per-patient gradient is not finite, so it cannot be clipped")
+    gradients = np.where(np.isfinite(gradients).all(axis=1, keepdims=True), gradients, 0.0)
     norms = np.linalg.norm(gradients, axis=1, keepdims=True)
     factors = np.minimum(1.0, clip_norm / np.maximum(norms, np.finfo(np.float64).tiny)) * _SHRINK
     steps = np.trunc(gradients * factors * (STEPS_PER_CLIP / clip_norm)).astype(np.int64)

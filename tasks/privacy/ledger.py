@@ -15,9 +15,11 @@ from tasks.enrolment import load_key
 from tasks.errors import BudgetExhausted, ObjectExists, ObjectMissing, PrivacyError, StoreError, StoreUnavailable
 from tasks.files import alone, write_private
 from tasks.privacy.chain import FIRST, MAX_ENTRY, ChainCheck, Link, terms
-from tasks.records import LedgerEntry, Spend
+from tasks.records import LedgerEntry, LedgerPin, Spend
 from tasks.storage import ObjectStore
 
+#: Stands for the bytes that leave where none do: the round is paid for all the same.
+NO_RELEASE = "0" * 64
 ENTRY_NAME = re.compile(r"\d{6}\.json")
 #: How far beyond the end of a ledger that is fetched back a site looks for entries, in doubling steps.
 _LOOK_AHEAD = 1 << 13
@@ -48,12 +50,69 @@ class SiteLedger:
         link = _of_round(links, server_round)
         return link.entry.sequence if link else len(links) + 1
 
-    def record(self, server_round: int, spend: Spend, release_sha256: str) -> tuple[LedgerEntry, str]:
+    def last_round(self) -> int:
+        """The newest round that was paid for; 0 before the first."""
+        with alone(self.folder):
+            links = self._synced()
+        return links[-1].entry.server_round if links else 0
+
+    def num_entries(self) -> int:
+        """How many releases were paid for."""
+        with alone(self.folder):
+            return len(self._synced())
+
+    def require_pinned(self, pin: LedgerPin | None) -> None:
+        """Check that the ledger has come at least as far as the hub's signed card says.
+
+        Raises:
+            PrivacyError: an entry that the hub has accepted an update for is not there, or another one is: both copies
+                of the ledger were set back.
+        """
+        with alone(self.folder):
+            links = self._synced()
+        if pin is None or (len(links) >= pin.sequence and links[pin.sequence - 1].sha256 == pin.sha256):
+            return
+        raise self._set_back(f"a model's card, which the hub has signed, names an entry {pin.sequence}")
+
+    def require_witnessed(self, server_round: int, num_entries: int, pay: Spend, who: str) -> None:
+        """Check the ledger against what another site has kept: this site's signed word from an earlier round.
+
+        Where all is there but what became of that round, as after the loss of a disk, the round is paid for now.
+
+        Args:
+            server_round: the round of that word. num_entries: how long the ledger was before it.
+            pay: the spend of the next entry, in case. who: the other site.
+
+        Raises:
+            PrivacyError: the ledger is shorter than it was then: both copies were set back.
+        """
+        with alone(self.folder):
+            links = self._synced()
+            if len(links) < num_entries:
+                raise self._set_back(f"site {who} has this site's signature on {num_entries} entries")
+            if not links or links[-1].entry.server_round < server_round:
+                self._append(links, server_round, pay, NO_RELEASE, None)
+
+    def pay(self, server_round: int, spend: Spend, plan_sha256: str | None = None) -> None:
+        """Write the spend of a round in which nothing leaves. A round that has paid already does not pay again.
+
+        Raises:
+            BudgetExhausted: the total would be above the budget.
+        """
+        with alone(self.folder):
+            links = self._synced()
+            if _of_round(links, server_round) is None:
+                self._append(links, server_round, spend, NO_RELEASE, plan_sha256)
+
+    def record(
+        self, server_round: int, spend: Spend, release_sha256: str, plan_sha256: str | None = None
+    ) -> tuple[LedgerEntry, str]:
         """Write the spend, first at the site, then in the store. The same release again is the same entry.
 
         Args:
             spend: with `releases` from `next_release`.
             release_sha256: of the bytes that are to leave.
+            plan_sha256: of the plan that asks for it, as stored.
 
         Returns:
             the entry, and the sha256 of its bytes.
@@ -66,7 +125,8 @@ class SiteLedger:
         with alone(self.folder):
             links = self._synced()
             self._require_terms(links, spend)
-            link = _of_round(links, server_round) or self._append(links, server_round, spend, release_sha256)
+            link = _of_round(links, server_round)
+            link = link or self._append(links, server_round, spend, release_sha256, plan_sha256)
         if link.entry.release_sha256 != release_sha256:
             raise PrivacyError(
                 f"round {server_round} of {self.study}: site {self.site} has already recorded another release; "
@@ -74,8 +134,11 @@ class SiteLedger:
             )
         return link.entry, link.sha256
 
-    def _append(self, links: list[Link], server_round: int, spend: Spend, release_sha256: str) -> Link:
+    def _append(
+        self, links: list[Link], server_round: int, spend: Spend, release_sha256: str, plan_sha256: str | None
+    ) -> Link:
         sequence = len(links) + 1
+        self._require_order(links, server_round)
         self._require_number(spend, sequence)
         self._require_budget(links, spend)
         entry = LedgerEntry(
@@ -85,6 +148,7 @@ class SiteLedger:
             previous=links[-1].sha256 if links else FIRST,
             server_round=server_round,
             spend=spend,
+            plan_sha256=plan_sha256,
             release_sha256=release_sha256,
             recorded_at=datetime.now(UTC),
         )
@@ -181,6 +245,13 @@ class SiteLedger:
                 "back, or start a new study"
             )
 
+    def _require_order(self, links: list[Link], server_round: int) -> None:
+        if links and links[-1].entry.server_round > server_round:
+            raise PrivacyError(
+                f"site {self.site} has paid for round {links[-1].entry.server_round} of {self.study} already: it does "
+                f"not go back to round {server_round}"
+            )
+
     def _require_number(self, spend: Spend, sequence: int) -> None:
         if spend.releases != sequence:
             raise PrivacyError(
@@ -223,6 +294,13 @@ class SiteLedger:
             f"{self.folder} or an export of the hub (`pharmafed privacy export`)"
         )
         return PrivacyError(f"site {self.site} releases nothing: its ledger entry {place} {text}. {remedy}")
+
+    def _set_back(self, evidence: str) -> PrivacyError:
+        return PrivacyError(
+            f"site {self.site} releases nothing: {evidence} of its ledger of {self.study}, and neither "
+            f"{self.folder} nor the store has it. Put the entries back, from a copy of the site's folder or an export "
+            "of the hub (`pharmafed privacy export`); without them what was spent is not known"
+        )
 
     def _fork(self, sequence: int) -> PrivacyError:
         return PrivacyError(

@@ -7,7 +7,7 @@ this module on the way to the store.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -111,7 +111,7 @@ def sanitize(
     Raises:
         PrivacyError: the update cannot be privatised or masked; nothing may leave. BudgetExhausted: it cannot be paid.
     """
-    spend = plan_spend(plan, releases)
+    spend, raw = plan_spend(plan, releases), _total_function(raw, plan)
     if plan.aggregation == "masks":
         if mask is None:
             raise PrivacyError("this plan's updates leave behind masks only, and there are none: it stays at the site")
@@ -132,6 +132,7 @@ def contribution(raw: RawUpdate, base: Weights, plan: Plan, *, sites: int, noise
     Raises:
         PrivacyError: the update cannot be summed behind masks.
     """
+    raw = _total_function(raw, plan)
     _check(raw)
     match plan.privacy:
         case DistributedDP() as privacy:
@@ -235,6 +236,22 @@ def _gradient_step(gradient: torch.Tensor, base: Weights, plan: Plan) -> Weights
         name: -plan.training.lr * (share * piece + plan.training.l2 * base[name].double())
         for name, piece in _unflat(gradient, base).items()
     }
+
+
+def _total_function(raw: RawUpdate, plan: Plan) -> RawUpdate:
+    """Where a whole update is protected: with zero for what is not finite in float32. Others are left as they are.
+
+    A refusal would say, without noise, that the site's data make such a value.
+    """
+    if not isinstance(plan.privacy, GaussianUpdate | SparseVector):
+        return raw
+    tensors = {
+        name: tensor.to(torch.float32).nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
+        if tensor.is_floating_point()
+        else tensor
+        for name, tensor in raw.tensors.items()
+    }
+    return replace(raw, tensors=tensors)
 
 
 def _check(raw: RawUpdate) -> None:

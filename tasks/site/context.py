@@ -4,13 +4,25 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
+
+from cryptography import x509
 
 from tasks import layout, settings
 from tasks.errors import ConfigError, ObjectMissing
 from tasks.records import Enrolment, Plan
-from tasks.storage import ObjectStore, site_store
+from tasks.site.global_models import CardReader
+from tasks.site.plans import PlanBook, checked_plan, plan_digest
+from tasks.storage import MAX_RECORD, ObjectStore, site_store
 from tasks.study import Study
 from tasks.study_file import load_study
+
+
+class PlannedRound(NamedTuple):
+    """A plan that the site follows, and the sha256 of its bytes as stored."""
+
+    plan: Plan
+    sha256: str
 
 
 @dataclass(frozen=True)
@@ -66,52 +78,43 @@ class SiteContext:
         path.mkdir(parents=True, exist_ok=True, mode=0o700)
         return path
 
-    def plan(self, server_round: int) -> Plan:
-        """Read the round's plan and check that this site runs the same study file as the hub.
+    def plan(self, server_round: int) -> PlannedRound:
+        """Read the round's plan, check it, and follow it and no other of this number from now on.
 
         Raises:
-            ConfigError: the study file here differs from the one that the plan was made from.
+            ConfigError: the study file here differs from the one that the plan was made from, or its terms do.
+            PrivacyError: see `tasks.site.plans`.
         """
         try:
-            plan = self.store.get_record(layout.plan(self.study.study, server_round), Plan)
+            body = self.store.get(layout.plan(self.study.study, server_round), max_bytes=MAX_RECORD)
         except ObjectMissing:
             raise ConfigError(f"round {server_round} of {self.study.study} has no plan: it was never opened") from None
-        if plan.study_digest != self.study.digest:
+        plan = checked_plan(body, self.study, server_round, self.site, self.authority)
+        digest = plan_digest(body)
+        self.plan_book.follow(plan, digest)
+        return PlannedRound(plan, digest)
+
+    @property
+    def plan_book(self) -> PlanBook:
+        """Which plans of the study the site has followed."""
+        return PlanBook(self.work_dir, self.study.study, self.site)
+
+    @property
+    def cards(self) -> CardReader:
+        """The cards of the study's models."""
+        return CardReader(self.store, self.study.study, self.authority, self.plan_book)
+
+    @property
+    def authority(self) -> x509.Certificate:
+        """The consortium's certificate authority, as the site got it at enrolment. Raises ConfigError."""
+        path = self.secrets_dir / "authority.pem"
+        try:
+            return x509.load_pem_x509_certificate(path.read_bytes())
+        except (FileNotFoundError, ValueError):
             raise ConfigError(
-                f"studies/{self.study.study}.yaml at site {self.site} is not the file that round {server_round} was "
-                "opened with: bring both to the same version"
-            )
-        _refuse_other_terms(plan, self.study, self.site)
-        return plan
+                f"site {self.site} has no authority.pem in {self.secrets_dir}: enrol the site again"
+            ) from None
 
     def token(self) -> str:
         """The token that the hub gave at enrolment. Raises ConfigError."""
         return self.store.get_record(layout.enrolment(self.site), Enrolment).token
-
-
-def hides_in_fewer(plan: Plan, study: Study) -> bool:
-    """Whether a masked sum would hide an update among fewer sites than the study's quorum."""
-    return plan.aggregation != "plain" and min(plan.min_sites, len(plan.sites)) < study.rounds.min_sites
-
-
-def _refuse_other_terms(plan: Plan, study: Study, site: str) -> None:
-    """The site trains and protects its update by its own study file: a plan cannot talk it out of its privacy.
-
-    Raises:
-        ConfigError: naming what the plan would change.
-    """
-    terms = {
-        "privacy": (plan.privacy, study.privacy),
-        "aggregation": (plan.aggregation, study.aggregation),
-        "sites": (sorted(plan.sites), sorted(set(plan.sites) & set(study.sites))),
-        "quorum": (hides_in_fewer(plan, study), False),
-        "training": (plan.training, study.training),
-        "evaluation": (plan.evaluation, study.evaluation),
-        "total_rounds": (plan.total_rounds, study.rounds.total),
-    }
-    changed = [name for name, (planned, own) in terms.items() if planned != own]
-    if changed:
-        raise ConfigError(
-            f"round {plan.server_round} of {study.study} is planned with another {', '.join(changed)} than "
-            f"studies/{study.study}.yaml at site {site}: the site does not follow it"
-        )

@@ -8,9 +8,10 @@ import time
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import datetime
 from types import FrameType
 
+from tasks import clock
 from tasks.errors import DeadlinePassed, PharmafedError, SiteStepFailed
 from tasks.settings import PROJECT
 
@@ -50,7 +51,7 @@ def before(deadline: datetime, what: str) -> Iterator[None]:
     Raises:
         DeadlinePassed: at the deadline, or at once if it is over.
     """
-    seconds = (deadline - datetime.now(UTC)).total_seconds()
+    seconds = (deadline - clock.now()).total_seconds()
     if seconds <= 0:
         raise DeadlinePassed(f"{what}: the deadline {deadline.isoformat()} is over")
     if threading.current_thread() is not threading.main_thread():

@@ -11,19 +11,30 @@ from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
-from cryptography import x509
 
 from tasks import layout
 from tasks.enrolment import sign
 from tasks.errors import ConfigError, ObjectMissing, PrivacyError, RoundRefused
 from tasks.files import write_private
 from tasks.privacy.contribution import Maskable
+from tasks.privacy.ledger import SiteLedger
 from tasks.privacy.secure_sum import protocol
-from tasks.privacy.secure_sum.checks import verify_key_message
-from tasks.privacy.secure_sum.records import KeyMessage, Roster, RoundKeys, SealingKey, Survivors, UnmaskAnswer, sha256
+from tasks.privacy.secure_sum.checks import signed, verify_key_message
+from tasks.privacy.secure_sum.records import (
+    KeyMessage,
+    Presence,
+    Roster,
+    RoundKeys,
+    SealingKey,
+    Survivors,
+    UnmaskAnswer,
+    sha256,
+)
 from tasks.privacy.secure_sum.shamir import threshold_for
-from tasks.records import Plan
-from tasks.site.context import SiteContext
+from tasks.records import Spend
+from tasks.round_terms import fewest_sites
+from tasks.site.context import PlannedRound, SiteContext
+from tasks.site.witness import Witness, require_not_set_back
 from tasks.storage import to_json
 from tasks.study_privacy import noise_shares
 
@@ -37,16 +48,17 @@ class Masking:
         PrivacyError: something is not as the protocol needs it; nothing is masked or told. StoreUnavailable: retry.
     """
 
-    def __init__(self, ctx: SiteContext, plan: Plan) -> None:
-        self.ctx, self.plan = ctx, plan
-        self.folder = ctx.round_dir(plan.server_round)
+    def __init__(self, ctx: SiteContext, planned: PlannedRound) -> None:
+        self.ctx, (self.plan, self.plan_sha256) = ctx, planned
+        self.folder = ctx.round_dir(self.plan.server_round)
 
-    def publish_keys(self) -> None:
+    def publish_keys(self, ledger_entries: int) -> None:
         """Draw the round's keys, seal their shares to the other sites, publish the message. Again: the same one."""
         message_file = self.folder / "key_message.json"
         if not message_file.exists():
-            keys, message = self._new_keys()
+            keys, message = self._new_keys(ledger_entries)
             write_private(self.folder / "round_keys.json", to_json(keys))
+            self._witness.keep([message.presence])
             write_private(message_file, to_json(message))
         self.ctx.store.create(
             layout.key_message(self.plan.study, self.plan.server_round, self.ctx.site),
@@ -72,28 +84,35 @@ class Masking:
             )
         return roster
 
-    def join(self, roster: Roster) -> None:
-        """Bind this round's keys to the roster, on disk, before anything is masked with them."""
-        keys = protocol.join_roster(
-            self._keys(), roster, self._messages(roster), self._sealing_key(), tolerated_dropouts=self._tolerated()
-        )
+    def join(self, roster: Roster, ledger: SiteLedger, pay: Spend) -> None:
+        """Bind this round's keys to the roster, on disk, before anything is masked with them. Again: nothing changes.
+
+        Args:
+            ledger, pay: the site's own ledger and the spend of its next entry: see `witness.require_not_set_back`.
+        """
+        keys = self._keys()
+        if keys.roster_sha256 == sha256(roster):
+            return
+        messages = self._messages(roster)
+        keys = protocol.join_roster(keys, roster, messages, self._sealing_key(), tolerated_dropouts=self._tolerated())
+        require_not_set_back(ledger, messages, pay)
+        self._witness.keep(message.presence for message in messages.values())
         write_private(self.folder / "round_keys.json", to_json(keys))
 
     def mask(self, roster: Roster, contribution: Maskable) -> npt.NDArray[np.uint64]:
         """The contribution behind the masks of the roster that `join` has bound the keys to."""
         return protocol.mask(contribution.values, self._keys(), roster, self._messages(roster))
 
-    def forget_secrets(self) -> None:
-        """Blank this round's secrets: the upload is made, and with them somebody could take its masks off later."""
-        keys = self._keys().model_copy(update={"mask_private_key": bytes(32), "self_seed": bytes(32)})
-        write_private(self.folder / "round_keys.json", to_json(keys))
+    def use_up(self, release_sha256: str) -> None:
+        """Note on disk what the masks were used for, and blank the secrets, before the masked vector goes anywhere."""
+        write_private(self.folder / "round_keys.json", to_json(protocol.used_up(self._keys(), release_sha256)))
 
     def answer(self) -> None:
         """Publish this site's shares for the survivors that the hub has frozen: once, and for one story only."""
         plan, answer_file = self.plan, self.folder / "unmask_answer.json"
         roster = self.roster()
         survivors = self._survivors()
-        if len(survivors.sites) < plan.min_sites:
+        if len(survivors.sites) < fewest_sites(self.ctx.study, plan.min_sites):
             raise PrivacyError(f"{len(survivors.sites)} sites uploaded, {plan.min_sites} are needed: no sum is opened")
         answer = protocol.answer(
             roster,
@@ -101,29 +120,46 @@ class Masking:
             self._messages(roster),
             self._keys(),
             self._sealing_key(),
-            lambda message: sign(self.ctx.secrets_dir, message),
+            self._sign,
             earlier=_read(answer_file, UnmaskAnswer),
         )
         write_private(answer_file, to_json(answer))
         self.ctx.store.create_record(layout.unmask_answer(plan.study, plan.server_round, self.ctx.site), answer)
 
-    def _new_keys(self) -> tuple[RoundKeys, KeyMessage]:
+    def _new_keys(self, ledger_entries: int) -> tuple[RoundKeys, KeyMessage]:
         plan = self.plan
+        presence = Presence(
+            study=plan.study,
+            server_round=plan.server_round,
+            site=self.ctx.site,
+            plan_sha256=self.plan_sha256,
+            ledger_entries=ledger_entries,
+        )
         records = {site: self._published_sealing_key(site) for site in plan.sites}
         _, colluding = noise_shares(plan.privacy)
         return protocol.make_round_keys(
             plan.study,
             plan.server_round,
             self.ctx.site,
-            protocol.open_sealing_keys(records, self._authority()),
+            protocol.open_sealing_keys(records, self.ctx.authority),
             threshold_for(len(plan.sites), colluding),
             (self.ctx.secrets_dir / "certificate.pem").read_text(),
-            lambda message: sign(self.ctx.secrets_dir, message),
+            self._sign,
+            plan_sha256=self.plan_sha256,
+            presence=signed(presence, self._sign),
+            witnessed={site: word for site, word in self._witness.words().items() if site in self.ctx.study.sites},
         )
+
+    def _sign(self, message: bytes) -> str:
+        return sign(self.ctx.secrets_dir, message)
+
+    @property
+    def _witness(self) -> Witness:
+        return Witness(self.ctx.work_dir, self.plan.study)
 
     def _messages(self, roster: Roster) -> dict[str, KeyMessage]:
         """Every member's key message, exactly as the roster has it, signed by that site."""
-        authority, messages = self._authority(), {}
+        authority, messages = self.ctx.authority, {}
         for site in sorted(roster.members):
             body = self.ctx.store.get(layout.key_message(self.plan.study, self.plan.server_round, site))
             messages[site] = KeyMessage.model_validate_json(body)
@@ -147,11 +183,6 @@ class Masking:
 
     def _sealing_key(self) -> bytes:
         return _needed(self.ctx.secrets_dir / "sealing.key", self.ctx.site).read_bytes()
-
-    def _authority(self) -> x509.Certificate:
-        return x509.load_pem_x509_certificate(
-            _needed(self.ctx.secrets_dir / "authority.pem", self.ctx.site).read_bytes()
-        )
 
     def _tolerated(self) -> int:
         return noise_shares(self.ctx.study.privacy)[0]

@@ -13,25 +13,28 @@ from pydantic import BaseModel
 
 from tasks import __version__, layout
 from tasks.enrolment import sign
-from tasks.errors import PharmafedError, StoreUnavailable
+from tasks.errors import PharmafedError, RoundRefused, StoreUnavailable, Withheld
 from tasks.evaluation import suppress, validate_model
-from tasks.files import alone
+from tasks.files import alone, write_private
 from tasks.models import build_model
 from tasks.privacy.ledger import SiteLedger
 from tasks.privacy.noise import SystemNoise
-from tasks.privacy.sanitizer import Release, plan_spend, sanitize, specs_of
+from tasks.privacy.sanitizer import plan_spend, sanitize, specs_of
 from tasks.privacy.secure_sum.records import Roster
 from tasks.privacy.secure_sum.records import sha256 as roster_sha256
-from tasks.records import Manifest, ModelCard, Plan, Refusal, SiteMetrics, Step
-from tasks.site.context import SiteContext
+from tasks.records import Manifest, Plan, Refusal, SiteMetrics, Spend, Step
+from tasks.site.accounted import WITHHELD, paid_for, require_honest_counts
+from tasks.site.context import PlannedRound, SiteContext
 from tasks.site.encryption import Encryption
 from tasks.site.guard import before, no_values_in_errors
 from tasks.site.local_update import local_update
 from tasks.site.masking import Masking
+from tasks.site.prepared import Patients
 from tasks.site.round_files import RoundFiles, forget_rounds_before
 from tasks.site.validation import checked_patients, data_version, valid_patients
 from tasks.storage import to_json
-from tasks.tensors import Weights, fetch_model, from_bytes, set_parameters, sha256
+from tasks.study_privacy import WITHOUT_PRIVACY
+from tasks.tensors import Weights, from_bytes, set_parameters, sha256
 
 Result = TypeVar("Result")
 
@@ -43,9 +46,10 @@ def validate_data(ctx: SiteContext, server_round: int) -> None:
         ValidationFailed, DataError: the site is out of this round. StoreUnavailable: worth a retry.
     """
 
-    def work(plan: Plan) -> None:
+    def work(planned: PlannedRound) -> None:
+        _require_asked(ctx, planned.plan)
         result, _ = checked_patients(ctx)
-        _create_if_new(ctx, layout.data_validation(plan.study, server_round, ctx.site), result)
+        _create_if_new(ctx, layout.data_validation(planned.plan.study, server_round, ctx.site), result)
         result.require()
 
     _run_step(ctx, server_round, "validate_data", work)
@@ -55,19 +59,29 @@ def train(ctx: SiteContext, server_round: int) -> None:
     """Train from the round's base model and leave the raw update in the site's own folder.
 
     Where the round is masked, the site then publishes its keys, which puts it up for the roster.
+
+    Raises:
+        PrivacyError: a model or the ledger is not as it must be; no patient was looked at.
+        Withheld: training failed; the round is paid for.
     """
 
-    def work(plan: Plan) -> None:
-        started = time.perf_counter()
+    def work(planned: PlannedRound) -> None:
+        plan = planned.plan
+        _require_asked(ctx, plan)
+        files, model, ledger = RoundFiles(ctx.round_dir(server_round)), _model(ctx), _ledger(ctx)
+        models = ctx.cards.models_of(plan, model)
+        ledger.require_pinned(models.card.ledgers.get(ctx.site))
+        plan_spend(plan, ledger.next_release(server_round))
         forget_rounds_before(ctx.round_dir(server_round), keep=f"{plan.base_model.server_round:04d}")
-        files = RoundFiles(ctx.round_dir(server_round))
         if files.load_release() is None:
-            base = fetch_model(ctx.store, plan.base_model)
-            evaluated = fetch_model(ctx.store, plan.evaluated_model) if plan.evaluation.score_bins else base
-            raw = local_update(_model(ctx), valid_patients(ctx), plan, base, evaluated, _kept_state(ctx, plan))
-            files.save_raw(raw, time.perf_counter() - started)
+            started = time.perf_counter()
+            patients, state = valid_patients(ctx), _kept_state(ctx, plan)
+            require_honest_counts(plan.privacy, len(patients.train_labels), ctx.site)
+            with paid_for(ctx, planned, ledger):
+                raw = local_update(model, patients, plan, models.base, models.evaluated, state)
+                files.save_raw(raw, _since(started))
         if plan.aggregation == "masks":
-            Masking(ctx, plan).publish_keys()
+            Masking(ctx, planned).publish_keys(ledger.num_entries())
 
     _run_step(ctx, server_round, "train_local", work)
 
@@ -79,16 +93,19 @@ def privatize_and_upload(ctx: SiteContext, server_round: int) -> None:
 
     Raises:
         PrivacyError: the update cannot be made private, masked or paid for; it stays at the site.
+        Withheld: the same, and why depends on its patients; the round is paid for.
     """
 
-    def work(plan: Plan) -> None:
-        started = time.perf_counter()
-        files, version = RoundFiles(ctx.round_dir(server_round)), data_version(ctx)
-        roster = Masking(ctx, plan).roster() if plan.aggregation == "masks" else None
-        ledger = SiteLedger(ctx.store, plan.study, ctx.site, ctx.work_dir, ctx.secrets_dir)
+    def work(planned: PlannedRound) -> None:
+        plan, started = planned.plan, time.perf_counter()
+        _require_asked(ctx, plan)
+        files, version, ledger = RoundFiles(ctx.round_dir(server_round)), data_version(ctx), _ledger(ctx)
+        roster = _joined(ctx, planned, ledger)
         spend = plan_spend(plan, ledger.next_release(server_round))
-        body = files.load_release() or files.save_release(_release(ctx, plan, files, spend.releases, roster))
-        entry, entry_sha256 = ledger.record(server_round, spend, sha256(body))
+        body = files.load_release() or _draw(ctx, planned, files, ledger, spend, roster)
+        if roster is not None:
+            Masking(ctx, planned).use_up(sha256(body))
+        entry, entry_sha256 = ledger.record(server_round, spend, sha256(body), planned.sha256)
         ctx.store.create(layout.update_tensors(plan.study, server_round, ctx.site), body)
         num_examples, iterations, train_seconds = files.facts()
         manifest = Manifest(
@@ -97,6 +114,7 @@ def privatize_and_upload(ctx: SiteContext, server_round: int) -> None:
             site=ctx.site,
             site_token=ctx.token(),
             base_model_sha256=plan.base_model.sha256,
+            plan_sha256=planned.sha256,
             num_examples=num_examples,
             local_iterations=iterations,
             data_version=version,
@@ -113,8 +131,6 @@ def privatize_and_upload(ctx: SiteContext, server_round: int) -> None:
         signed = manifest.model_copy(update={"signature": sign(ctx.secrets_dir, to_json(manifest))})
         _create_if_new(ctx, layout.update_manifest(plan.study, server_round, ctx.site), signed)
         files.forget_raw()
-        if roster is not None:
-            Masking(ctx, plan).forget_secrets()
 
     _run_step(ctx, server_round, "privatize_and_upload", work)
 
@@ -126,25 +142,61 @@ def unmask(ctx: SiteContext, server_round: int) -> None:
         PrivacyError: the hub's story is not one that this site may answer; nothing leaves.
     """
 
-    def work(plan: Plan) -> None:
-        (Masking if plan.aggregation == "masks" else Encryption)(ctx, plan).answer()
+    def work(planned: PlannedRound) -> None:
+        if planned.plan.aggregation == "masks":
+            Masking(ctx, planned).answer()
+        else:
+            Encryption(ctx, planned.plan).answer()
 
     _run_step(ctx, server_round, "unmask", work)
 
 
-def _release(ctx: SiteContext, plan: Plan, files: RoundFiles, releases: int, roster: Roster | None) -> Release:
-    """Draw noise and masks over the raw update; nothing of it has left yet."""
-    raw, base = files.load_raw(), fetch_model(ctx.store, plan.base_model)
-    noise = SystemNoise()
-    if roster is None:
-        kept = RoundFiles(ctx.round_dir(plan.base_model.server_round)).kept("residual")
-        carried = kept["residual"] if kept else None
-        encrypt = Encryption(ctx, plan).encrypt if plan.aggregation == "ckks" else None
-        return sanitize(raw, base, plan, releases=releases, noise=noise, carried=carried, encrypt=encrypt)
-    masking = Masking(ctx, plan)
-    masking.join(roster)
-    mask = partial(masking.mask, roster)
-    return sanitize(raw, base, plan, releases=releases, noise=noise, mask=mask, num_masked=len(roster.members))
+def _require_asked(ctx: SiteContext, plan: Plan) -> None:
+    """Raises RoundRefused: the hub has left this site out, and its plan says why."""
+    if ctx.site not in plan.sites:
+        raise RoundRefused(f"site {ctx.site} is left out of round {plan.server_round}: {plan.left_out[ctx.site]}")
+
+
+def _ledger(ctx: SiteContext) -> SiteLedger:
+    return SiteLedger(ctx.store, ctx.study.study, ctx.site, ctx.work_dir, ctx.secrets_dir)
+
+
+def _joined(ctx: SiteContext, planned: PlannedRound, ledger: SiteLedger) -> Roster | None:
+    """The roster that this site has bound its keys to; None where the round has no masks."""
+    if planned.plan.aggregation != "masks":
+        return None
+    masking = Masking(ctx, planned)
+    roster = masking.roster()
+    masking.join(roster, ledger, plan_spend(planned.plan, ledger.num_entries() + 1))
+    return roster
+
+
+def _draw(
+    ctx: SiteContext,
+    planned: PlannedRound,
+    files: RoundFiles,
+    ledger: SiteLedger,
+    spend: Spend,
+    roster: Roster | None,
+) -> bytes:
+    """Draw noise and masks over the raw update, and keep the bytes; nothing of it has left yet."""
+    plan, noise = planned.plan, SystemNoise()
+    base = ctx.cards.models_of(plan, _model(ctx)).base
+    raw = files.load_raw()
+    kept = RoundFiles(ctx.round_dir(plan.base_model.server_round)).kept("residual")
+    with paid_for(ctx, planned, ledger):
+        release = sanitize(
+            raw,
+            base,
+            plan,
+            releases=spend.releases,
+            noise=noise,
+            mask=partial(Masking(ctx, planned).mask, roster) if roster else None,
+            num_masked=len(roster.members) if roster else 0,
+            encrypt=Encryption(ctx, plan).encrypt if plan.aggregation == "ckks" else None,
+            carried=kept["residual"] if kept and roster is None else None,
+        )
+        return files.save_release(release)
 
 
 def validate_global(ctx: SiteContext, server_round: int) -> SiteMetrics:
@@ -153,16 +205,13 @@ def validate_global(ctx: SiteContext, server_round: int) -> SiteMetrics:
     The full figures stay in the site's own folder.
     """
 
-    def work(plan: Plan) -> SiteMetrics:
-        started = time.perf_counter()
+    def work(planned: PlannedRound) -> SiteMetrics:
+        plan, started = planned.plan, time.perf_counter()
+        card, model = ctx.cards.card_of_round(plan), _model(ctx)
+        set_parameters(model, ctx.cards.fetch(card.evaluated_model, model))
         patients = valid_patients(ctx)
-        card = ctx.store.get_record(layout.card(plan.study, server_round), ModelCard)
-        model = _model(ctx)
-        set_parameters(model, fetch_model(ctx.store, card.evaluated_model))
-        full = validate_model(
-            model, patients.held_out_inputs, patients.held_out_labels, plan, ctx.site, card.evaluated_model.sha256
-        )
-        (ctx.round_dir(server_round) / "metrics.json").write_bytes(to_json(full))
+        full = _figures(ctx, plan, model, patients, card.evaluated_model.sha256)
+        write_private(ctx.round_dir(server_round) / "metrics.json", to_json(full))
         shown = suppress(full, patients.held_out_labels, plan.privacy.mechanism)
         metrics = shown.model_copy(update={"seconds": _since(started)})
         _create_if_new(ctx, layout.site_metrics(plan.study, server_round, ctx.site), metrics)
@@ -171,19 +220,41 @@ def validate_global(ctx: SiteContext, server_round: int) -> SiteMetrics:
     return _run_step(ctx, server_round, "validate_global", work, with_deadline=False)
 
 
+def _figures(ctx: SiteContext, plan: Plan, model: torch.nn.Module, patients: Patients, sha256_: str) -> SiteMetrics:
+    """A model's figures on the held-out patients. Under a privacy mechanism none leaves, and no failure does either."""
+    try:
+        return validate_model(model, patients.held_out_inputs, patients.held_out_labels, plan, ctx.site, sha256_)
+    except Exception:
+        if plan.privacy.mechanism in WITHOUT_PRIVACY:
+            raise
+    return SiteMetrics(
+        study=plan.study,
+        server_round=plan.server_round,
+        site=ctx.site,
+        model_sha256=sha256_,
+        min_cell=plan.evaluation.min_cell,
+        num_examples=len(patients.held_out_labels),
+    )
+
+
 def _run_step(
-    ctx: SiteContext, server_round: int, step: Step, work: Callable[[Plan], Result], *, with_deadline: bool = True
+    ctx: SiteContext,
+    server_round: int,
+    step: Step,
+    work: Callable[[PlannedRound], Result],
+    *,
+    with_deadline: bool = True,
 ) -> Result:
     """Run a step under both guards; when it fails for good, tell the hub why, so that it need not wait."""
     torch.set_num_threads(1)
     what = f"{step} of round {server_round} at site {ctx.site}"
     try:
         with no_values_in_errors(step, ctx.site):
-            plan = ctx.plan(server_round)
+            planned = ctx.plan(server_round)
             if not with_deadline:
-                return work(plan)
-            with before(_deadline(plan, step), what), alone(ctx.round_dir(server_round)):
-                return work(plan)
+                return work(planned)
+            with before(_deadline(planned.plan, step), what), alone(ctx.round_dir(server_round)):
+                return work(planned)
     except StoreUnavailable:
         raise
     except PharmafedError as error:
@@ -195,7 +266,7 @@ def _run_step(
 
 def _refuse(ctx: SiteContext, server_round: int, step: Step, error: PharmafedError) -> None:
     """Best effort: without it the hub learns the same at the deadline."""
-    reason = f"{type(error).__name__}: {error}"
+    reason = WITHHELD if isinstance(error, Withheld) else f"{type(error).__name__}: {error}"
     record = Refusal(study=ctx.study.study, server_round=server_round, site=ctx.site, step=step, reason=reason)
     try:
         _create_if_new(ctx, layout.refusal(ctx.study.study, server_round, ctx.site), record)
@@ -229,4 +300,5 @@ def _kept_state(ctx: SiteContext, plan: Plan) -> Weights | None:
 
 
 def _since(started: float) -> float:
-    return round(time.perf_counter() - started, 3)
+    """Seconds, to a tenth: what a hub is told of a duration says little about the data."""
+    return round(time.perf_counter() - started, 1)

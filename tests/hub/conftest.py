@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from federation import DERM, NOCOMP, SITES, Federation
 
-from tasks import settings, storage
+from tasks import clock, settings, storage
 from tasks.deploy.enrol import enrol_local_sites
 
 
@@ -37,6 +37,14 @@ def in_environment(fed: Federation) -> Iterator[None]:
         _forget()
         yield
         _forget()
+
+
+@pytest.fixture(autouse=True)
+def _true_time() -> Iterator[None]:
+    """A test may set the clock: see `Federation.set_deadline`."""
+    now = clock.now
+    yield
+    clock.now = now
 
 
 @pytest.fixture(scope="session")

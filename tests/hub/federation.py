@@ -22,7 +22,7 @@ from typing import Any
 
 import yaml
 
-from tasks import enrolment, layout, settings, storage
+from tasks import clock, enrolment, layout, settings, storage
 from tasks.data.pin import file_digests, listing_digest
 from tasks.deploy import seaweedfs
 from tasks.deploy.ports import Ports, choose_ports
@@ -33,7 +33,8 @@ from tasks.hub.close import close_round
 from tasks.hub.context import HubContext
 from tasks.hub.masked import freeze_roster, select_masked
 from tasks.hub.open import open_round
-from tasks.records import LedgerEntry, Manifest, Plan, RoundMetrics, Selection
+from tasks.hub_signature import sign_as_hub
+from tasks.records import LedgerEntry, Manifest, ModelCard, Plan, RoundMetrics, Selection
 from tasks.site import steps
 from tasks.site.context import SiteContext
 from tasks.site.prepared import cache_file, save_patients
@@ -191,11 +192,28 @@ class Federation:
         return open_round(self.hub(study), run_id, **arguments)
 
     def set_deadline(self, study: str, server_round: int, seconds: float, which: str = "deadline") -> Plan:
-        """Move a round's `which`, or a masked round's `keys_deadline` or `upload_deadline`, to `seconds` from now."""
-        deadline = datetime.now(UTC) + timedelta(seconds=seconds)
-        plan = self.hub(study).plan(server_round).model_copy(update={which: deadline})
-        self.store().put(layout.plan(study, server_round), to_json(plan), content_type="application/json")
+        """Let the time be `seconds` before the round's `which`, or `keys_deadline` or `upload_deadline`, and go on.
+
+        Until the test ends, and in this process only: no plan is changed, since no site would follow it.
+        """
+        plan = self.hub(study).plan(server_round)
+        ahead = getattr(plan, which) - timedelta(seconds=seconds) - datetime.now(UTC)
+        clock.now = lambda: datetime.now(UTC) + ahead
         return plan
+
+    def put_plan(self, plan: Plan, *, at: int | None = None, study: str | None = None) -> Plan:
+        """A plan of a hub that lies: signed with its key, and put where the plan of `at` lies."""
+        signed = sign_as_hub(plan, self.home / "secrets" / "hub")
+        key = layout.plan(study or plan.study, at or plan.server_round)
+        self.store().put(key, to_json(signed), content_type="application/json")
+        return signed
+
+    def put_card(self, card: ModelCard) -> ModelCard:
+        """A card of a hub that lies."""
+        signed = sign_as_hub(card, self.home / "secrets" / "hub")
+        key = layout.card(card.study, card.server_round)
+        self.store().put(key, to_json(signed), content_type="application/json")
+        return signed
 
     def run_site(self, study: str, server_round: int, site: str, names: Iterable[str] = SITE_STEPS) -> None:
         """The site's tasks in order; the first that fails ends it, as in the DAG."""

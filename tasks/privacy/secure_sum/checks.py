@@ -13,7 +13,15 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from tasks.enrolment import validate_certificate
 from tasks.errors import ConfigError, PrivacyError
-from tasks.privacy.secure_sum.records import KeyMessage, Roster, SealingKey, Survivors, UnmaskAnswer, sha256
+from tasks.privacy.secure_sum.records import (
+    KeyMessage,
+    Presence,
+    Roster,
+    SealingKey,
+    Survivors,
+    UnmaskAnswer,
+    sha256,
+)
 from tasks.privacy.secure_sum.sealing import commitment, framed
 from tasks.storage import to_json
 
@@ -21,7 +29,8 @@ from tasks.storage import to_json
 MIN_SITES = 3
 
 Sign = Callable[[bytes], str]
-Signed = TypeVar("Signed", SealingKey, KeyMessage, UnmaskAnswer)
+Signed = TypeVar("Signed", SealingKey, KeyMessage, UnmaskAnswer, Presence)
+_Any = SealingKey | KeyMessage | UnmaskAnswer | Presence
 
 
 def signed(record: Signed, sign: Sign) -> Signed:
@@ -29,7 +38,7 @@ def signed(record: Signed, sign: Sign) -> Signed:
     return record.model_copy(update={"signature": sign(_signed_bytes(record))})
 
 
-def check_signature(record: SealingKey | KeyMessage | UnmaskAnswer, certificate_pem: str) -> None:
+def check_signature(record: _Any, certificate_pem: str) -> None:
     """Check the record's signature with the key of a certificate that is already trusted."""
     key = x509.load_pem_x509_certificate(certificate_pem.encode()).public_key()
     try:
@@ -50,9 +59,18 @@ def check_origin(record: SealingKey | KeyMessage, authority: x509.Certificate) -
 
 
 def admit_key_message(
-    message: KeyMessage, site: str, study: str, server_round: int, authority: x509.Certificate
+    message: KeyMessage,
+    site: str,
+    study: str,
+    server_round: int,
+    authority: x509.Certificate,
+    *,
+    plan_sha256: str | None = None,
 ) -> None:
     """Check a key message by itself, before there is a roster: sender, signature, study, round and threshold.
+
+    Args:
+        plan_sha256: where given, the plan that the sender must follow.
 
     Raises:
         PrivacyError: it is not this site's message for this round, or its shares are too few or too easily combined.
@@ -64,8 +82,11 @@ def admit_key_message(
             f"the key message of site {site} is for round {message.server_round} of {message.study}, "
             f"not round {server_round} of {study}"
         )
+    if plan_sha256 not in (None, message.plan_sha256):
+        raise PrivacyError(f"the key message of site {site} is for another plan of round {server_round}")
     check_origin(message, authority)
     check_threshold(message.threshold, len(message.shares))
+    _check_presence(message)
 
 
 def verify_key_message(message: KeyMessage, body: bytes, roster: Roster, authority: x509.Certificate) -> None:
@@ -143,6 +164,17 @@ def seed_commitment(study: str, server_round: int, site: str, self_seed: bytes) 
     return commitment("pharmafed self seed", study, str(server_round), site, self_seed)
 
 
+def _check_presence(message: KeyMessage) -> None:
+    """A site's word on itself is signed by it and about this very round."""
+    word = message.presence
+    if word is None:
+        return
+    said = (word.study, word.server_round, word.site, word.plan_sha256)
+    if said != (message.study, message.server_round, message.site, message.plan_sha256):
+        raise PrivacyError(f"the key message of site {message.site} holds its word on another round")
+    check_signature(word, message.certificate_pem)
+
+
 def _check_membership(message: KeyMessage, roster: Roster) -> None:
     if message.threshold != roster.threshold:
         raise PrivacyError(
@@ -152,11 +184,16 @@ def _check_membership(message: KeyMessage, roster: Roster) -> None:
         raise PrivacyError(f"the key message of site {message.site} has no shares for sites {without}")
 
 
-def _signed_bytes(record: SealingKey | KeyMessage | UnmaskAnswer) -> bytes:
+def _signed_bytes(record: _Any) -> bytes:
     unsigned = record.model_copy(update={"signature": ""})
     return framed(f"pharmafed {_kind(record)}", to_json(unsigned))
 
 
-def _kind(record: SealingKey | KeyMessage | UnmaskAnswer) -> str:
-    kinds = {SealingKey: "sealing key", KeyMessage: "key message", UnmaskAnswer: "unmask answer"}
+def _kind(record: _Any) -> str:
+    kinds = {
+        SealingKey: "sealing key",
+        KeyMessage: "key message",
+        UnmaskAnswer: "unmask answer",
+        Presence: "presence",
+    }
     return kinds[type(record)]

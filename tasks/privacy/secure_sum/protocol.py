@@ -30,6 +30,7 @@ from tasks.privacy.secure_sum.checks import (
 from tasks.privacy.secure_sum.masks import apply_masks, require_headroom
 from tasks.privacy.secure_sum.records import (
     KeyMessage,
+    Presence,
     Roster,
     RoundKeys,
     SealingKey,
@@ -68,10 +69,16 @@ def make_round_keys(
     threshold: int,
     certificate_pem: str,
     sign: Sign,
+    *,
+    plan_sha256: str,
+    presence: Presence | None = None,
+    witnessed: Mapping[str, Presence] | None = None,
 ) -> tuple[RoundKeys, KeyMessage]:
     """Fresh secrets for one round, and the message that shares them out.
 
     Args:
+        plan_sha256: of the whole plan as stored: keys serve the plan that they were drawn for.
+        presence, witnessed: this site's word and that of others, see `Presence`.
         sealing_keys: of every planned site, this one included (`open_sealing_keys`).
         threshold: shares that recover a secret (`shamir.threshold_for`).
 
@@ -85,6 +92,7 @@ def make_round_keys(
         study=study,
         server_round=server_round,
         site=site,
+        plan_sha256=plan_sha256,
         mask_private_key=sealing.new_private_key(),
         self_seed=os.urandom(32),
     )
@@ -92,11 +100,14 @@ def make_round_keys(
         study=study,
         server_round=server_round,
         site=site,
+        plan_sha256=plan_sha256,
         certificate_pem=certificate_pem,
         threshold=threshold,
         mask_public_key=sealing.public_key(keys.mask_private_key),
         self_seed_commitment=seed_commitment(study, server_round, site, keys.self_seed),
         shares=_share_out(keys, threshold, sealing_keys),
+        presence=presence,
+        witnessed=dict(sorted((witnessed or {}).items())),
     )
     return keys, signed(message, sign)
 
@@ -124,6 +135,7 @@ def join_roster(
         raise PrivacyError(f"site {keys.site} has joined another roster of round {keys.server_round} already")
     check_roster(roster, messages)
     _check_own_message(keys, roster, messages)
+    _check_plans(keys, messages)
     if roster.tolerated_dropouts != tolerated_dropouts:
         raise PrivacyError(
             f"the roster tolerates {roster.tolerated_dropouts} drop-outs, the study {tolerated_dropouts}: "
@@ -140,13 +152,15 @@ def mask(
     """values + self mask + pair masks with later sites - pair masks with earlier ones, modulo 2^64; (n,).
 
     The masks are a function of keys and roster. So mask one vector only: the difference of two uploads is the
-    difference of their vectors.
+    difference of their vectors. Store `used_up` before what this returns goes anywhere.
 
     Raises:
-        PrivacyError: the keys have not joined this roster, a message is not the roster's, a mask key is weak, or a
-            value is so large that the members' sum may overflow.
+        PrivacyError: the keys have been used or have not joined this roster, a message is not the roster's, a mask key
+            is weak, or a value is so large that the members' sum may overflow.
     """
     digest = sha256(roster)
+    if keys.used_for is not None:
+        raise PrivacyError(f"site {keys.site} has used its masks of round {keys.server_round}: they serve once")
     if keys.roster_sha256 != digest:
         raise PrivacyError(f"site {keys.site} has not joined this roster: join_roster comes before mask")
     check_roster(roster, messages)
@@ -161,6 +175,20 @@ def mask(
     add = [seed for peer, seed in seeds.items() if peer > keys.site]
     subtract = [seed for peer, seed in seeds.items() if peer < keys.site]
     return apply_masks(values, [own, *add], subtract)
+
+
+def used_up(keys: RoundKeys, release_sha256: str) -> RoundKeys:
+    """The keys after their one use, for `release_sha256`: without their secrets, which could take the masks off again.
+
+    Raises:
+        PrivacyError: they have been used for something else.
+    """
+    if keys.used_for not in (None, release_sha256):
+        raise PrivacyError(
+            f"site {keys.site} has masked something else in round {keys.server_round}: two vectors under one mask "
+            "would show their difference"
+        )
+    return keys.model_copy(update={"mask_private_key": bytes(32), "self_seed": bytes(32), "used_for": release_sha256})
 
 
 def answer(
@@ -252,6 +280,12 @@ def _open_shares(message: KeyMessage, holder: str, sealing_private: bytes) -> tu
 
 def _associated(study: str, server_round: int, sender: str, holder: str) -> bytes:
     return sealing.framed("pharmafed shares", study, str(server_round), sender, holder)
+
+
+def _check_plans(keys: RoundKeys, messages: Mapping[str, KeyMessage]) -> None:
+    """All members must follow the same plan, byte for byte: a hub could tell each site another one."""
+    if other := sorted(site for site, message in messages.items() if message.plan_sha256 != keys.plan_sha256):
+        raise PrivacyError(f"sites {other} follow another plan of round {keys.server_round} than site {keys.site}")
 
 
 def _check_own_message(keys: RoundKeys, roster: Roster, messages: Mapping[str, KeyMessage]) -> None:

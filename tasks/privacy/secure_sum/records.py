@@ -51,7 +51,23 @@ class RoundKeys(Record):
     site: str
     mask_private_key: Key = Field(repr=False)
     self_seed: Key = Field(repr=False)
+    plan_sha256: Sha256 = Field(description="the plan that they were drawn for, and no other")
     roster_sha256: Sha256 | None = None
+    used_for: Sha256 | None = Field(default=None, description="what they have masked, once; the secrets are then blank")
+
+
+class Presence(Record):
+    """A site's signed word that it takes part in a round, and how many entries its ledger had before it.
+
+    The other sites keep it and show it to that site in later rounds: a site whose ledger was set back learns of it.
+    """
+
+    study: str
+    server_round: int = Field(gt=0)
+    site: str
+    plan_sha256: Sha256
+    ledger_entries: int = Field(ge=0)
+    signature: str = Field(default="", description="Ed25519 over the record without this field, base64")
 
 
 class SharePair(Record):
@@ -71,11 +87,16 @@ class KeyMessage(Record):
     study: str
     server_round: int = Field(gt=0)
     site: str
+    plan_sha256: Sha256 = Field(description="of the plan that the sender follows: all members follow the same")
     certificate_pem: str
     threshold: int = Field(ge=2)
     mask_public_key: Key
     self_seed_commitment: Sha256
     shares: dict[str, SharePair] = Field(description="by holder: every planned site, the sender too")
+    presence: Presence | None = None
+    witnessed: dict[str, Presence] = Field(
+        default_factory=dict, description="site -> the newest word of it that the sender has kept"
+    )
     signature: str = Field(default="", description="Ed25519 over the message without this field, base64")
 
 
