@@ -192,6 +192,7 @@ class Study(Section):
         self._check_rounds()
         self._check_tables()
         _check_private_training(self.training, self.privacy)
+        self._check_delta()
         self._check_aggregation()
         return self
 
@@ -201,6 +202,20 @@ class Study(Section):
         members = [member for group in self.sites.values() for member in group]
         if len(members) != len(set(members)):
             raise ValueError("sites hold one SITEID twice")
+
+    def _check_delta(self) -> None:
+        """A delta of one over the number of protected units allows to publish one of them in the clear."""
+        if isinstance(self.privacy, PatientLevel):
+            units, what = self.privacy.public_num_examples, "patients of privacy.public_num_examples"
+        elif isinstance(self.privacy, GaussianUpdate | SparseVector):
+            units, what = len(self.sites), "sites"
+        else:
+            return
+        if self.privacy.delta * units >= 1:
+            raise ValueError(
+                f"privacy.delta is {self.privacy.delta:g}; with {units} {what} it must be below {1 / units:.3g}, and "
+                "should be a tenth of that or less: it is the chance that a promise for one of them fails"
+            )
 
     def _check_aggregation(self) -> None:
         """Masks hide what one site sends, so only what can be summed as it is may go behind them."""
@@ -218,7 +233,7 @@ class Study(Section):
         if len(self.sites) < 3:
             raise ValueError("aggregation masks needs at least 3 sites: of two, each knows the other's part of a sum")
         lost, colluding = noise_shares(self.privacy)
-        needed = max((len(self.sites) + colluding) // 2 + 1, lost + colluding + 1)
+        needed = max(3, (len(self.sites) + colluding) // 2 + 1, lost + colluding + 1)
         if self.rounds.min_sites < needed:
             raise ValueError(
                 f"rounds.min_sites is {self.rounds.min_sites}, but masks over {len(self.sites)} sites with "

@@ -33,12 +33,15 @@ ENTRIES = {
 PLUMBING = {f"tasks/{name}.py" for name in ("errors", "files", "layout", "progress", "settings", "storage")}
 #: Modules that a stage imports and does not run, or of which it runs nothing that a figure depends on.
 _VALIDATION = {f"tasks/validation/{name}.py" for name in ("engine", "parameters", "runner", "waivers")}
-_AT_A_SITE = {f"tasks/site/{name}.py" for name in ("context", "guard", "validation")} | {"tasks/data/pin.py"}
+#: What a site follows of its hub in a round, and what it takes for it: where no hub opens rounds, nothing of it runs.
+_ROUNDS = {f"tasks/{name}.py" for name in ("clock", "enrolment", "hub_signature", "round_terms")}
+_ROUNDS |= {f"tasks/site/{name}.py" for name in ("global_models", "plans")}
+_AT_A_SITE = {f"tasks/site/{name}.py" for name in ("context", "guard", "validation")} | {"tasks/data/pin.py"} | _ROUNDS
 _RECORDS = {"tasks/records.py", "tasks/study_privacy.py", "tasks/tensors.py"}
 _PAGES = needed_by("tasks.report.pages", "tasks.study", "tasks.records")
 _PREPARING = needed_by("tasks.data.prepare", "tasks.exam.practice") - needed_by("tasks.site.validation")
 _SIMULATION = needed_by("tasks.simulation.runs")
-_NOT_IN_A_CHECK = _RECORDS | _PREPARING | {"tasks/site/prepared.py"}
+_NOT_IN_A_CHECK = _RECORDS | _PREPARING | {"tasks/site/prepared.py"} | _ROUNDS
 NOT_RUN = {
     "validate": _NOT_IN_A_CHECK,
     "validate_experiments": _NOT_IN_A_CHECK,

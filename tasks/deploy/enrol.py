@@ -10,10 +10,16 @@ from tasks.enrolment import enrol, ensure_authority, ensure_hub_identity, ensure
 from tasks.privacy.secure_sum.protocol import publish_sealing_key
 from tasks.records import Enrolment
 from tasks.storage import ObjectStore
+from tasks.store_version import require_layout
 
 
 def enrol_local_sites(store: ObjectStore, home: Path, sites: list[str]) -> list[Enrolment]:
-    """Make and enrol every site, and publish the key to which other sites seal their shares for it."""
+    """Make and enrol every site, and publish the key to which other sites seal their shares for it.
+
+    Raises:
+        ConfigError: the store was filled by a version with another layout; nothing is made.
+    """
+    require_layout(store)
     authority = ensure_authority(home / "secrets" / "ca")
     ensure_hub_identity(home / "secrets" / "hub", authority)
     enrolments = []

@@ -164,8 +164,10 @@ def wrote_nothing(fed: Federation, study: str, site: str, seen: Seen) -> None:
     """The site has masked, paid for and sent nothing."""
     assert site not in seen.contributions[study]
     assert not (folder(fed, study, site) / "release.safetensors").exists()
-    written = [key for key in of(fed, study) if f"/updates/{site}/" in key or f"/ledger/{site}/" in key]
-    assert set(written) <= {layout.refusal(study, 1, site)}
+    prefixes = (layout.site_round_prefix(study, 1, site), f"{layout.ledger_prefix(study)}/{site}/")
+    written = {key for key in of(fed, study) if key.startswith(prefixes)}
+    assert written <= {layout.refusal(study, 1, site), layout.data_validation(study, 1, site)}
+    assert layout.data_validation(study, 1, site) in written, "else this looks at the wrong keys"
 
 
 def signing(secrets: Path) -> Callable[[bytes], str]:

@@ -71,11 +71,8 @@ def test_a_lost_site_is_survived(fed: Federation) -> None:
     study = encrypted_study(fed)
     fed.open(study)
     fed.run_sites(study, 1, FEW[:3], BEFORE)
-    fed.set_deadline(study, 1, 0)
-    plan = fed.hub(study).plan(1).model_copy(update={"upload_deadline": fed.hub(study).plan(1).deadline})
-    fed.store().put(layout.plan(study, 1), to_json(plan), content_type="application/json")
+    fed.set_deadline(study, 1, 0, "upload_deadline")
     select_encrypted(fed.hub(study), 1)
-    fed.set_deadline(study, 1, 60)
     assert fed.run_sites(study, 1, FEW[:3], ("unmask",)) == {}
     fed.aggregate(study, 1)
     assert fed.close(study, 1).status == "partial"

@@ -183,7 +183,8 @@ def message_of(fed: Federation, study: str, site: str, secrets: Path) -> KeyMess
     own = protocol.publish_sealing_key(site, (secrets / "sealing.key").read_bytes(), certificate, signing(secrets))
     records = {s: fed.store().get_record(layout.sealing_key(s), SealingKey) for s in FEW}
     keys = {s: record.public_key for s, record in records.items()} | {site: own.public_key}
-    return protocol.make_round_keys(study, 1, site, keys, 3, certificate, signing(secrets))[1]
+    plan = hashlib.sha256(fed.store().get(layout.plan(study, 1))).hexdigest()
+    return protocol.make_round_keys(study, 1, site, keys, 3, certificate, signing(secrets), plan_sha256=plan)[1]
 
 
 @pytest.mark.parametrize("stranger", [enrolled_stranger, unknown_stranger])
@@ -256,7 +257,7 @@ def test_a_plan_with_other_terms_is_refused_before_anything_is_masked(
 ) -> None:
     study = joined(fed)
     plan = fed.hub(study).plan(1)
-    put(fed, layout.plan(study, 1), Plan.model_validate(plan.model_dump() | change))
+    fed.put_plan(Plan.model_validate(plan.model_dump() | change))
     for step in ("train", "privatize_and_upload", "unmask"):
         with pytest.raises(ConfigError, match=match):
             fed.run_site(study, 1, SITE, (step,))
@@ -422,6 +423,11 @@ def of_another_study(fed: Federation, study: str) -> str:
     return f"the key message of site {SITE} is for round 1 of another"
 
 
+def of_another_plan(fed: Federation, study: str) -> str:
+    resigned(plan_sha256="0" * 64)(fed, study)
+    return f"the key message of site {SITE} is for another plan of round 1"
+
+
 def easily_combined(fed: Federation, study: str) -> str:
     resigned(threshold=2)(fed, study)
     return "2 of 4 shares make no secure sum"
@@ -438,6 +444,7 @@ KEY_MESSAGES: tuple[Forgery, ...] = (
     certified_for_another,
     of_another_round,
     of_another_study,
+    of_another_plan,
     easily_combined,
     no_message,
 )
@@ -454,7 +461,7 @@ def test_forged_key_messages_keep_their_site_off_the_roster(fed: Federation, see
         assert set(roster.members) == {"713", "715", "718"}
         assert roster.missing[SITE].startswith(f"rejected: {expected}")
         tried += 1
-    assert tried == 7
+    assert tried == 8
     failed = fed.run_sites(study, 1, names=UPLOAD)
     assert list(failed) == [SITE]
     assert isinstance(failed[SITE], RoundRefused)

@@ -43,17 +43,19 @@ from masked_rounds import (
 from safetensors.numpy import load, load_file
 from scipy.stats import chi2
 
-from tasks import layout
+from tasks import clock, layout
 from tasks.errors import (
     AccessDenied,
     QuorumMissed,
     RoundRefused,
+    StoreUnavailable,
 )
 from tasks.hub.masked import freeze_roster, select_masked
 from tasks.privacy.grid import STEPS_PER_CLIP
 from tasks.privacy.sanitizer import FIXED_POINT_STEP
-from tasks.privacy.secure_sum.records import RoundKeys, sha256
+from tasks.privacy.secure_sum.records import KeyMessage, Roster, RoundKeys, sha256
 from tasks.records import ModelCard, Pointer, Refusal, Selection
+from tasks.site.masking import Masking
 from tasks.tensors import from_bytes
 
 
@@ -150,7 +152,9 @@ def test_one_lost_is_survived_where_one_is_tolerated(fed: Federation, seen: Seen
 
 def shut_out(fed: Federation, study: str, seen: Seen) -> None:
     """No share has left any site, nothing was opened, and the model is what it was."""
-    assert not [key for key in of(fed, study) if key.endswith("/survivors.json") or "/unmask/" in key]
+    sites = fed.hub(study).study.sites
+    shut = {layout.unmask_answer(study, 1, site) for site in sites} | {layout.survivors(study, 1)}
+    assert shut.isdisjoint(of(fed, study))
     assert not [key for key in of(fed, study) if "/models/0001/" in key]
     assert study not in seen.opened
     assert fed.store().get_record(layout.latest(study), Pointer).server_round == 0
@@ -162,7 +166,7 @@ def test_fewer_answers_than_the_threshold_open_nothing(fed: Federation, seen: Se
     plan = fed.set_deadline(study, 1, 1.5)
     with pytest.raises(QuorumMissed, match="2 answers can be used and it takes 3"):
         fed.aggregate(study, 1)
-    assert 0 <= time.time() - plan.deadline.timestamp() < 10
+    assert 0 <= (clock.now() - plan.deadline).total_seconds() < 10
     assert study not in seen.opened
     assert fed.close(study, 1).status == "failed"
     assert fed.store().get_record(layout.latest(study), Pointer).server_round == 0
@@ -298,8 +302,13 @@ def test_no_contribution_lies_in_clear_in_the_store(fed: Federation, seen: Seen)
     fed.aggregate(study, 1)
     fed.close(study, 1)
     objects = of(fed, study)
-    held = [key for key in objects if "/rounds/0001/" in key]
-    assert len(held) == 1 + 4 * (2 + 1 + 1 + 1) + 4  # plan, the sites' records, roster, selection, survivors, metrics
+    of_site = (layout.update_tensors, layout.update_manifest, layout.data_validation)
+    of_site += (layout.key_message, layout.unmask_answer)
+    of_hub = (layout.plan, layout.roster, layout.selection, layout.survivors, layout.round_metrics)
+    held = {place(study, 1, site) for place in of_site for site in FEW} | {place(study, 1) for place in of_hub}
+    others = {layout.ledger_entry(study, site, 1) for site in FEW} | {layout.latest(study)}
+    others |= {place(study, number) for place in (layout.model, layout.card) for number in (0, 1)}
+    assert objects.keys() == held | others
     for site in FEW:
         noised = seen.contributions[study][site]
         for values in (raw[site], noised):
@@ -380,6 +389,33 @@ def test_every_step_run_twice_changes_nothing(fed: Federation, seen: Seen) -> No
     }
     assert not [key for key in of(fed, study) if key.endswith("refusal.json")]
     assert lost in fed.store().get_record(layout.selection(study, 1), Selection).missing
+
+
+def test_a_store_that_is_away_while_a_site_masks_costs_it_nothing(
+    fed: Federation, seen: Seen, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The others' key messages are read twice, to join and to mask; neither read fails because of a patient."""
+    study = joined(fed)
+    read, reads = Masking._messages, []
+
+    def breaks_off(self: Masking, roster: Roster) -> dict[str, KeyMessage]:
+        reads.append(len(reads))
+        if reads[-1] == 1:
+            raise StoreUnavailable("the store is away")
+        return read(self, roster)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Masking, "_messages", breaks_off)
+        with pytest.raises(StoreUnavailable):
+            fed.run_site(study, 1, SITE, UPLOAD)
+    assert len(reads) == 2
+    assert not fed.store().exists(layout.refusal(study, 1, SITE))
+    assert not fed.store().exists(layout.ledger_entry(study, SITE, 1))
+    assert fed.run_sites(study, 1, names=UPLOAD) == {}
+    select_masked(fed.hub(study), 1)
+    assert fed.run_sites(study, 1, names=UNMASK) == {}
+    fed.aggregate(study, 1)
+    assert np.array_equal(seen.opened[study], seen.total(study, FEW))
 
 
 def test_what_a_sites_credential_may_do_in_a_masked_round(fed: Federation) -> None:

@@ -33,10 +33,10 @@ from tasks.tensors import sha256
 SITE = "717"
 STEP = "privatize_and_upload"
 #: Mechanism -> its study, and the writes of the step: release, ledger here and there, tensors, manifest, raw removed;
-#: behind masks also the roster that is joined and the secrets that are blanked.
+#: behind masks also the others' words that are kept, the roster that is joined and the secrets that are blanked.
 STUDIES: dict[str, tuple[dict[str, Any], int]] = {
     "local_dp": ({"privacy": LOCAL_DP, "aggregation": "plain", "evaluation": {"score_bins": None}}, 6),
-    "distributed_dp": ({"aggregation": "masks"}, 8),
+    "distributed_dp": ({"aggregation": "masks"}, 9),
 }
 SEED = 20261122
 RANDOM_KILLS = 10
@@ -58,7 +58,8 @@ class Killed:
 
     @classmethod
     def new(cls, fed: Federation, scratch: Path, mechanism: str) -> Killed:
-        study = fed.new_study(sites=FEW, rounds={"total": 100, "min_sites": 3}, **STUDIES[mechanism][0])
+        rounds = {"total": 100, "min_sites": 3, "deadline_seconds": 3600}
+        study = fed.new_study(sites=FEW, rounds=rounds, **STUDIES[mechanism][0])
         fed.open(study)
         return cls(fed, study, scratch, masked=mechanism == "distributed_dp")
 
@@ -66,8 +67,7 @@ class Killed:
         """A round in which the site has trained, and has a roster to mask against."""
         self.number += 1
         if self.number > 1:
-            plan = self.fed.hub(self.study).plan(1).model_copy(update={"server_round": self.number})
-            self.fed.store().create_record(layout.plan(self.study, self.number), plan)
+            self.fed.put_plan(self.fed.hub(self.study).plan(1).model_copy(update={"server_round": self.number}))
         sites = FEW if self.masked else (SITE,)
         assert self.fed.run_sites(self.study, self.number, sites, names=("train",)) == {}
         if self.masked:
@@ -144,8 +144,10 @@ class Killed:
 
     def _nothing_in_clear(self) -> None:
         """Neither the raw update nor what was to be masked is in the store: no pair of its integers."""
-        prefix = f"{layout.round_prefix(self.study, self.number)}/updates/{SITE}/"
-        objects = self.fed.objects(prefix)
+        objects = self.fed.objects(f"{layout.site_round_prefix(self.study, self.number, SITE)}/")
+        if self.masked:
+            key = layout.key_message(self.study, self.number, SITE)
+            objects[key] = self.fed.store().get(key)
         vectors = [self.raw, *self.watch().contributions()]
         for values in vectors:
             assert np.count_nonzero(values) > 10
@@ -163,6 +165,8 @@ class Killed:
         assert self.fed.manifest(self.study, self.number, SITE).sha256 == self.released[self.number]
         assert not self.fed.store().exists(layout.refusal(self.study, self.number, SITE))
         assert not self.masked or self.watch().contributions()
+        prefix = layout.site_round_prefix(self.study, self.number, SITE)
+        assert len(list(self.fed.store().keys(f"{prefix}/"))) == 2, "else the search in clear looks at other keys"
 
     def check_end(self) -> None:
         """All rounds again, at the end: nothing has moved since."""

@@ -212,6 +212,7 @@ CASES: dict[str, Case] = {
     "wrong study": (with_line(study="other"), "wrong study in its manifest"),
     "wrong round": (with_line(server_round=R + 1), "wrong round in its manifest"),
     "wrong base model": (with_line(base_model_sha256="0" * 64), "wrong base model in its manifest"),
+    "wrong plan": (with_line(plan_sha256="0" * 64), "wrong plan in its manifest"),
     "wrong token": (with_line(site_token="guess"), "wrong site token in its manifest"),
     "wrong code version": (with_line(code_version="0.0.0"), "wrong code version in its manifest"),
     "more local iterations than planned": (with_line(local_iterations=2), "2 local iterations, the plan asks for 1"),
@@ -268,6 +269,10 @@ CASES: dict[str, Case] = {
     "a ledger entry for other bytes": (
         lambda f: f.pay(release_sha256="0" * 64),
         "its ledger entry pays for another update",
+    ),
+    "a ledger entry for another plan": (
+        lambda f: f.pay(plan_sha256="0" * 64),
+        "its ledger entry is for another plan",
     ),
     "other bytes than its ledger entry pays for": (paid_for_other_bytes, "its ledger entry pays for another update"),
     "a ledger entry that nobody has signed": (
@@ -372,7 +377,7 @@ def test_the_honest_round_takes_all_four(uploaded: Uploaded) -> None:
     selection = uploaded.fed.aggregate(uploaded.study, R)
     assert [chosen.site for chosen in selection.chosen] == sorted(FEW)
     assert selection.missing == {}
-    assert len(CASES) == 52
+    assert len(CASES) == 54
 
 
 def test_below_the_quorum_the_round_fails_and_says_why(uploaded: Uploaded) -> None:

@@ -184,8 +184,8 @@ def round_without_one(bench: Bench, failed: dict[str, PharmafedError], number: i
     assert refusal.step == "validate_data"
     assert refusal.reason == f"{type(failed[BAD]).__name__}: {failed[BAD]}"
     assert metrics.message == f"12 of 13 contributed. Missing: {BAD}: validate_data: {refusal.reason}"
-    prefix = f"{layout.round_prefix(study, number)}/updates/{BAD}/"
-    assert list(fed.store().keys(prefix)) == [layout.refusal(study, number, BAD)]
+    written = set(fed.store().keys(f"{layout.site_round_prefix(study, number, BAD)}/"))
+    assert written - {layout.data_validation(study, number, BAD)} == {layout.refusal(study, number, BAD)}
     ledger = fed.store().keys(f"{layout.ledger_prefix(study)}/{BAD}/")
     assert number not in {fed.store().get_record(key, LedgerEntry).server_round for key in ledger}
     return metrics
@@ -210,10 +210,12 @@ def test_a_site_with_bad_data_stays_out_and_says_why(bench: Bench, case: Case) -
         record = fed.store().get_record(layout.data_validation(study, number, BAD), ValidationResult)
         assert not record.success
         assert row.data_valid is False
-    written = fed.objects(layout.round_prefix(study, number) + "/")
+    written = fed.objects(f"{layout.site_round_prefix(study, number, BAD)}/")
+    written |= {key: fed.store().get(key) for key in (layout.round_metrics(study, number),)}
+    assert len(written) == 2 + (case.error is ValidationFailed)
     values = new_values(bench.pristine, bench.folder)
     assert len(values) > 100
-    told = b"".join(body for key, body in written.items() if f"/{BAD}/" in key or key.endswith("metrics.json")).decode()
+    told = b"".join(written.values()).decode()
     assert {value for value in values if re.search(rf"(?<![\d.]){re.escape(value)}(?![\d.])", told)} == set()
 
 
@@ -258,6 +260,7 @@ def test_data_changed_between_the_steps_are_noticed(bench: Bench) -> None:
         fed.run_site(study, number, BAD, ("privatize_and_upload",))
     assert not fed.store().exists(layout.update_manifest(study, number, BAD))
     fed.set_deadline(study, number, -1)
+    assert fed.close(study, number).status == "failed"
 
 
 def test_corrected_data_bring_the_site_back_in_the_same_round(bench: Bench) -> None:

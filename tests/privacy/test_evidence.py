@@ -22,11 +22,12 @@ from ledger_samples import (
 )
 
 from tasks import layout
-from tasks.errors import ConfigError, PrivacyError
+from tasks.errors import AccessDenied, ConfigError, PrivacyError
 from tasks.privacy.chain import Link
 from tasks.privacy.evidence import Anchor, collect, export, load, read_chain
 from tasks.privacy.ledger import spent
-from tasks.storage import ObjectStore
+from tasks.records import Selection
+from tasks.storage import ObjectStore, to_json
 
 LENGTH = 5
 
@@ -160,11 +161,43 @@ def test_two_rounds_that_pin_one_entry_differently_show_a_rewrite(published: Pub
     assert "entry 4 was pinned twice, and differently, in rounds 4 and 6" in published.problems()[SITE]
 
 
+def select_anew(made: Published) -> bytes:
+    """A selection of round 3 that pins another entry 3 of site 701 than the one in its ledger."""
+    body = made.hub.get(layout.selection(made.study, 2))
+    selection = Selection.model_validate_json(body)
+    chosen = tuple(
+        item.model_copy(update={"ledger_sequence": 3, "ledger_sha256": "f" * 64}) for item in selection.chosen
+    )
+    return to_json(selection.model_copy(update={"server_round": 3, "chosen": chosen[:1]}))
+
+
 def test_a_site_cannot_pass_off_a_selection(published: Published) -> None:
-    """Its keys lie under the rounds too, and one may end like the hub's."""
-    key = f"{layout.round_prefix(published.study, 2)}/updates/{SITE}/selection.json"
-    published.site.put(key, b"{}", content_type="application/json")
+    """The store takes it nowhere where evidence is read; what lies below the site's own prefix is no selection.
+
+    A right with a `*` in its middle would let it write below the hub's keys, under its own name.
+    """
+    study, forged = published.study, select_anew(published)
+    records = layout.record_prefix(study)
+    denied = [
+        layout.selection(study, 2),
+        layout.selection(study, 3),
+        f"{records}/0003/sites/{SITE}/rounds/0003/selection.json",
+        f"{records}/0003/updates/{SITE}/selection.json",
+        f"{records}/sites/{SITE}/selection.json",
+        f"{layout.round_prefix(study, 3)}/updates/{SITE}/selection.json",
+        f"{layout.round_prefix(study, 3)}/sites/{SITE}/selection.json",
+    ]
+    before = {key: published.hub.get(key) for key in published.hub.keys(layout.study_prefix(study) + "/")}
+    for key in denied:
+        with pytest.raises(AccessDenied, match=f"put_object {layout.BUCKET}/{key} as site-{SITE}"):
+            published.site.put(key, forged, content_type="application/json")
+    assert {key: published.hub.get(key) for key in before} == before
+    assert set(published.hub.keys(layout.study_prefix(study) + "/")) == before.keys()
+    own = f"{layout.site_round_prefix(study, 3, SITE)}/selection.json"
+    published.site.put(own, forged, content_type="application/json")
     assert published.problems() == {SITE: (), OTHER: ()}
+    published.hub.put(layout.selection(study, 3), forged, content_type="application/json")
+    assert published.problems()[SITE] == (f"entry 3 {PINNED}",), "from the hub, it counts"
 
 
 def test_an_object_beside_the_entries_is_named(published: Published) -> None:

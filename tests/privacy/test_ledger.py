@@ -130,10 +130,26 @@ def test_another_release_in_the_same_round_is_refused(ledger: SiteLedger, hub: O
 
 
 def test_the_number_of_a_release_counts_releases_not_rounds(ledger: SiteLedger) -> None:
-    """Opened from the last to the first, each round would otherwise count as the first release."""
+    """A site that sat rounds out has spent on those that it took part in alone."""
     assert ledger.next_release(9) == 1
-    assert [record(ledger, number).sequence for number in (9, 7, 8, 3)] == [1, 2, 3, 4]
-    assert [ledger.next_release(number) for number in (9, 7, 8, 3, 1, 100)] == [1, 2, 3, 4, 5, 5]
+    assert [record(ledger, number).sequence for number in (3, 7, 8, 20)] == [1, 2, 3, 4]
+    assert [ledger.next_release(number) for number in (3, 7, 8, 20, 1, 100)] == [1, 2, 3, 4, 5, 5]
+    assert (ledger.num_entries(), ledger.last_round()) == (4, 20)
+
+
+@pytest.mark.parametrize("disk_lost", [False, True])
+def test_no_round_below_the_newest_is_released(ledger: SiteLedger, hub: ObjectStore, disk_lost: bool) -> None:
+    """Opened from the last to the first, each round would otherwise count as the first release."""
+    made = [record(ledger, number) for number in (7, 9)]
+    before = files(ledger)
+    if disk_lost:
+        shutil.rmtree(ledger.folder)
+    for number in (8, 6, 1):
+        with pytest.raises(PrivacyError, match=f"paid for round 9 .* already: it does not go back to round {number}"):
+            record(ledger, number)
+    assert stored(hub, ledger.study) == files(ledger) == before
+    assert [record(ledger, number) for number in (7, 9)] == made, "what was released is still the same release"
+    assert record(ledger, 10).sequence == 3
 
 
 @pytest.mark.parametrize("releases", [1, 3])
@@ -487,6 +503,7 @@ def test_of_two_machines_with_two_rounds_the_second_runs_again(
 
 def test_processes_of_one_machine_take_turns(ledger: SiteLedger, hub: ObjectStore, identities: Path) -> None:
     refusals: list[str] = []
+    too_late: set[int] = set()
 
     def task(number: int) -> None:
         for _ in range(20):
@@ -494,6 +511,9 @@ def test_processes_of_one_machine_take_turns(ledger: SiteLedger, hub: ObjectStor
                 record(again(ledger), number)
                 return
             except PrivacyError as error:  # another release came in between next_release and record
+                if "does not go back" in str(error):
+                    too_late.add(number)
+                    return
                 refusals.append(str(error))
 
     threads = [threading.Thread(target=task, args=(number,)) for number in (1, 2, 3, 4, 1, 2)]
@@ -503,8 +523,11 @@ def test_processes_of_one_machine_take_turns(ledger: SiteLedger, hub: ObjectStor
         thread.join()
     assert all("another release came in between" in refusal for refusal in refusals)
     assert stored(hub, ledger.study) == files(ledger)
+    rounds = [Link.parse(body).entry.server_round for body in files(ledger).values()]
+    assert rounds == sorted({1, 2, 3, 4} - too_late)
+    assert rounds[-1] == 4
     report = verify_chain(files(ledger).values(), certificate(identities), {})
-    assert (report.entries, report.problems) == (4, ())
+    assert (report.entries, report.problems) == (len(rounds), ())
 
 
 # what the hub reads
@@ -519,7 +542,7 @@ def test_the_hub_reads_each_sites_newest_entry_and_no_other(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     other = SiteLedger(object_store.store("site-702"), ledger.study, OTHER, tmp_path / OTHER, identities / OTHER)
-    expected = {SITE: [record(ledger, number) for number in (5, 2)][-1], OTHER: record(other, 9)}
+    expected = {SITE: [record(ledger, number) for number in (2, 5)][-1], OTHER: record(other, 9)}
     reads: list[str] = []
     get = ObjectStore.get
     monkeypatch.setattr(ObjectStore, "get", lambda self, key, **kw: (reads.append(key), get(self, key, **kw))[1])
@@ -587,7 +610,7 @@ EXAMPLES = itertools.count()
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(actions=ACTIONS)
-def test_no_history_makes_a_gap_a_second_release_or_a_wrong_total(
+def test_no_history_makes_a_gap_a_second_release_a_way_back_or_a_wrong_total(
     identities: Path, tmp_path: Path, actions: list[tuple[str, int]]
 ) -> None:
     hub = MemoryClient().store()
@@ -595,28 +618,40 @@ def test_no_history_makes_a_gap_a_second_release_or_a_wrong_total(
     ledger = SiteLedger(hub, "study", SITE, tmp_path / f"{next(EXAMPLES)}", identities / SITE)
     ledger.next_release(1)
     done: dict[int, LedgerEntry] = {}
-    for action, server_round in actions:
-        _act(ledger, hub, done, action, server_round)
+    for action, number in actions:
+        _act(ledger, hub, done, action, number)
     record(ledger, 99)
     chain = read_chain(hub, ledger.study, SITE)
     assert files(ledger) == stored(hub, ledger.study)
     assert [found.sequence for found in chain] == [*range(1, len(chain) + 1)]
     assert [found.spend for found in chain] == [gaussian_spend(count) for count in range(1, len(chain) + 1)]
-    assert len({found.server_round for found in chain}) == len(chain)
+    assert all(a.server_round < b.server_round for a, b in itertools.pairwise(chain))
     assert all(chain[made.sequence - 1] == made for made in done.values())
     assert set(done) <= {found.server_round for found in chain}
 
 
-def _act(ledger: SiteLedger, hub: ObjectStore, done: dict[int, LedgerEntry], action: str, server_round: int) -> None:
+def _act(ledger: SiteLedger, hub: ObjectStore, done: dict[int, LedgerEntry], action: str, number: int) -> None:
     if action == "lose the disk":
         shutil.rmtree(ledger.folder, ignore_errors=True)
     elif action == "old backup":
-        for path in sorted(ledger.folder.glob("*.json"))[server_round:]:
+        for path in sorted(ledger.folder.glob("*.json"))[number:]:
             path.unlink()
     elif action == "lose the store":
         ledger.next_release(99)  # losing both copies at once is losing the ledger
-        remove(hub, ledger.study, *range(server_round, 8))
+        remove(hub, ledger.study, *range(number, 8))
         ledger.next_release(99)
+    else:
+        _release(ledger, done, action, max(1, ledger.last_round() + number - 3))
+
+
+def _release(ledger: SiteLedger, done: dict[int, LedgerEntry], action: str, server_round: int) -> None:
+    """A round from two before the newest to three after it."""
+    before = files(ledger)
+    rounds = {Link.parse(body).entry.server_round for body in before.values()}
+    if server_round not in rounds and server_round < max(rounds, default=0):
+        with pytest.raises(PrivacyError, match=f"does not go back to round {server_round}"):
+            record(ledger, server_round)
+        assert files(ledger) == before
     elif action == "other bytes":
         if server_round in done:
             with pytest.raises(PrivacyError, match="another release"):

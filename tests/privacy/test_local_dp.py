@@ -78,12 +78,36 @@ def test_adversarial_sizes_stay_within_the_sensitivity(value: float) -> None:
     assert squared_norm(clip_to_grid(mixed, 1e-3)) <= STEPS_PER_CLIP**2
 
 
+@pytest.mark.filterwarnings("ignore:overflow")
+@settings(max_examples=100, deadline=None)
+@given(rows=patients(), value=st.sampled_from([math.nan, math.inf, -math.inf]), clip_norm=st.floats(1e-6, 1e6))
+def test_a_gradient_that_is_not_finite_counts_as_zero_and_is_not_refused(
+    rows: Rows, value: float, clip_norm: float
+) -> None:
+    """A refusal would tell, without noise, that there is such a patient; so would an effect on the other patients."""
+    rows[-1, 0] = value
+    total = clip_to_grid(rows, clip_norm)
+    np.testing.assert_array_equal(total, clip_to_grid(rows[:-1], clip_norm))
+    rows[-1] = 0.0
+    np.testing.assert_array_equal(total, clip_to_grid(rows, clip_norm))
+
+
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
-def test_a_gradient_that_is_not_finite_is_refused(value: float) -> None:
-    rows = np.zeros((3, 4))
+def test_a_release_with_a_gradient_that_is_not_finite_is_that_with_a_zero_gradient(value: float) -> None:
+    """The same noise and the same bytes: nobody who sees the release learns that there is such a gradient."""
+    rows = np.random.default_rng(7).normal(size=(3, 4))
     rows[1, 2] = value
-    with pytest.raises(PrivacyError, match="not finite"):
-        clip_to_grid(rows, 1.0)
+    zeroed, without = rows.copy(), np.delete(rows, 1, axis=0)
+    zeroed[1] = 0.0
+    released, again, other = (
+        MECHANISM.privatize(clip_to_grid(part, SETTINGS.clip_norm), SEED.derive("not finite"))
+        for part in (rows, zeroed, without)
+    )
+    assert torch.equal(released, again)
+    assert torch.equal(released, other)
+    assert torch.isfinite(released).all()
+    moved = clip_to_grid(np.ones((3, 4)), SETTINGS.clip_norm) - clip_to_grid(rows, SETTINGS.clip_norm)
+    assert moved.any(), "the finite gradients beside it count"
 
 
 def test_the_check_behind_the_clipping_works(monkeypatch: pytest.MonkeyPatch) -> None:

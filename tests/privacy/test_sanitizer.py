@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from datetime import UTC, datetime
 from typing import Any
 
@@ -146,7 +147,7 @@ CANARY = 123456789
         ({"sum": torch.zeros(4)}, LOCAL, "not torch.float32"),
         ({"sum": torch.full((4,), NAN)}, LOCAL, "sum holds NaN"),
         ({"sum": torch.zeros((1, 4), dtype=torch.int64)}, LOCAL, "int64 grid steps can be protected"),
-        *[(raw_delta(bias=torch.tensor([NAN])), privacy, "bias holds NaN") for privacy in (GAUSSIAN, SVT, TOP, RANDOM)],
+        *[(raw_delta(bias=torch.tensor([NAN])), privacy, "bias holds NaN") for privacy in (TOP, RANDOM)],
         *[(raw_sum(), privacy, "not the model's parameters") for privacy in (GAUSSIAN, SVT, TOP, RANDOM)],
         *[({}, privacy, "0 values") for privacy in (GAUSSIAN, SVT, TOP, RANDOM)],
         (raw_sum(), SHARED, "protects a masked sum only"),
@@ -156,6 +157,45 @@ def test_what_cannot_be_privatised_stays_at_the_site(tensors: Weights, privacy: 
     with pytest.raises(PrivacyError, match=says) as caught:
         release(tensors, privacy)
     assert str(CANARY) not in str(caught.value)
+
+
+NOT_FINITE = {
+    "NaN": torch.tensor([[1.0, NAN, 3.0]]),
+    "infinity": torch.tensor([[1.0, INF, 3.0]]),
+    "minus infinity": torch.tensor([[1.0, -INF, 3.0]]),
+    "beyond float32": torch.tensor([[1.0, 1e39, 3.0]], dtype=torch.float64),
+}
+ZERO_THERE = raw_delta(weight=torch.tensor([[1.0, 0.0, 3.0]]))
+
+
+@pytest.mark.parametrize("weight", NOT_FINITE.values(), ids=NOT_FINITE)
+@pytest.mark.parametrize("privacy", [GAUSSIAN, SVT])
+def test_where_a_whole_update_is_protected_what_is_not_finite_counts_as_zero(
+    privacy: Privacy, weight: torch.Tensor
+) -> None:
+    """A refusal would tell, without noise, that the patients make such a value. The bytes tell nothing either."""
+    for seed in (bytes(32), bytes(range(32))):
+        released, zeroed = (
+            release(tensors, privacy, noise=SeededNoise(seed)) for tensors in (raw_delta(weight=weight), ZERO_THERE)
+        )
+        assert released.body == zeroed.body
+        assert released.spend == zeroed.spend
+        assert all(torch.isfinite(tensor).all() for tensor in released.tensors.values())
+
+
+@pytest.mark.parametrize("weight", NOT_FINITE.values(), ids=NOT_FINITE)
+def test_a_protected_update_that_is_not_finite_is_clipped_as_one_with_zeros(weight: torch.Tensor) -> None:
+    """The sensitivity stays clip_norm: the finite components alone use all of it. Behind masks just so."""
+    long = {"bias": torch.tensor([0.5]), "weight": 1000 * weight}
+    out = release(long, GAUSSIAN, noise=Silence())
+    norm = math.sqrt(sum(float(tensor.double().square().sum()) for tensor in out.tensors.values()))
+    assert 0.999 * GAUSSIAN.clip_norm < norm <= GAUSSIAN.clip_norm
+    used = plan(GAUSSIAN, aggregation="masks")
+    hidden, zeroed = (
+        contribution(RawUpdate(raw_delta(weight=values), 10, 1), BASE, used, sites=3, noise=SeededNoise(bytes(32)))
+        for values in (weight, ZERO_THERE["weight"])
+    )
+    assert hidden.values.tolist() == zeroed.values.tolist()
 
 
 def test_a_release_that_is_not_paid_for_is_refused() -> None:

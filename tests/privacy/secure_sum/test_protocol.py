@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from secure_sum_federation import STUDY, Federation, Round
+from secure_sum_federation import PLAN, STUDY, Federation, Round
 
 from tasks.errors import PrivacyError
 from tasks.privacy.secure_sum import protocol, sealing
@@ -64,10 +64,11 @@ def test_unsafe_thresholds_are_refused(federation: Federation, threshold: int) -
 
 def test_two_sites_make_no_round(federation: Federation) -> None:
     site, keys = federation.sites["701"], federation.sealing_keys()
+    two = {s: keys[s] for s in ("701", "702")}
     with pytest.raises(PrivacyError, match="2 of 2 shares make no secure sum: it takes 3 sites"):
-        make_round_keys(STUDY, 1, "701", {s: keys[s] for s in ("701", "702")}, 2, site.certificate_pem, site.sign)
+        make_round_keys(STUDY, 1, "701", two, 2, site.certificate_pem, site.sign, plan_sha256=PLAN)
     with pytest.raises(PrivacyError, match="site 799 has published no sealing key"):
-        make_round_keys(STUDY, 1, "799", keys, 3, site.certificate_pem, site.sign)
+        make_round_keys(STUDY, 1, "799", keys, 3, site.certificate_pem, site.sign, plan_sha256=PLAN)
 
 
 def test_one_roster_only(running: Round) -> None:

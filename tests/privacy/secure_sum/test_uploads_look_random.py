@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+from secure_sum_federation import PLAN
 from upload_statistics import ALARM, Upload, cross_p_value, p_values
 
 from tasks.privacy.secure_sum import sealing
@@ -41,7 +42,7 @@ class FixedRound:
             np.random.default_rng(secrets),
             SharePair(sealed=b"", self_seed_share_sha256="0" * 64, mask_key_share_sha256="0" * 64),
         )
-        common = {"study": study, "server_round": server_round}
+        common = {"study": study, "server_round": server_round, "plan_sha256": PLAN}
         made = {s: {"mask_private_key": rng.bytes(32), "self_seed": rng.bytes(32)} for s in SITES}
         self.messages = {
             site: KeyMessage(
