@@ -3,6 +3,8 @@
     ports        which port each listener gets
     preflight    what would keep a deployment from starting, each with its remedy
     secret_files files that only their owner may read
+    sockets      what `weed` leaves in /tmp
+    store_security  the store's certificate and `security.toml`: who may use its inner interfaces
     seaweedfs    the object store: command line, identities, bucket
     airflow      the environment of Airflow's four processes
     services     the list of what the supervisor runs
@@ -13,6 +15,7 @@
     local        up, down, status
     airflow_api  a client of Airflow's REST interface
 
-Everything listens on 127.0.0.1. The object store's inner interfaces (master, volume, filer) are for this
-machine's users alone; a deployment across machines is what `docker/` is for.
+Everything listens on 127.0.0.1; a deployment across machines is what `docker/` is for. The machine's users and the web
+pages in their browsers can reach that address too: the S3 port asks them for a key, Airflow for a token, and the object
+store's inner interfaces (master, volume, filer, gRPC) take no one but the store itself.
 """
