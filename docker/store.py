@@ -17,7 +17,7 @@ SECURITY = Path("/etc/seaweedfs/security.toml")
 
 
 def command(home: Path, ports: Ports, security: Path = SECURITY, address: str = "0.0.0.0") -> list[str]:
-    """The command line, whose S3 ports listen on `address`; `weed` reads the `security.toml` named here first of all."""
+    """The command line; its S3 ports listen on `address`, and `security` comes before any other file of that name."""
     binary, *arguments = seaweedfs.command(home, ports)
     return [binary, f"-config_dir={security.parent}", *arguments, f"-s3.ip.bind={address}"]
 

@@ -114,9 +114,11 @@ def as_nobody(work):
     readable, writable = os.pipe()
     pid = os.fork()
     if pid == 0:
-        os.setuid(65534)
-        os.write(writable, work().encode())
-        os._exit(0)
+        try:
+            os.setuid(65534)
+            os.write(writable, work().encode())
+        finally:
+            os._exit(0)
     os.close(writable)
     with open(readable, "rb") as said:
         content = said.read().decode()
