@@ -11,21 +11,8 @@ from pathlib import Path
 import psutil
 import pytest
 from botocore.exceptions import ClientError
-from store_attacks import (
-    MEANS,
-    PLAN,
-    STUDIES,
-    Attacker,
-    Listener,
-    Request,
-    Store,
-    as_before,
-    ask,
-    harm,
-    read_out,
-    running,
-    walk,
-)
+from planted_store import PLAN, STUDIES, Listener, Store, as_before, harm, running
+from store_attacks import MEANS, Attacker, Request, ask, read_out, walk
 
 from tasks import layout
 from tasks.deploy import seaweedfs, store_security

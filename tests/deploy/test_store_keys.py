@@ -6,7 +6,7 @@ import time
 
 import pytest
 from botocore.exceptions import ClientError
-from store_attacks import OTHER, PLAN, STUDIES, harm, running
+from planted_store import OTHER, PLAN, STUDIES, harm, running
 
 from tasks import layout
 from tasks.data import remote
