@@ -1,6 +1,6 @@
 """Makes what a deployment in containers needs before its first start: keys, passwords, identities, certificates.
 
-    python docker/prepare.py secrets docker/deployment    run once; what exists is kept
+    python docker/prepare.py secrets docker/deployment    run once, and again after an upgrade; keys are kept
     python docker/prepare.py preload FILE                 while the image is built
 
 The folder is closed to other users of this machine. Inside it everything is readable, because the containers' users
@@ -31,7 +31,7 @@ AIRFLOW_KEYS = {
 
 
 def make_secrets(home: Path) -> None:
-    """Everything under `home/secrets` and `home/seaweedfs/security.toml`."""
+    """Everything under `home/secrets`, the store's own certificate included, and `home/seaweedfs/security.toml`."""
     project = settings.project_dir()
     sites_by_study = {name: list(study.sites) for name, study in load_studies(project / "studies").items()}
     airflow.prepare(home)

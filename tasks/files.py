@@ -9,9 +9,17 @@ from contextlib import contextmanager
 from pathlib import Path
 
 
+def private_folder(path: Path) -> Path:
+    """Create `path` and its parents for the owner only, whatever the umask; an existing folder keeps its rights."""
+    missing = [folder for folder in (path, *path.parents) if not folder.exists()]
+    for folder in reversed(missing):  # `mkdir(parents=True)` would give the mode to the last one only
+        folder.mkdir(mode=0o700, exist_ok=True)
+    return path
+
+
 def write_private(path: Path, content: bytes) -> None:
-    """Replace `path` in one durable step, with rights 0600 in a folder with rights 0700."""
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    """Replace `path` in one durable step, with rights 0600; folders that are missing are made with rights 0700."""
+    private_folder(path.parent)
     scratch = path.with_name(f".{path.name}.{os.getpid()}")
     descriptor = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "wb") as file:
@@ -29,7 +37,7 @@ def alone(folder: Path) -> Iterator[None]:
     A task that was given up may still run beside its retry. What a killed process has left half-written in the folder
     is removed first: it may be a secret that nothing else would ever remove.
     """
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    private_folder(folder)
     with (folder / "lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         for scratch in folder.glob(".*.*"):

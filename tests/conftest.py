@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from tasks import layout, storage
-from tasks.deploy import airflow, local, seaweedfs
+from tasks.deploy import airflow, local, seaweedfs, sockets
 from tasks.deploy.airflow_api import AirflowApi
 from tasks.deploy.ports import choose_ports
 from tasks.settings import PROJECT, Addresses, S3Credential
@@ -135,6 +135,7 @@ def object_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectSto
     finally:
         server.kill()  # a graceful stop takes 15 s, and nothing here is worth keeping
         server.wait()
+        sockets.remove_abandoned(ports.model_dump())
 
 
 @pytest.fixture

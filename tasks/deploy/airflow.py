@@ -16,9 +16,10 @@ from importlib.metadata import version
 from pathlib import Path
 
 from tasks.deploy.ports import LOOPBACK, Ports
-from tasks.deploy.secret_files import open_private, private_folder, read_or_create, write_private
+from tasks.deploy.secret_files import open_private, read_or_create, write_private
 from tasks.deploy.state import log_file
 from tasks.errors import ConfigError
+from tasks.files import private_folder
 from tasks.settings import PROJECT
 
 UI_USER = "admin"

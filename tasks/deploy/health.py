@@ -22,6 +22,7 @@ _REMEDIES = (
     ("address already in use", "another program took its port meanwhile: run `pharmafed up` again"),
     ("no space left", "free some disk space, then run `pharmafed up` again"),
     ("permission denied", "check who owns the files under PHARMAFED_HOME"),
+    ("certificate has expired", "run `pharmafed down`, then `pharmafed up`: it makes a new certificate"),
     ("no module named", "install the project again: `pip install -e .[local] -c constraints.txt`"),
     ("database is locked", "another program has the metadata database open: stop it, then run `pharmafed up` again"),
 )

@@ -16,14 +16,15 @@ from rich.console import Console
 
 from tasks import layout
 from tasks.data.remote import BUCKET, configure_remote
-from tasks.deploy import airflow, processes, seaweedfs
+from tasks.deploy import airflow, processes, seaweedfs, sockets, store_security
 from tasks.deploy.health import unhealthy, wait_until_healthy
 from tasks.deploy.ports import Ports, choose_ports
 from tasks.deploy.preflight import require_ready, require_same_time
-from tasks.deploy.secret_files import open_private, private_folder, write_private
-from tasks.deploy.services import Spec, airflow_environment, marked, write_spec
+from tasks.deploy.secret_files import open_private, write_private
+from tasks.deploy.services import Spec, airflow_environment, last_ports, marked, write_spec
 from tasks.deploy.state import SUPERVISOR, State, living_supervisor, log_file, read_state, run_folder, state_file
 from tasks.errors import ConfigError
+from tasks.files import private_folder
 from tasks.settings import PROJECT, Addresses
 from tasks.storage import ObjectStore
 
@@ -110,7 +111,15 @@ def offer_dvc_remote(home: Path, project: Path, endpoint: str) -> None:
 
 
 def _refresh(home: Path, sites_by_study: Mapping[str, Sequence[str]]) -> None:
-    """Give a running store the credentials of sites that have joined since."""
+    """Let in the sites that have joined a running store since, and shut out those that have left.
+
+    A store that is given a new certificate, or was started before it had one, is stopped: its supervisor starts it
+    again at once.
+    """
+    if store_security.ensure_closed(home):
+        seaweedfs.write_identities(home, sites_by_study)
+        seaweedfs.stop(home)
+        return
     if seaweedfs.write_identities(home, sites_by_study):
         seaweedfs.reload_identities(home)
 
@@ -118,6 +127,7 @@ def _refresh(home: Path, sites_by_study: Mapping[str, Sequence[str]]) -> None:
 def _launch(
     spec: Spec, sites_by_study: Mapping[str, Sequence[str]], environ: Mapping[str, str], console: Console
 ) -> None:
+    sockets.remove_abandoned(spec.ports.model_dump())
     require_ready(spec.home, spec.ports)
     seaweedfs.prepare(spec.home, sites_by_study)
     airflow.prepare(spec.home)
@@ -190,6 +200,7 @@ def down(home: Path) -> int:
         supervisor.terminate()
         processes.wait([supervisor], _STOP_TIMEOUT_S)
     processes.stop(processes.family(home), grace=3.0)
+    sockets.remove_abandoned(last_ports(home))
     state_file(home).unlink(missing_ok=True)
     (home / "deployment.json").unlink(missing_ok=True)
     return before

@@ -11,6 +11,7 @@ from typing import Any
 import psutil
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from tasks.deploy import sockets
 from tasks.errors import ConfigError
 
 LOOPBACK = "127.0.0.1"
@@ -80,7 +81,7 @@ def _free_ports(count: int) -> list[int]:
     candidates = random.SystemRandom().sample(_AUTO_RANGE, len(_AUTO_RANGE))
     free: list[int] = []
     for port in candidates:
-        if is_free(port):
+        if is_free(port) and sockets.is_clear(port):
             free.append(port)
         if len(free) == count:
             return free

@@ -15,6 +15,7 @@ from typing import NamedTuple
 import httpx
 import psutil
 
+from tasks.deploy import sockets
 from tasks.deploy.ports import Ports, holder, is_free, variable
 from tasks.deploy.processes import family
 from tasks.deploy.secret_files import readable_by_others
@@ -54,7 +55,12 @@ def find_problems(home: Path, ports: Ports) -> Iterator[Problem]:
     if leftovers:
         return iter(leftovers)
     return chain(
-        home_problems(home), disk_problems(home), secret_problems(home), clock_problems(), port_problems(ports)
+        home_problems(home),
+        disk_problems(home),
+        secret_problems(home),
+        clock_problems(),
+        port_problems(ports),
+        socket_problems(ports),
     )
 
 
@@ -74,6 +80,19 @@ def port_problems(ports: Ports) -> Iterator[Problem]:
         if not is_free(port):
             remedy = f"stop that process, set {variable(name)} to a free port, or run `pharmafed up --ports auto`"
             yield Problem(f"port {port} ({name}) is held by {holder(port)}", remedy)
+
+
+def socket_problems(ports: Ports) -> Iterator[Problem]:
+    """Sockets of an earlier store that this user cannot remove, or that something listens behind.
+
+    A port that is held is named by `port_problems`, and so is the deployment that its socket belongs to.
+    """
+    for name, path in sockets.left_over(ports.model_dump()).items():
+        port = getattr(ports, name)
+        if is_free(port):
+            user = sockets.owner(path)
+            remedy = f"let {user} remove it, set {variable(name)} to another port, or run `pharmafed up --ports auto`"
+            yield Problem(f"{path} of user {user} is in the way of port {port} ({name})", remedy)
 
 
 def disk_problems(home: Path) -> Iterator[Problem]:

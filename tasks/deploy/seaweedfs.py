@@ -2,8 +2,8 @@
 
 Every listener is named on the command line or switched off, because the defaults clash (the volume
 server's 8080 is Airflow's, the catalogues take 8181 and 9101) and gRPC would sit at port + 10000.
-Reads and writes through the inner HTTP interfaces need a token that only the store itself can sign;
-its gRPC interfaces are open to this machine's users.
+The S3 port is for everyone who has a key. All others are the store's alone, see `store_security`; nothing of ours asks
+them anything.
 """
 
 from __future__ import annotations
@@ -24,10 +24,13 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from tasks import layout
 from tasks.data import remote
+from tasks.deploy import processes
 from tasks.deploy.ports import LOOPBACK, Ports
-from tasks.deploy.secret_files import private_folder, read_or_create, write_private
+from tasks.deploy.secret_files import read_or_create, write_private
 from tasks.deploy.state import read_state
+from tasks.deploy.store_security import ensure_closed
 from tasks.errors import ConfigError
+from tasks.files import private_folder
 from tasks.settings import S3Credential
 
 NAME = "seaweedfs"
@@ -37,7 +40,8 @@ _HUB_ACTIONS = ["Admin", "Read", "Write", "List", "Tagging"]
 _VOLUME_SIZE_MB = 256
 _MAX_VOLUMES = 400
 _MIN_FREE_SPACE = "256MiB"
-_TOKEN_SECTIONS = ("jwt.signing", "jwt.signing.read", "jwt.filer_signing", "jwt.filer_signing.read")
+GRACE_S = 2.0
+"""Its data is flushed within a second of SIGTERM; the process then lingers for 16."""
 
 
 def weed_binary() -> Path:
@@ -85,6 +89,8 @@ def _listeners(ports: Ports) -> dict[str, str | int]:
         "s3.port.iceberg": 0,
         "s3.port.lance": 0,
         "metricsPort": 0,
+        "disableHttp": "true",  # of master and filer; the volume server's HTTP carries the objects' bytes
+        "s3.iam": "false",  # identities come from the file only
         "filer.localSocket": "filer.sock",
         "s3.localSocket": "s3.sock",
     }
@@ -107,16 +113,15 @@ def _storage(home: Path) -> dict[str, str | int]:
 
 
 def prepare(home: Path, sites_by_study: Mapping[str, Sequence[str]]) -> None:
-    """Create the store's folders, credentials and configuration; what exists is kept."""
+    """Create the store's folders, credentials and configuration; keys that exist are kept."""
     private_folder(folder(home) / "data")
-    if not (folder(home) / "security.toml").exists():
-        write_private(folder(home) / "security.toml", _security())
+    ensure_closed(home)
     write_identities(home, sites_by_study)
 
 
-def _security() -> str:
-    sections = (f'[{name}]\nkey = "{secrets.token_hex(32)}"\n' for name in _TOKEN_SECTIONS)
-    return "\n".join(sections)
+def environment(inherited: Mapping[str, str]) -> dict[str, str]:
+    """The store's environment: `WEED_<SETTING>` would have the last word over every line of `security.toml`."""
+    return {name: value for name, value in inherited.items() if not name.startswith("WEED_")}
 
 
 def write_identities(home: Path, sites_by_study: Mapping[str, Sequence[str]]) -> bool:
@@ -130,13 +135,19 @@ def write_identities(home: Path, sites_by_study: Mapping[str, Sequence[str]]) ->
 
 
 def identities(home: Path, sites_by_study: Mapping[str, Sequence[str]]) -> list[dict[str, Any]]:
-    """The hub, which may do everything; DVC, in its own bucket; each site, with what `layout` grants it."""
+    """The hub, which may do everything; DVC, in its own bucket; each site, with what `layout` grants it.
+
+    Whoever has a credential and is granted nothing, because a study no longer has the site, is there as `disabled`: a
+    running store forgets no identity that merely is not in the list any more.
+    """
     actions = {HUB: _HUB_ACTIONS, DVC: [f"{verb}:{remote.BUCKET}" for verb in ("Read", "Write", "List")]}
     for study, sites in sorted(sites_by_study.items()):
         for site in sorted(sites):
             granted = actions.setdefault(f"site-{site}", [])
             granted += [action for action in site_actions(study, site) if action not in granted]
-    return [_identity(name, credential(home, name), granted) for name, granted in actions.items()]
+    former = sorted(path.stem for path in _credentials(home).glob("*.json") if path.stem not in actions)
+    present = [_identity(name, credential(home, name), granted) for name, granted in actions.items()]
+    return present + [_identity(name, credential(home, name), []) | {"disabled": True} for name in former]
 
 
 def site_actions(study: str, site: str) -> list[str]:
@@ -159,8 +170,12 @@ def _identity(name: str, key: S3Credential, actions: list[str]) -> dict[str, Any
 
 def credential(home: Path, identity: str) -> S3Credential:
     """The identity's key pair, made at first use and kept in `secrets/s3/<identity>.json`."""
-    path = home / "secrets" / "s3" / f"{identity}.json"
+    path = _credentials(home) / f"{identity}.json"
     return S3Credential(**read_or_create(path, lambda: _new_credential(identity)))
+
+
+def _credentials(home: Path) -> Path:
+    return home / "secrets" / "s3"
 
 
 def _new_credential(identity: str) -> dict[str, str]:
@@ -173,6 +188,11 @@ def reload_identities(home: Path) -> None:
     service = state.services.get(NAME) if state else None
     if service and service.pid:
         os.kill(service.pid, signal.SIGHUP)
+
+
+def stop(home: Path) -> None:
+    """End the running store; its supervisor starts it again, with the files as they are then."""
+    processes.stop(processes.family(home, NAME), GRACE_S)
 
 
 def client(endpoint: str, key: S3Credential) -> Any:

@@ -12,15 +12,6 @@ from typing import BinaryIO
 from tasks import files
 
 FILE_MODE = 0o600
-FOLDER_MODE = 0o700
-
-
-def private_folder(path: Path) -> Path:
-    """Create `path` and its parents for the owner only; an existing folder keeps its rights."""
-    missing = [folder for folder in (path, *path.parents) if not folder.exists()]
-    for folder in reversed(missing):
-        folder.mkdir(mode=FOLDER_MODE, exist_ok=True)
-    return path
 
 
 def open_private(path: Path) -> BinaryIO:
@@ -30,7 +21,6 @@ def open_private(path: Path) -> BinaryIO:
 
 def write_private(path: Path, text: str) -> None:
     """Replace `path` by `text` in one step, readable by its owner only (mode 0600)."""
-    private_folder(path.parent)
     files.write_private(path, text.encode())
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from tasks.deploy import airflow, processes, seaweedfs
 from tasks.deploy.ports import Ports
@@ -60,6 +60,14 @@ def read_spec(home: Path) -> Spec:
     return Spec.model_validate_json(spec_file(home).read_text())
 
 
+def last_ports(home: Path) -> dict[str, int]:
+    """The ports of the last start, by name; none where there was no start that this version understands."""
+    try:
+        return read_spec(home).ports.model_dump()
+    except (FileNotFoundError, ValidationError):
+        return {}
+
+
 def marked(environ: Mapping[str, str], home: Path, service: str) -> dict[str, str]:
     """`environ` with the marks by which `processes.family` finds the process and its descendants.
 
@@ -80,10 +88,10 @@ def services(spec: Spec, inherited: Mapping[str, str]) -> list[Service]:
     store = Service(
         name=seaweedfs.NAME,
         argv=seaweedfs.command(spec.home, spec.ports),
-        environ=marked(inherited, spec.home, seaweedfs.NAME),
+        environ=marked(seaweedfs.environment(inherited), spec.home, seaweedfs.NAME),
         folder=seaweedfs.folder(spec.home),
         stop_order=3,
-        grace=2.0,  # its data is flushed within a second; the process then lingers for 16
+        grace=seaweedfs.GRACE_S,
     )
     return [store, *(_airflow_service(name, spec, environ) for name in AIRFLOW_SERVICES)]
 

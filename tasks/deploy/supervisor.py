@@ -22,9 +22,9 @@ from types import FrameType
 
 from tasks import settings
 from tasks.deploy import processes
-from tasks.deploy.secret_files import private_folder
 from tasks.deploy.services import Service, read_spec, services
 from tasks.deploy.state import Phase, ServiceState, State, log_file, run_folder, write_state
+from tasks.files import private_folder
 
 MAX_FAILURES = 5
 FAILURE_WINDOW_S = 300.0

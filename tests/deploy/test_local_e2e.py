@@ -12,9 +12,9 @@ from botocore.exceptions import ClientError
 from rich.console import Console
 
 from tasks import layout
-from tasks.deploy import local, processes
+from tasks.deploy import local, processes, sockets, store_security
 from tasks.deploy.health import unhealthy
-from tasks.deploy.services import SERVICES
+from tasks.deploy.services import SERVICES, last_ports
 from tasks.deploy.state import read_state
 from tasks.errors import ConfigError
 from tasks.settings import PROJECT
@@ -67,7 +67,7 @@ def test_every_listening_socket_is_on_loopback(running):
 
 def test_no_file_with_a_secret_is_readable_by_others(running):
     files = [p for p in (running.home / "secrets").rglob("*") if p.is_file()]
-    assert len(files) == 8  # 4 identities, the store's list, Airflow's keys, user, password file
+    assert len(files) == 9  # 4 identities, the store's list and certificate, Airflow's keys, user, password file
     assert {stat.S_IMODE(p.stat().st_mode) for p in files} == {0o600}
     database = running.home / "airflow" / "airflow.db"
     assert stat.S_IMODE(database.stat().st_mode) == 0o600
@@ -104,9 +104,13 @@ def test_a_site_neither_reads_nor_lists_another(running):
 
 
 def test_the_inner_interface_of_the_store_refuses_strangers(running):
-    filer = f"http://127.0.0.1:{read_state(running.home).ports.filer}/buckets/{layout.BUCKET}"
-    assert httpx.get(f"{filer}/federation/health", trust_env=False).status_code == 401
-    assert httpx.post(f"{filer}/forged", content=b"x", trust_env=False).status_code == 401
+    """Without a certificate no part of it says anything over TLS, and all that is said in plain is to use TLS."""
+    ports = read_state(running.home).ports
+    for port in (ports.master, ports.volume, ports.filer):
+        answer = httpx.get(f"http://127.0.0.1:{port}/cluster/status", trust_env=False)
+        assert (answer.status_code, answer.text.strip()) == (400, "Client sent an HTTP request to an HTTPS server.")
+        with pytest.raises(httpx.TransportError):
+            httpx.get(f"https://127.0.0.1:{port}/cluster/status", trust_env=False, verify=False)
 
 
 @pytest.mark.parametrize("path", ["/api/v2/dags", "/api/v2/connections", "/execution/variables/x", "/ui/config"])
@@ -130,6 +134,24 @@ def test_up_again_says_so_and_lets_a_new_site_in(running):
         except ClientError:
             assert time.monotonic() < deadline
             time.sleep(0.3)
+
+
+def test_up_shuts_out_a_site_that_has_left_and_lets_it_in_again(running):
+    key, site = layout.update_tensors("derm", 2, "703"), running.s3("site-703")
+    local.up(running.home, PROJECT, SITES, auto_ports=True, console=Console(quiet=True))
+    _until(lambda: _refused(site, key), 20)
+    local.up(running.home, PROJECT, {"derm": ["701", "702", "703"]}, auto_ports=True, console=Console(quiet=True))
+    _until(lambda: not _refused(site, key), 20)
+
+
+def test_up_renews_the_stores_certificate_and_starts_the_store_again(running):
+    before = read_state(running.home).services["seaweedfs"]
+    store_security.certificate_file(running.home).unlink()
+    local.up(running.home, PROJECT, SITES, auto_ports=True, console=Console(quiet=True))
+    after = read_state(running.home).services["seaweedfs"]
+    assert (after.restarts, after.pid != before.pid) == (before.restarts + 1, True)
+    assert store_security.certificate_file(running.home).exists()
+    assert running.store("site-701").get(layout.update_tensors("derm", 1, "701")) == b"update"
 
 
 def test_a_run_through_the_client_and_a_killed_scheduler(running):
@@ -156,6 +178,7 @@ def test_down_leaves_data_and_no_process(running):
     """Last in this module: it ends the deployment, then starts it once more."""
     assert local.down(running.home) > 5
     assert processes.family(running.home) == []
+    assert sockets.left_over(last_ports(running.home)) == {}
     assert not (running.home / "deployment.json").exists()
     console = Console(quiet=True)
     with pytest.raises(ConfigError, match=r"seaweedfs.*not ready after 0 s"):
@@ -167,6 +190,14 @@ def test_down_leaves_data_and_no_process(running):
     os.kill(read_state(running.home).supervisor_pid, signal.SIGKILL)
     assert local.down(running.home) > 5
     assert processes.family(running.home) == []
+
+
+def _refused(s3, key):
+    try:
+        s3.put_object(Bucket=layout.BUCKET, Key=key, Body=b"x")
+    except ClientError as error:
+        return error.response["Error"]["Code"]
+    return None
 
 
 def _states(api, run):

@@ -129,7 +129,23 @@ def test_every_listener_is_on_loopback_and_named(tmp_path):
     assert options["master.telemetry"] == "false"
 
 
-def test_the_inner_interfaces_need_a_token(tmp_path):
-    seaweedfs.prepare(tmp_path, {})
-    keys = re.findall(r'key = "([0-9a-f]{64})"', (tmp_path / "seaweedfs" / "security.toml").read_text())
-    assert len(set(keys)) == 4
+def test_the_inner_http_interfaces_and_the_second_way_to_identities_are_off(tmp_path):
+    command = seaweedfs.command(tmp_path, Ports())
+    assert {"-disableHttp=true", "-s3.iam=false"} <= set(command)
+
+
+def test_no_variable_has_the_last_word_over_the_stores_settings():
+    inherited = {"PATH": "/bin", "WEED_GRPC_CA": "", "WEED_JWT_SIGNING_KEY": "known"}
+    assert seaweedfs.environment(inherited) == {"PATH": "/bin"}
+
+
+def test_whoever_has_left_every_study_is_disabled_and_comes_back_with_the_same_key(tmp_path, identities):
+    def entries(studies):
+        seaweedfs.write_identities(tmp_path, studies)
+        return {e["name"]: e for e in json.loads(seaweedfs.identities_file(tmp_path).read_text())["identities"]}
+
+    after = entries({"cardio": ["702"]})
+    assert after["site-701"] == identities["site-701"] | {"actions": [], "disabled": True}
+    assert [name for name, entry in after.items() if "disabled" in entry] == ["site-701"]
+    assert not may(after["site-702"], "Read", layout.model("derm", 3))
+    assert entries(STUDIES) == identities

@@ -11,10 +11,10 @@ import pytest
 
 from tasks.deploy import local, processes
 from tasks.deploy.ports import Ports
-from tasks.deploy.secret_files import private_folder
 from tasks.deploy.services import Spec, marked, write_spec
 from tasks.deploy.state import SUPERVISOR, living_supervisor, log_file, read_state
 from tasks.deploy.supervisor import MAX_FAILURES, Runner, restart_delay
+from tasks.files import private_folder
 from tasks.settings import PROJECT
 
 SERVICES = """
