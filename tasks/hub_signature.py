@@ -1,7 +1,7 @@
 """The hub's signature on what sites follow: a round's plan, and the card of every model.
 
 It keeps out whoever can write to the object store and has not the hub's key. A hub that lies signs too: what a site
-does not take from any hub, signed or not, stands in `tasks.site.plans` and `tasks.site.models`.
+does not take from any hub, signed or not, stands in `tasks.site.plans` and `tasks.site.global_models`.
 """
 
 from __future__ import annotations

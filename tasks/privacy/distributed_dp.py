@@ -34,7 +34,7 @@ class DistributedDPMechanism:
         public: the number of patients of a site, the number of sites, and N.
 
     Edge cases
-        zero: contributed as noise. NaN or infinite gradients: PrivacyError before it (`clip_to_grid`).
+        zero: contributed as noise. NaN or infinite gradients: zero before it (`clip_to_grid`), told to nobody.
         empty, not one-dimensional, not int64: PrivacyError, nothing is drawn.
         not more sites than lost and colluding ones: PrivacyError, nothing is drawn.
         a round beyond `rounds.total`: BudgetExhausted.

@@ -33,7 +33,7 @@ class LocalDPMechanism:
 
     Edge cases
         zero: released as noise. no patients: DataError before it (`train_local`).
-        NaN or infinite gradients: PrivacyError before it (`clip_to_grid`).
+        NaN or infinite gradients: zero before it (`clip_to_grid`), told to nobody.
         empty, not one-dimensional, not int64: PrivacyError, nothing is drawn.
         a round beyond `rounds.total`: BudgetExhausted.
 

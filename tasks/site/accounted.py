@@ -16,7 +16,7 @@ from tasks.files import write_private
 from tasks.privacy.ledger import SiteLedger
 from tasks.privacy.sanitizer import plan_spend
 from tasks.site.context import PlannedRound, SiteContext
-from tasks.study_privacy import PatientLevel, Privacy
+from tasks.study_privacy import WITHOUT_PRIVACY, PatientLevel, Privacy
 
 #: All that leaves a site about such a failure.
 WITHHELD = "withheld"
@@ -26,6 +26,9 @@ WITHHELD = "withheld"
 def paid_for(ctx: SiteContext, planned: PlannedRound, ledger: SiteLedger) -> Iterator[None]:
     """Let through what succeeds; of a failure keep the reason at the site, and pay for the round.
 
+    Nothing in it may wait for the store or depend on the hub: that is read before. A study without privacy promises
+    nothing, so its failures are told as any other.
+
     Raises:
         Withheld: it failed. StoreUnavailable: it failed and could not be paid for yet; nothing was told.
     """
@@ -33,6 +36,8 @@ def paid_for(ctx: SiteContext, planned: PlannedRound, ledger: SiteLedger) -> Ite
     try:
         yield
     except Exception:
+        if planned.plan.privacy.mechanism in WITHOUT_PRIVACY:
+            raise
         reason = traceback.format_exc()
     if not reason:
         return

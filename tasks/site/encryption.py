@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 
@@ -26,9 +28,10 @@ class Encryption:
     def __init__(self, ctx: SiteContext, plan: Plan) -> None:
         self.ctx, self.plan = ctx, plan
 
-    def encrypt(self, values: ckks.Values) -> bytes:
-        """The update under the sites' key."""
-        return ckks.encrypt(values, self._key())
+    def prepare(self) -> Callable[[ckks.Values], bytes]:
+        """Read the key; what this returns puts an update under it."""
+        key = self._key()
+        return lambda values: ckks.encrypt(values, key)
 
     def answer(self) -> None:
         """Decrypt the sum that the hub has frozen, if it is over enough sites, and send back what it is."""

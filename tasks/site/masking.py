@@ -6,6 +6,7 @@ round_keys.json (its secrets, and the roster it has joined), key_message.json, u
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
@@ -99,9 +100,13 @@ class Masking:
         self._witness.keep(message.presence for message in messages.values())
         write_private(self.folder / "round_keys.json", to_json(keys))
 
-    def mask(self, roster: Roster, contribution: Maskable) -> npt.NDArray[np.uint64]:
-        """The contribution behind the masks of the roster that `join` has bound the keys to."""
-        return protocol.mask(contribution.values, self._keys(), roster, self._messages(roster))
+    def prepare(self, roster: Roster) -> Callable[[Maskable], npt.NDArray[np.uint64]]:
+        """Read what masking takes; what this returns puts a contribution behind the masks of the roster.
+
+        The store is asked here, so that what fails later is about the contribution and nothing else.
+        """
+        keys, messages = self._keys(), self._messages(roster)
+        return lambda contribution: protocol.mask(contribution.values, keys, roster, messages)
 
     def use_up(self, release_sha256: str) -> None:
         """Note on disk what the masks were used for, and blank the secrets, before the masked vector goes anywhere."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from datetime import datetime
-from functools import partial
 from typing import TypeVar
 
 import torch
@@ -184,6 +183,8 @@ def _draw(
     base = ctx.cards.models_of(plan, _model(ctx)).base
     raw = files.load_raw()
     kept = RoundFiles(ctx.round_dir(plan.base_model.server_round)).kept("residual")
+    mask = Masking(ctx, planned).prepare(roster) if roster else None
+    encrypt = Encryption(ctx, plan).prepare() if plan.aggregation == "ckks" else None
     with paid_for(ctx, planned, ledger):
         release = sanitize(
             raw,
@@ -191,9 +192,9 @@ def _draw(
             plan,
             releases=spend.releases,
             noise=noise,
-            mask=partial(Masking(ctx, planned).mask, roster) if roster else None,
+            mask=mask,
             num_masked=len(roster.members) if roster else 0,
-            encrypt=Encryption(ctx, plan).encrypt if plan.aggregation == "ckks" else None,
+            encrypt=encrypt,
             carried=kept["residual"] if kept and roster is None else None,
         )
         return files.save_release(release)

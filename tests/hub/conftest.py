@@ -39,12 +39,14 @@ def in_environment(fed: Federation) -> Iterator[None]:
         _forget()
 
 
+_NOW = clock.now
+
+
 @pytest.fixture(autouse=True)
 def _true_time() -> Iterator[None]:
     """A test may set the clock: see `Federation.set_deadline`."""
-    now = clock.now
     yield
-    clock.now = now
+    clock.now = _NOW
 
 
 @pytest.fixture(scope="session")

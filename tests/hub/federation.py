@@ -24,7 +24,7 @@ import yaml
 
 from tasks import clock, enrolment, layout, settings, storage
 from tasks.data.pin import file_digests, listing_digest
-from tasks.deploy import seaweedfs
+from tasks.deploy import seaweedfs, sockets
 from tasks.deploy.ports import Ports, choose_ports
 from tasks.errors import PharmafedError
 from tasks.files import write_private
@@ -94,6 +94,7 @@ class Federation:
         if self.process is not None and self.process.poll() is None:
             self.process.send_signal(signum)
             self.process.wait(30)
+        sockets.remove_abandoned(self.ports.model_dump())
 
     def store(self, identity: str = "hub", endpoint: str | None = None) -> ObjectStore:
         """A client that the steps do not use, as `hub` or `site-<site>`."""
