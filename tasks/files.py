@@ -21,7 +21,8 @@ def write_private(path: Path, content: bytes) -> None:
     """Replace `path` in one durable step, with rights 0600; folders that are missing are made with rights 0700."""
     private_folder(path.parent)
     scratch = path.with_name(f".{path.name}.{os.getpid()}")
-    descriptor = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    scratch.unlink(missing_ok=True)  # of a killed process; or a link that somebody planted, which O_EXCL never follows
+    descriptor = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "wb") as file:
         file.write(content)
         file.flush()
@@ -38,7 +39,8 @@ def alone(folder: Path) -> Iterator[None]:
     is removed first: it may be a secret that nothing else would ever remove.
     """
     private_folder(folder)
-    with (folder / "lock").open("w") as file:
+    descriptor = os.open(folder / "lock", os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         for scratch in folder.glob(".*.*"):
             scratch.unlink()

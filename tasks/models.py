@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from tasks.errors import ConfigError
+from tasks.model_policy import require_allowed
 
 
 class LogisticRegression(nn.Module):
@@ -42,16 +43,26 @@ def build_model(path: str, num_inputs: int, options: dict[str, object], *, seed:
     """Import `module:Class` and build it with seeded initial weights; the global generator is left as it was.
 
     Raises:
-        ConfigError: the path does not lead to a `torch.nn.Module`, or it does not take the options.
+        ConfigError: this site does not allow the module (see `tasks.model_policy`), the path does not lead to a class
+            of `torch.nn.Module`, or the class does not take the options.
     """
-    module, _, name = path.partition(":")
+    model_class = _model_class(path)
     try:
-        model_class = getattr(importlib.import_module(module), name)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            model = model_class(num_inputs, **options)
-    except (ImportError, AttributeError, TypeError) as error:
-        raise ConfigError(f"model.path {path!r} with options {options}: {error}") from None
-    if not isinstance(model, nn.Module):
-        raise ConfigError(f"model.path {path!r} is no torch.nn.Module")
-    return model
+            return model_class(num_inputs, **options)
+    except Exception as error:  # a model of the site's own may raise anything; options of a size beyond memory do
+        raise ConfigError(f"model.path {path!r} with options {options}: {type(error).__name__}: {error}") from None
+
+
+def _model_class(path: str) -> type[nn.Module]:
+    """What `path` names, once it is known to be a class of models: nothing else is ever called."""
+    module, _, name = path.partition(":")
+    require_allowed(module)
+    try:
+        found = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(f"model.path {path!r}: {error}") from None
+    if not (isinstance(found, type) and issubclass(found, nn.Module)):
+        raise ConfigError(f"model.path {path!r} is no torch.nn.Module: name a class of models")
+    return found

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 from typing import Annotated, Any, Literal
 
@@ -105,11 +106,32 @@ class Input(Section):
         return self
 
 
-class Model(Section):
-    """A `torch.nn.Module` by import path; it is called as `path(num_inputs, **options)`."""
+def _is_plain(value: object, depth: int = 5) -> bool:
+    """Whether any model can be sure what it gets: a number, text, true, false or nothing, or lists and maps of such."""
+    if isinstance(value, float):
+        return math.isfinite(value)
+    if isinstance(value, list):
+        return depth > 0 and all(_is_plain(item, depth - 1) for item in value)
+    if isinstance(value, dict):
+        return depth > 0 and all(isinstance(k, str) and _is_plain(item, depth - 1) for k, item in value.items())
+    return value is None or isinstance(value, str | int)
 
-    path: str = Field(pattern=r"^[\w.]+:\w+$")
-    options: dict[str, Any] = Field(default_factory=dict)
+
+def _plain_options(options: dict[str, Any]) -> dict[str, Any]:
+    for name, value in options.items():
+        if not _is_plain(value):
+            raise ValueError(f"{name} must be a finite number, a text, true, false, null, or lists or maps of such")
+    return options
+
+
+class Model(Section):
+    """A `torch.nn.Module` by import path; it is called as `path(num_inputs, **options)`.
+
+    Each site allows what may be imported, see `tasks.model_policy`.
+    """
+
+    path: str = Field(pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*$")
+    options: Annotated[dict[str, Any], AfterValidator(_plain_options)] = Field(default_factory=dict)
 
 
 class Training(Section):

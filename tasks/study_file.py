@@ -12,10 +12,10 @@ from pydantic import ValidationError
 from tasks.errors import ConfigError
 from tasks.study import Condition, Input, Study
 from tasks.study_privacy import PRIVACY_SECTIONS
+from tasks.yaml_file import line_of, read_yaml
 
 #: What pydantic puts into a place to say which branch of a union it tried.
 _UNION_TAGS = (*PRIVACY_SECTIONS, "full", "constrained-int", "literal['full']")
-_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 def load_study(path: Path, *, columns: dict[str, set[str]] | None = None) -> Study:
@@ -52,24 +52,17 @@ def _parse(path: Path, _mtime_ns: int) -> tuple[Study, yaml.Node]:
     except ValidationError as error:
         raise ConfigError(_explain(path, root, error)) from None
     if study.study != path.stem:
-        line = _line(root, ("study",))
+        line = line_of(root, ("study",))
         raise ConfigError(f"{path}:{line}: study is {study.study!r}, but the file is named {path.name}")
     return study, root
 
 
 def _read(path: Path) -> tuple[yaml.Node, Any]:
     """The file's node tree, which knows the lines, and its content."""
-    try:
-        loader = _Loader(path.read_text())
-        node = loader.get_single_node()
-        content = loader.construct_document(node) if node is not None else None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        mark = getattr(error, "problem_mark", None)
-        place = f":{mark.line + 1}" if mark else ""
-        raise ConfigError(f"{path}{place}: not readable as YAML: {getattr(error, 'problem', error)}") from None
-    if not isinstance(node, yaml.MappingNode):
+    document = read_yaml(path)
+    if not isinstance(document.root, yaml.MappingNode):
         raise ConfigError(f"{path}: a study is a mapping of keys; this file holds none")
-    return node, content
+    return document.root, document.content
 
 
 def _explain(path: Path, root: yaml.Node, error: ValidationError) -> str:
@@ -79,7 +72,7 @@ def _explain(path: Path, root: yaml.Node, error: ValidationError) -> str:
         if problem["type"] == "too_short" and any(p["loc"][:-1] == problem["loc"] for p in problems):
             continue  # its one item was wrong, which is told already
         loc = tuple(part for part in problem["loc"] if part not in _UNION_TAGS) or _named_place(problem["msg"])
-        lines.append(f"{path}:{_line(root, loc)}: {'.'.join(map(str, loc)) or 'study'}: {_reason(problem)}")
+        lines.append(f"{path}:{line_of(root, loc)}: {'.'.join(map(str, loc)) or 'study'}: {_reason(problem)}")
     return "\n".join(dict.fromkeys(lines))
 
 
@@ -107,32 +100,17 @@ def _allowed_keys(loc: tuple[Any, ...]) -> list[str]:
     return [field.alias or name for name, field in model.model_fields.items()] if model else []
 
 
-def _line(node: yaml.Node, loc: tuple[Any, ...]) -> int:
-    """The 1-based line of `loc`, or of its nearest parent that the file has."""
-    line = int(node.start_mark.line) + 1
-    for part in loc:
-        if isinstance(node, yaml.MappingNode):
-            pair = next(((k, v) for k, v in node.value if k.value == str(part)), None)
-            if pair is None:
-                break
-            line, node = int(pair[0].start_mark.line) + 1, pair[1]
-        elif isinstance(node, yaml.SequenceNode) and str(part).isdigit() and int(part) < len(node.value):
-            node = node.value[int(part)]
-            line = int(node.start_mark.line) + 1
-    return line
-
-
 def _check_columns(path: Path, root: yaml.Node, study: Study, columns: dict[str, set[str]]) -> None:
     for table in study.data.tables:
         if table not in columns:
-            place = f"{path}:{_line(root, ('data', 'tables'))}"
+            place = f"{path}:{line_of(root, ('data', 'tables'))}"
             raise ConfigError(
                 f"{place}: data.tables: no suite for table {table}; there is one for: {', '.join(sorted(columns))}"
             )
     for loc, table, column in _columns_read(study):
         if column not in columns[table]:
             allowed = ", ".join(sorted(columns[table]))
-            raise ConfigError(f"{path}:{_line(root, loc)}: table {table} has no column {column}; it has: {allowed}")
+            raise ConfigError(f"{path}:{line_of(root, loc)}: table {table} has no column {column}; it has: {allowed}")
 
 
 def _columns_read(study: Study) -> list[tuple[tuple[Any, ...], str, str]]:

@@ -11,12 +11,14 @@ from typing import Any
 import pytest
 import yaml
 
+from tasks import study_file
 from tasks.errors import ConfigError
 from tasks.settings import PROJECT
 from tasks.study import LEAKING_COLUMNS
 from tasks.study_file import load_studies, load_study
 from tasks.study_privacy import DistributedDP, NoPrivacy, noise_shares, sent_fraction
 from tasks.validation.suites import all_columns
+from tasks.yaml_file import read_yaml
 
 COLUMNS = {
     "adsl": {"USUBJID", "AGE", "SEX", "COMP24FL", "TRTDURD"},
@@ -506,7 +508,7 @@ def test_all_mistakes_are_told_at_once(write: Write) -> None:
         ("just a text\n", ": a study is a mapping of keys; this file holds none"),
         ("", ": a study is a mapping of keys; this file holds none"),
         (GOOD + "---\n" + GOOD, "not readable as YAML"),
-        (GOOD.replace("title: A", "title: !!python/object/apply:os.getcwd []\nx: A"), "not readable as YAML"),
+        (GOOD.replace("title: A", "title: !!python/object/apply:os.getcwd []\nx: A"), ":2: a tag"),
     ],
     ids=["another name", "broken", "a list", "a text", "empty", "two documents", "a Python object"],
 )
@@ -594,8 +596,7 @@ def test_a_file_is_parsed_once_until_it_changes(write: Write, monkeypatch: pytes
     os.utime(path, ns=(0, 1_000))
     first = load_study(path)
     reads: list[Path] = []
-    read_text = Path.read_text
-    monkeypatch.setattr(Path, "read_text", lambda self, *a, **k: (reads.append(self), read_text(self, *a, **k))[1])
+    monkeypatch.setattr(study_file, "read_yaml", lambda path: (reads.append(path), read_yaml(path))[1])
     assert load_study(path) is first
     assert reads == []
     path.write_text(GOOD.replace("epsilon: 3", "epsilon: 5"))

@@ -80,6 +80,7 @@ def overview(request: Request, user: User) -> Response:
 def study_index(request: Request, user: User, study: str) -> Response:
     """The rounds of one study."""
     _require(request, user, DAG_PREFIX + study)
+    _require_study(study)
     return _html(pages.index_page(study, _rounds(study)))
 
 
@@ -100,6 +101,7 @@ def report_file(request: Request, user: User, study: str, server_round: int, nam
 def newest_audit(request: Request, user: User, study: str) -> Response:
     """The newest privacy audit of a study."""
     _require(request, user, DAG_PREFIX + study)
+    _require_study(study)
     remote = _hub_store()
     try:
         body = store.read_audit(study) or (store.fetch_audit(remote, study) if remote else None)
@@ -150,6 +152,7 @@ def report_of_run(request: Request, user: User, dag_id: str, run_id: str) -> Res
         return _reports_of_exam_run(run_id)
     if study == dag_id:
         return _html(pages.notice_page("This DAG makes no report", f"Rounds of {DAG_PREFIX}<study> have one each."))
+    _require_study(study)
     entry = store.find_run(study, run_id) or next((e for e in _rounds(study) if e.run_id == run_id), None)
     if entry is None:
         return _not_yet("The report appears when the round closes.")
@@ -174,6 +177,12 @@ def _not_yet(when: str) -> Response:
 def _require(request: Request, user: BaseUser, dag_id: str) -> None:
     """Raise 403 unless the user may read the runs of the DAG."""
     requires_access_dag("GET", DagAccessEntity.RUN, dag_id)(request, user)
+
+
+def _require_study(name: str) -> None:
+    """Raise 404 for what no study can be named: it is not looked up anywhere."""
+    if not store.is_study(name):
+        raise HTTPException(404)
 
 
 def _may_read(request: Request, user: BaseUser, dag_id: str) -> bool:

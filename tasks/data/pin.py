@@ -18,14 +18,39 @@ from typing import Any, Literal
 
 import yaml
 from pathspec import PathSpec
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from tasks.errors import ConfigError, DataPinMismatch
+from tasks.foreign_files import md5_of, ordinary_files
+from tasks.yaml_file import read_yaml
 
 SITES, EXAMS = "sites", "exams"
 RESTORE = "restore the pinned bytes with `dvc pull`, `dvc checkout` or `pharmafed data prepare`"
 REPIN = "if the change is wanted, pin it with `pharmafed data pin`"
 Ignore = Callable[[str], bool]
-_Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+#: The listing of a large consortium's files.
+_MAX_PIN_BYTES = 64 << 20
+
+
+class _Meta(BaseModel):
+    model_config = ConfigDict(extra="allow")
+
+    files: dict[str, str | int | float] | None = None  # a digest of digits alone reads as a number
+
+
+class _Out(BaseModel):
+    model_config = ConfigDict(extra="allow")
+
+    md5: str
+
+
+class _Document(BaseModel):
+    """What must be in a `.dvc` file."""
+
+    model_config = ConfigDict(extra="allow")
+
+    outs: list[_Out] = Field(min_length=1)
+    meta: _Meta | None = None
 
 
 @dataclass(frozen=True)
@@ -137,12 +162,23 @@ def read_pin(pin_file: Path) -> Pin:
     """
     if not pin_file.is_file():
         raise ConfigError(f"no pin {pin_file}: run `pharmafed data prepare`, then `pharmafed data pin`")
-    document = yaml.load(pin_file.read_text(encoding="utf-8"), Loader=_Loader)
-    files = ((document.get("meta") or {}).get("files")) or {}
+    document = _read_document(pin_file)
+    files = (document.get("meta") or {}).get("files") or {}
     digest = str(document["outs"][0]["md5"])
     if listing_digest(files) != digest:
         raise ConfigError(f"{pin_file}: meta.files is not the listing of {digest}: run `pharmafed data pin`")
     return Pin(digest=digest, files=files)
+
+
+def _read_document(pin_file: Path) -> dict[str, Any]:
+    """What DVC wrote, and `write_pin` beside it. Raises ConfigError: something else."""
+    content: dict[str, Any] = read_yaml(pin_file, max_bytes=_MAX_PIN_BYTES).content
+    try:
+        _Document.model_validate(content)
+    except ValidationError as error:
+        place = ".".join(map(str, error.errors()[0]["loc"])) or "the whole"
+        raise ConfigError(f"{pin_file}: {place} is not as DVC writes it: run `pharmafed data pin`") from None
+    return content
 
 
 def write_pin(data_dir: Path) -> Pin:
@@ -169,8 +205,8 @@ def write_pin(data_dir: Path) -> Pin:
 
 def file_digests(folder: Path, ignore: Ignore | None = None) -> dict[str, str]:
     """Path below `folder` -> md5, for every file whose name is not to be ignored, in DVC's order."""
-    paths = [path for path in folder.rglob("*") if path.is_file() and not (ignore and ignore(path.name))]
-    digests = {path.relative_to(folder).as_posix(): _md5(path.read_bytes()) for path in paths}
+    paths = [path for path in ordinary_files(folder) if not (ignore and ignore(path.name))]
+    digests = {path.relative_to(folder).as_posix(): md5_of(path) for path in paths}
     return dict(sorted(digests.items()))
 
 
@@ -207,6 +243,6 @@ def _dvc_ignore(pin_file: Path) -> Ignore:
 
 
 def _write_listing(pin_file: Path, files: Mapping[str, str]) -> None:
-    document = yaml.load(pin_file.read_text(encoding="utf-8"), Loader=_Loader)
+    document = _read_document(pin_file)
     document["meta"] = {**(document.get("meta") or {}), "files": dict(files)}
     pin_file.write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")

@@ -18,9 +18,10 @@ from tasks.errors import DataError
 from tasks.exam.comparison_records import Comparison
 from tasks.exam.records import Exam, Run
 from tasks.exam.report_store import HISTORY_TYPES, REPORT_TYPES, history_key
-from tasks.exam.run_files import RESPONSES, RUN, SCORES, load_run, write_scores
+from tasks.exam.run_files import MAX_BYTES, RESPONSES, RUN, SCORES, load_run, write_scores
 from tasks.exam.score_records import ScoredRun
 from tasks.exam.scoring import scored_run
+from tasks.foreign_files import read_ordinary
 from tasks.storage import ObjectStore
 
 COMPARISON, ANCHOR, BASELINE = "comparison.json", "anchor.json", "baseline.json"
@@ -64,7 +65,7 @@ def load_comparison(path: Path) -> Comparison | None:
     if not path.exists():
         return None
     try:
-        return Comparison.model_validate_json(path.read_bytes())
+        return Comparison.model_validate_json(read_ordinary(path, MAX_BYTES, DataError))
     except ValidationError:
         raise DataError(f"{path} is no comparison: evaluate the run again") from None
 
@@ -104,5 +105,5 @@ def publish(folder: Path, store: ObjectStore) -> list[str]:
         ]
     there = [(path, key, content_type) for path, key, content_type in files if path.exists()]
     for path, key, content_type in there:
-        store.put(key, path.read_bytes(), content_type=content_type)
+        store.put(key, read_ordinary(path, MAX_BYTES, DataError), content_type=content_type)
     return [key for _, key, _ in there]

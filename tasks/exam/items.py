@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import shutil
+import io
+import warnings
 from collections import Counter, defaultdict
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from PIL import Image
@@ -14,10 +15,18 @@ from pydantic import ValidationError
 
 from tasks.errors import DataError
 from tasks.exam.records import SECTIONS, SUBJECTS, Exam, ExamItem, ItemText, Section, Subject
+from tasks.foreign_files import read_ordinary
+from tasks.inside import write_inside
 from tasks.storage import to_json
 
 #: What every provider that takes pictures reads.
 IMAGE_FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".gif": "GIF", ".webp": "WEBP"}
+
+_FORMATS = sorted(set(IMAGE_FORMATS.values()))
+#: Of one picture: a page scanned at 600 dpi has 35 million pixels, and decodes to as many times three bytes.
+MAX_PICTURE_BYTES, MAX_PICTURE_PIXELS = 20 << 20, 40_000_000
+#: An exam of ten thousand items with long texts.
+MAX_EXAM_BYTES = 64 << 20
 
 
 def exam_folder(data_dir: Path, exam: str) -> Path:
@@ -33,7 +42,7 @@ def load_exam(folder: Path) -> Exam:
     """
     path = folder / "exam.json"
     try:
-        exam = Exam.model_validate_json(path.read_bytes())
+        exam = Exam.model_validate_json(read_ordinary(path, MAX_EXAM_BYTES, DataError))
     except FileNotFoundError:
         raise DataError(f"no exam at {path}: run `pharmafed exam prepare` or `pharmafed exam import`") from None
     except ValidationError as error:
@@ -60,10 +69,8 @@ def save_exam(exam: Exam, folder: Path, *, images: Path | None = None) -> None:
     (folder / "images").mkdir(parents=True, exist_ok=True)
     names = {name for item in pictured for name in item.images}
     for name in sorted(names):
-        shutil.copyfile((images or folder) / name, folder / "images" / name)
-    scratch = folder / f".exam.json.{os.getpid()}"
-    scratch.write_bytes(to_json(exam))
-    scratch.replace(folder / "exam.json")
+        write_inside(folder / "images", name, read_ordinary((images or folder) / name, MAX_PICTURE_BYTES, DataError))
+    write_inside(folder, "exam.json", to_json(exam))
     for path in (folder / "images").iterdir():
         if path.name not in names:
             path.unlink()
@@ -90,19 +97,42 @@ def check_pictures(item: ExamItem, folder: Path) -> None:
 
 
 def picture_digest(path: Path, item: str) -> str:
-    """sha256 of a picture that decodes to its last pixel. Raises DataError where it is missing or not an image."""
+    """sha256 of a picture that decodes to its last pixel. Its size is read in its header, before it is decoded.
+
+    Raises:
+        DataError: it is missing, too large, not an image, or one of another kind than its name says.
+    """
     try:
-        content = path.read_bytes()
-        with Image.open(path, formats=sorted(set(IMAGE_FORMATS.values()))) as image:
-            image.load()
-            found = image.format
+        content = read_ordinary(path, MAX_PICTURE_BYTES, DataError)
     except FileNotFoundError:
         raise DataError(f"{path} ({item}) is missing: put the picture there") from None
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise DataError(f"{path} ({item}) is not a whole image ({type(error).__name__}): fetch it again") from None
+    found = _decode(path, item, content)
     if IMAGE_FORMATS.get(path.suffix.lower()) != found:
         raise DataError(f"{path} ({item}) is {found} by its content: give it the right ending")
     return hashlib.sha256(content).hexdigest()
+
+
+@contextmanager
+def _bombs_are_errors() -> Iterator[None]:
+    """Pillow warns of pictures that are larger than ours may be: not on the console, but in our words."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        yield
+
+
+def _decode(path: Path, item: str, content: bytes) -> str | None:
+    """The format of a whole image."""
+    too_large = f"{path} ({item}) has more than {MAX_PICTURE_PIXELS // 10**6} million pixels: make it smaller"
+    try:
+        with _bombs_are_errors(), Image.open(io.BytesIO(content), formats=_FORMATS) as image:
+            if image.width * image.height > MAX_PICTURE_PIXELS:
+                raise DataError(too_large)
+            image.load()
+            return image.format
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise DataError(too_large) from None
+    except (OSError, ValueError, SyntaxError) as error:
+        raise DataError(f"{path} ({item}) is not a whole image ({type(error).__name__}): fetch it again") from None
 
 
 def text_length(text: ItemText) -> int:

@@ -16,6 +16,8 @@ from pydantic import BeforeValidator, Field, ValidationError
 
 from tasks.errors import RunIncomplete
 from tasks.exam.records import STOP
+from tasks.exam.run_files import MAX_BYTES
+from tasks.foreign_files import read_ordinary
 from tasks.records import Digest, Record
 
 Key = tuple[str, int]
@@ -59,9 +61,9 @@ class Journal:
             RunIncomplete: a line before the last does not hold an answer.
         """
         self._path = path
-        self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
         self.answers = read_answers(path)
-        content = path.read_bytes()
+        content = _read(path)
         os.ftruncate(self._file, content.rfind(b"\n") + 1)
         self._size = os.lseek(self._file, 0, os.SEEK_END)
 
@@ -100,9 +102,13 @@ def read_answers(path: Path) -> dict[Key, Answer]:
     """
     if not path.exists():
         return {}
-    lines = path.read_bytes().split(b"\n")[:-1]
+    lines = _read(path).split(b"\n")[:-1]
     answers = [_answer(path, number, line) for number, line in enumerate(lines, start=1)]
     return {answer.key: answer for answer in answers}
+
+
+def _read(path: Path) -> bytes:
+    return read_ordinary(path, MAX_BYTES, RunIncomplete)
 
 
 def _answer(path: Path, number: int, line: bytes) -> Answer:

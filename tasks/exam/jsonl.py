@@ -8,9 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from tasks.errors import DataError
+from tasks.foreign_files import read_ordinary
 
 #: In this order: text in one of them can read as the next, seldom the other way round.
 _JAPANESE = (("euc_jp", "EUC-JP"), ("cp932", "CP932"), ("iso2022_jp", "ISO-2022-JP"))
+#: A year's examination has some hundred kilobytes.
+MAX_BYTES = 64 << 20
 _BOM = "\ufeff"
 #: What a reader puts in place of bytes that it could not decode.
 _LOST = "\ufffd"
@@ -38,7 +41,7 @@ def read_lines(path: Path) -> list[Line]:
         DataError: the file is missing or empty, or a line is not UTF-8, not JSON or not an object.
     """
     try:
-        content = path.read_bytes()
+        content = read_ordinary(path, MAX_BYTES, DataError)
     except FileNotFoundError:
         raise DataError(f"{path} is missing: name the folder with the exam's JSON Lines files") from None
     if content.startswith((b"\xff\xfe", b"\xfe\xff")):
@@ -63,6 +66,8 @@ def _parse(path: Path, number: int, raw: bytes, all_lines: list[bytes]) -> Line:
         raise nowhere.refuse(f"broken JSON at column {error.colno} ({error.msg})", remedy) from None
     except RecursionError:
         raise nowhere.refuse("JSON nested too deeply", "Fetch the file again") from None
+    except ValueError:  # of int()
+        raise nowhere.refuse("a number of thousands of digits", "Fetch the file again") from None
     if not isinstance(value, dict):
         raise nowhere.refuse("not a JSON object", "Fetch the file again")
     line = Line(path, number, value)

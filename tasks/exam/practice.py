@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import matplotlib as mpl
-import yaml
 from pydantic import Field, ValidationError
 
 from tasks import settings
@@ -22,6 +21,7 @@ from tasks.exam.items import exam_folder, picture_digest, save_exam, text_length
 from tasks.exam.numeric import labels_for
 from tasks.exam.records import SECTIONS, Exam, ExamItem, ItemText, Language, Section, Subject
 from tasks.records import Record
+from tasks.yaml_file import read_yaml
 
 #: Scripts with a function `draw_all(folder)`.
 FIGURES = ("figures.py", "figures_clinical.py")
@@ -172,13 +172,9 @@ def _parse(record: type[Parsed], value: Any, where: str) -> Parsed:
 
 def _load(path: Path) -> Any:
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
+        return read_yaml(path, error=DataError).content
     except FileNotFoundError:
         raise DataError(f"{path} is missing: restore it from the repository") from None
-    except (UnicodeDecodeError, yaml.YAMLError) as error:
-        mark = getattr(error, "problem_mark", None)
-        place = f" line {mark.line + 1}" if mark else ""
-        raise DataError(f"{path}{place} is not YAML in UTF-8: correct it") from None
 
 
 def _draw(source: Path, folder: Path) -> None:

@@ -6,12 +6,12 @@ import re
 from functools import cache
 from pathlib import Path
 
-import yaml
 from pydantic import Field, ValidationError
 
 from tasks.errors import ConfigError
 from tasks.records import Record
 from tasks.settings import project_dir
+from tasks.yaml_file import read_yaml
 
 #: What a dated model's name ends with.
 _DATE = re.compile(r"-(\d{4}-\d{2}-\d{2}|\d{8}|\d{4})$")
@@ -62,8 +62,8 @@ def _dated(prices: Prices, name: str) -> Price | None:
 @cache
 def _prices(path: Path) -> Prices:
     try:
-        return Prices.model_validate(yaml.safe_load(path.read_bytes()))
+        return Prices.model_validate(read_yaml(path).content)
     except FileNotFoundError:
         raise ConfigError(f"no price list at {path}: restore it, or set PHARMAFED_PROJECT") from None
-    except (ValidationError, yaml.YAMLError) as error:
+    except ValidationError as error:
         raise ConfigError(f"{path} is not a price list: {error}") from None

@@ -7,21 +7,26 @@ from collections.abc import Sequence
 from string import Formatter
 from typing import Annotated
 
-import yaml
 from pydantic import AfterValidator, ValidationError
 
 from tasks.errors import ConfigError
 from tasks.exam.records import ExamItem, ItemText, Language
+from tasks.foreign_files import read_ordinary
 from tasks.records import Digest, Record
 from tasks.settings import project_dir
+from tasks.yaml_file import parse_yaml
 
 
 def _holds(*names: str) -> AfterValidator:
-    """A template has just these placeholders. An unknown one would break in the middle of a run, not before it."""
+    """A template has just these placeholders. An unknown one would break in the middle of a run, not before it.
+
+    None has a format, either: `{text:>9999999999}` would ask for ten gigabytes of blanks.
+    """
 
     def check(template: str) -> str:
-        found = {name for _, name, _, _ in Formatter().parse(template) if name is not None}
-        if found != set(names):
+        fields = [field for field in Formatter().parse(template) if field[1] is not None]
+        formatted = any(form or conversion for _, _, form, conversion in fields)
+        if formatted or {name for _, name, _, _ in fields} != set(names):
             wanted = " ".join(f"{{{name}}}" for name in names) or "none"
             raise ValueError(f"placeholders must be {wanted}")
         return template
@@ -51,12 +56,12 @@ def load_prompt(name: str) -> tuple[Prompt, Digest]:
     """
     path = project_dir() / "exams" / "prompts" / f"{name}.yaml"
     try:
-        content = path.read_bytes()
-        return Prompt.model_validate(yaml.safe_load(content)), hashlib.sha256(content).hexdigest()
+        content = read_ordinary(path)
+        return Prompt.model_validate(parse_yaml(path, content).content), hashlib.sha256(content).hexdigest()
     except FileNotFoundError:
         known = sorted(str(p.relative_to(path.parents[1]).with_suffix("")) for p in path.parents[1].glob("*/*.yaml"))
         raise ConfigError(f"no prompt {name!r} at {path}: choose one of {', '.join(known) or 'none'}") from None
-    except (ValidationError, yaml.YAMLError) as error:
+    except ValidationError as error:
         raise ConfigError(f"{path} does not hold a prompt: {error}") from None
 
 

@@ -8,6 +8,7 @@ from typing import Literal, get_args
 
 from pydantic import Field
 
+from tasks.inside import FileName, FolderName
 from tasks.records import Digest, Record
 from tasks.storage import to_json
 
@@ -62,7 +63,7 @@ class ExamItem(Record):
     contraindicated: tuple[str, ...] = ()
     diagram: bool
     diagram_source: DiagramSource
-    images: tuple[str, ...] = Field(default=(), description="file names in the exam's folder `images/`")
+    images: tuple[FileName, ...] = Field(default=(), description="file names in the exam's folder `images/`")
     images_sha256: tuple[Digest, ...] = Field(default=(), description="of each image: a picture is part of its item")
     case: str | None = Field(default=None, description="linked items share one")
     text_length: int = Field(ge=0, description="characters of stem and choices in the exam's first language")
@@ -77,7 +78,7 @@ class ExamItem(Record):
 class Exam(Record):
     """An exam: its items by number, and where it is from. `human_mean` and `source` are shown in reports."""
 
-    id: str
+    id: FolderName
     title: str
     languages: tuple[Language, ...]
     items: tuple[ExamItem, ...]
@@ -94,7 +95,7 @@ class Exam(Record):
 class RunSettings(Record):
     """What a run asks, of whom and how: everything that must be equal for two runs to be comparable."""
 
-    exam: str
+    exam: FolderName
     exam_digest: Digest
     model: str = Field(description="as inspect names it: openai/gpt-4o, hf/local ...")
     language: Language
@@ -138,7 +139,7 @@ class Response(Record):
 class Run(Record):
     """A finished run: every asked item has a response in every epoch. `responses_sha256` seals responses.jsonl."""
 
-    id: str
+    id: FolderName
     settings: RunSettings
     started_at: datetime
     finished_at: datetime

@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tasks.errors import DataError
-from tasks.exam.items import IMAGE_FORMATS
+from tasks.exam.items import IMAGE_FORMATS, MAX_PICTURE_BYTES
 from tasks.exam.reading import read_response
 from tasks.exam.records import SUBJECTS, Exam, ExamItem, ItemText, Response, Run
 from tasks.exam.score_records import ItemScore, Scores
+from tasks.foreign_files import read_ordinary
 from tasks.report import words
 
 #: Characters of one reply that a page shows; responses.jsonl has the whole.
@@ -98,7 +99,7 @@ def _shown(
 def _picture(path: Path, item: ExamItem) -> str:
     """The picture as a data URI: the page has all that was asked."""
     try:
-        content = base64.b64encode(path.read_bytes()).decode()
+        content = base64.b64encode(read_ordinary(path, MAX_PICTURE_BYTES, DataError)).decode()
     except FileNotFoundError:
         raise DataError(f"picture {path} of item {item.id} is missing: import the exam again") from None
     return f"data:image/{IMAGE_FORMATS[path.suffix.lower()].lower()};base64,{content}"

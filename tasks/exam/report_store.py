@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
+from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 
@@ -16,9 +17,12 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from tasks import layout, settings
 from tasks.errors import ObjectMissing
+from tasks.inside import MAX_BYTES, FolderName, read_inside
 from tasks.report import pages
 
 ENTRY, REPORT, HISTORY = "entry.json", "report.html", "history.html"
+#: Of one line of the index, and how many lines it has at most.
+MAX_ENTRY_BYTES, MAX_LISTED = 1 << 16, 10_000
 _HTML, _PNG = "text/html; charset=utf-8", "image/png"
 #: Every file of a report, in the order in which they are written, and its type: no other name is ever served.
 REPORT_TYPES = {
@@ -35,8 +39,8 @@ _PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,199}")
 class ReadableStore(Protocol):
     """What reading needs of an `ObjectStore`."""
 
-    def get(self, key: str) -> bytes:
-        """Read an object. Raises ObjectMissing."""
+    def get(self, key: str, *, max_bytes: int | None = None) -> bytes:
+        """Read an object. Raises ObjectMissing; StoreError: it has more than `max_bytes`."""
 
     def keys(self, prefix: str) -> Iterator[str]:
         """All keys under `prefix`, sorted."""
@@ -47,11 +51,11 @@ class ExamEntry(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    exam: str
+    exam: FolderName
     title: str
     model: str
-    language: str
-    run: str
+    language: FolderName
+    run: FolderName
     dag_run: str | None
     finished_at: datetime
     correct: int
@@ -79,20 +83,27 @@ def history_key(exam: str, model: str, name: str) -> str:
 
 def read_entry(folder: Path) -> ExamEntry | None:
     """The entry of a run's folder; None where there is no report, or one of another version of this code."""
-    path = folder / ENTRY
-    return _parse(path.read_bytes()) if path.is_file() and (folder / REPORT).is_file() else None
+    return _entry_in(folder, PurePosixPath())
+
+
+def _entry_in(root: Path, run: PurePosixPath) -> ExamEntry | None:
+    body = read_inside(root, str(run / ENTRY), MAX_ENTRY_BYTES)
+    return _parse(body) if body is not None and (root / run / REPORT).is_file() else None
 
 
 def list_entries(home: Path | None = None) -> list[ExamEntry]:
     """All runs with a report on this machine, newest first."""
-    found = ((home or settings.home()) / "exams").glob(f"*/*/*/*/{ENTRY}")
-    return _newest_first(entry for path in found if (entry := read_entry(path.parent)) is not None)
+    root = (home or settings.home()) / "exams"
+    found = islice(root.glob(f"*/*/*/*/{ENTRY}"), MAX_LISTED)
+    runs = [PurePosixPath(path.parent.relative_to(root)) for path in found]
+    return _newest_first(entry for run in runs if (entry := _entry_in(root, run)) is not None)
 
 
 def fetch_entries(store: ReadableStore) -> list[ExamEntry]:
     """The same from the object store, for a machine that did not write the reports."""
-    found = [key for key in store.keys("exams/") if key.endswith(f"/{ENTRY}")]
-    return _newest_first(entry for key in found if (entry := _parse(store.get(key))) is not None)
+    found = islice((key for key in store.keys("exams/") if key.endswith(f"/{ENTRY}")), MAX_LISTED)
+    bodies = (store.get(key, max_bytes=MAX_ENTRY_BYTES) for key in found)
+    return _newest_first(entry for body in bodies if (entry := _parse(body)) is not None)
 
 
 def find_entries(entries: Iterable[ExamEntry], dag_run: str) -> list[ExamEntry]:
@@ -117,15 +128,14 @@ def checked_history_key(exam: str, model: str, name: str) -> str:
 
 
 def read(key: str, home: Path | None = None) -> bytes | None:
-    """A file from disk by a checked key; None if it is not there."""
-    path = (home or settings.home()) / key
-    return path.read_bytes() if path.is_file() else None
+    """A file from disk by a checked key; None if it is not there, or only behind a link: see `tasks.inside`."""
+    return read_inside(home or settings.home(), key)
 
 
 def fetch(store: ReadableStore, key: str) -> bytes | None:
     """The same from the object store."""
     try:
-        return store.get(key)
+        return store.get(key, max_bytes=MAX_BYTES)
     except ObjectMissing:
         return None
 

@@ -13,8 +13,11 @@ from tasks.errors import DataError
 from tasks.exam.records import Response, Run
 from tasks.exam.score_records import Scores
 from tasks.files import write_private
+from tasks.foreign_files import read_ordinary
 from tasks.storage import to_json
 
+#: Ten thousand items in ten epochs, with long answers.
+MAX_BYTES = 1 << 30
 RUN, RESPONSES, SCORES = "run.json", "responses.jsonl", "scores.json"
 
 
@@ -105,7 +108,7 @@ def _response(folder: Path, number: int, line: bytes) -> Response:
 
 def _read(path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        return read_ordinary(path, MAX_BYTES, DataError)
     except FileNotFoundError:
         raise DataError(
             f"{path} is missing: there is no finished run in this folder; run it again to finish it"

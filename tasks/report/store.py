@@ -10,10 +10,9 @@ Below the deployment's directory:
 from __future__ import annotations
 
 import hashlib
-import os
 import re
-import tempfile
 from collections.abc import Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Protocol
 
@@ -21,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from tasks import layout, settings
 from tasks.errors import ObjectMissing
+from tasks.inside import MAX_BYTES, read_inside, write_inside
 from tasks.report.pages import index_page
 
 #: Every file that a report may have, and its type: no other name is ever written or served.
@@ -34,6 +34,8 @@ CONTENT_TYPES = {
     "metrics.json": "application/json",
     "run.json": "application/json",
 }
+#: Of one line of an index, and how many lines it has at most.
+MAX_ENTRY_BYTES, MAX_LISTED = 1 << 16, 10_000
 _STUDY = re.compile(r"[a-z][a-z0-9_]{0,63}")
 
 
@@ -47,8 +49,8 @@ class ReportStore(Protocol):
 class ReadableStore(Protocol):
     """What reading needs of an `ObjectStore`."""
 
-    def get(self, key: str) -> bytes:
-        """Read an object. Raises ObjectMissing."""
+    def get(self, key: str, *, max_bytes: int | None = None) -> bytes:
+        """Read an object. Raises ObjectMissing; StoreError: it has more than `max_bytes`."""
 
     def keys(self, prefix: str) -> Iterator[str]:
         """All keys under `prefix`, sorted."""
@@ -80,13 +82,18 @@ def reports_dir() -> Path:
     return settings.home() / "reports"
 
 
+def is_study(name: str) -> bool:
+    """Whether a study can have this name; a folder of reports is one only then."""
+    return _STUDY.fullmatch(name) is not None
+
+
 def round_dir(study: str, server_round: int) -> str:
     """`<study>/<round>`, relative to the folder of all reports.
 
     Raises:
         ValueError: not a study's name, or not a round.
     """
-    if not _STUDY.fullmatch(study) or not 0 < server_round < 1_000_000:
+    if not is_study(study) or not 0 < server_round < 1_000_000:
         raise ValueError(f"no report can lie under study {study!r}, round {server_round}")
     return f"{study}/{server_round:04d}"
 
@@ -106,97 +113,103 @@ def publish_report(
 
     Raises:
         ValueError: a file's name is not one that a report has.
+        ConfigError: somebody put a link where a folder of reports belongs; nothing is written through it.
         StoreError: the store refused; nothing was written to disk then.
     """
     if unknown := sorted(set(files).difference(CONTENT_TYPES)):
         raise ValueError(f"a report has no file {', '.join(unknown)}; it has: {', '.join(CONTENT_TYPES)}")
     root = local_dir or reports_dir()
-    folder = root / round_dir(study_name, server_round)
+    folder = round_dir(study_name, server_round)
     for name, body in files.items():
         store.put(layout.report(study_name, server_round, name), body, content_type=CONTENT_TYPES[name])
     for name, body in files.items():
-        _write(folder / name, body)
+        write_inside(root, f"{folder}/{name}", body)
     run = RunEntry.model_validate_json(files["run.json"])
-    _write(_run_file(root, study_name, run.run_id), files["run.json"])
+    write_inside(root, _run_file(study_name, run.run_id), files["run.json"])
     _write_index(root, study_name)
-    return folder / "report.html"
+    return root / folder / "report.html"
 
 
 def _write_index(root: Path, study: str) -> None:
-    _write(root / study / "index.html", index_page(study, list_rounds(study, root)))
+    write_inside(root, f"{study}/index.html", index_page(study, list_rounds(study, root)))
 
 
 def list_rounds(study: str, root: Path | None = None) -> list[RunEntry]:
     """The rounds of a study that have a report on this machine, oldest first."""
-    found = sorted(((root or reports_dir()) / study).glob("[0-9]*/run.json")) if _STUDY.fullmatch(study) else []
-    return [entry for path in found if (entry := _entry(path)) is not None]
+    if not is_study(study):
+        return []
+    base = root or reports_dir()
+    found = sorted(path.relative_to(base) for path in islice((base / study).glob("[0-9]*/run.json"), MAX_LISTED))
+    return [entry for path in found if (entry := _entry(base, path)) is not None]
 
 
 def list_studies(root: Path | None = None) -> list[str]:
     """Names of the studies that have a report on this machine."""
     found = {path.parent.parent.name for path in (root or reports_dir()).glob("*/[0-9]*/run.json")}
-    return sorted(name for name in found if _STUDY.fullmatch(name))
+    return sorted(name for name in found if is_study(name))
 
 
 def find_run(study: str, run_id: str, root: Path | None = None) -> RunEntry | None:
     """The round that an Airflow run closed; None while it has not."""
-    if not _STUDY.fullmatch(study):
+    if not is_study(study):
         return None
-    return _entry(_run_file(root or reports_dir(), study, run_id))
+    return _entry(root or reports_dir(), _run_file(study, run_id))
 
 
 def read_report(study: str, server_round: int, name: str, root: Path | None = None) -> bytes | None:
-    """One file of a report from disk; None if it is not there.
+    """One file of a report from disk; None if it is not there, or only behind a link: see `tasks.inside`.
 
     Raises:
         ValueError: not a study's name, not a round, or not a file that a report has.
     """
-    folder = (root or reports_dir()) / round_dir(study, server_round)
+    folder = round_dir(study, server_round)
     if name not in CONTENT_TYPES:
         raise ValueError(f"a report has no file {name!r}")
-    path = folder / name
-    return path.read_bytes() if path.is_file() else None
+    return read_inside(root or reports_dir(), f"{folder}/{name}")
 
 
 def fetch_report(store: ReadableStore, study: str, server_round: int, name: str) -> bytes | None:
     """The same from the object store, for a machine that did not write the report."""
     round_dir(study, server_round)
     try:
-        return store.get(layout.report(study, server_round, name))
+        return store.get(layout.report(study, server_round, name), max_bytes=MAX_BYTES)
     except ObjectMissing:
         return None
 
 
 def fetch_rounds(store: ReadableStore, study: str) -> list[RunEntry]:
     """The rounds of a study that have a report in the object store, oldest first."""
-    if not _STUDY.fullmatch(study):
+    if not is_study(study):
         return []
-    keys = [key for key in store.keys(f"{layout.study_prefix(study)}/reports/") if key.endswith("/run.json")]
-    return [entry for key in keys if (entry := _parse(store.get(key))) is not None]
+    keys = (key for key in store.keys(f"{layout.study_prefix(study)}/reports/") if key.endswith("/run.json"))
+    bodies = (store.get(key, max_bytes=MAX_ENTRY_BYTES) for key in islice(keys, MAX_LISTED))
+    return [entry for body in bodies if (entry := _parse(body)) is not None]
 
 
 def read_audit(study: str, root: Path | None = None) -> bytes | None:
     """The page of a study's newest privacy audit on this machine; None before the first."""
-    if not _STUDY.fullmatch(study):
+    if not is_study(study):
         return None
-    found = sorted(((root or reports_dir()) / study / "audits").glob("*/audit.html"))
-    return found[-1].read_bytes() if found else None
+    base = root or reports_dir()
+    found = sorted(path.relative_to(base) for path in (base / study / "audits").glob("*/audit.html"))
+    return next((body for path in reversed(found) if (body := read_inside(base, path)) is not None), None)
 
 
 def fetch_audit(store: ReadableStore, study: str) -> bytes | None:
     """The same from the object store."""
-    if not _STUDY.fullmatch(study):
+    if not is_study(study):
         return None
     keys = [key for key in store.keys(f"{layout.study_prefix(study)}/audits/") if key.endswith("/audit.html")]
-    return store.get(keys[-1]) if keys else None
+    return store.get(keys[-1], max_bytes=MAX_BYTES) if keys else None
 
 
-def _run_file(root: Path, study: str, run_id: str) -> Path:
-    return root / study / "runs" / f"{hashlib.sha256(run_id.encode()).hexdigest()}.json"
+def _run_file(study: str, run_id: str) -> str:
+    return f"{study}/runs/{hashlib.sha256(run_id.encode()).hexdigest()}.json"
 
 
-def _entry(path: Path) -> RunEntry | None:
-    return _parse(path.read_bytes()) if path.is_file() else None
+def _entry(root: Path, relative: str | Path) -> RunEntry | None:
+    body = read_inside(root, relative, MAX_ENTRY_BYTES)
+    return None if body is None else _parse(body)
 
 
 def _parse(body: bytes) -> RunEntry | None:
@@ -205,12 +218,3 @@ def _parse(body: bytes) -> RunEntry | None:
         return RunEntry.model_validate_json(body)
     except ValidationError:
         return None
-
-
-def _write(path: Path, body: bytes) -> None:
-    """Write a file so that a reader sees all of it or the one before."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".", delete=False) as new:
-        new.write(body)
-    os.chmod(new.name, 0o644)
-    os.replace(new.name, path)

@@ -5,8 +5,6 @@ Messages name file, line and column, never a cell.
 
 from __future__ import annotations
 
-import codecs
-import csv
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +13,7 @@ from typing import Any
 import pandas as pd
 from pydantic import TypeAdapter, ValidationError
 
-from tasks.data.tables import read_table
+from tasks.data.tables import read_header, read_table
 from tasks.errors import ConfigError, DataError
 from tasks.study import Identifier, SiteName
 
@@ -96,38 +94,10 @@ def _same_tables(root: Path, sites: Iterable[str]) -> list[str]:
 
 
 def _read(path: Path) -> pd.DataFrame:
-    """The cells as text. Most checks are those of a round (`read_table`); these come first to name line or remedy."""
-    raw = path.read_bytes()
-    _check_encoding(path, raw)
-    header = _header(path)
+    """The cells as text, checked as in a round; what only a draft must know of the header comes first."""
+    header = read_header(path)
     _check_header(path, header)
-    if not raw.endswith(b"\n"):
-        raise DataError(f"{path}: the last line has no end, so it may be cut off: export the file again")
     return read_table(path, dict.fromkeys(header, "string"))
-
-
-def _check_encoding(path: Path, raw: bytes) -> None:
-    if raw.startswith(codecs.BOM_UTF8):
-        raise DataError(f"{path}: line 1 begins with a byte-order mark: export it as UTF-8 without BOM")
-    if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in raw:
-        raise DataError(f"{path}: looks like UTF-16: export it as UTF-8")
-    line = _undecodable_line(raw)
-    if line is not None:
-        raise DataError(f"{path}: line {line} is not UTF-8 (Latin-1 or Windows-1252?): export it as UTF-8")
-
-
-def _undecodable_line(raw: bytes) -> int | None:
-    """The line is found before the error is raised: a decoding error would carry the file's content along."""
-    try:
-        raw.decode("utf-8")
-    except UnicodeDecodeError as error:
-        return raw.count(b"\n", 0, error.start) + 1
-    return None
-
-
-def _header(path: Path) -> list[str]:
-    with path.open(encoding="utf-8", newline="") as file:
-        return next(csv.reader(file), [])
 
 
 def _check_header(path: Path, header: list[str]) -> None:

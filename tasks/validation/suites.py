@@ -17,14 +17,28 @@ import re
 from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
+from string import Formatter
 from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from tasks.errors import ConfigError
+from tasks.foreign_files import read_ordinary
 
 ROW_CONDITION = re.compile(r'^(\w+)(==|!=)"([^"]+)"$')
+#: Expectations that do more than look at the table: a JSON schema may name an address, which is then fetched.
+OUTREACHING = frozenset({"expect_column_values_to_match_json_schema", "expect_query_results_to_match_comparison"})
 ColumnType = Literal["string", "integer", "number", "date", "partial_date"]
+
+
+def _is_simple(template: object) -> bool:
+    if not isinstance(template, str):
+        return False
+    try:
+        fields = [field for field in Formatter().parse(template) if field[1] is not None]
+    except ValueError:
+        return False
+    return all(name.isidentifier() and not form and not conversion for _, name, form, conversion in fields)  # type: ignore[union-attr]
 
 
 class _Record(BaseModel):
@@ -42,6 +56,20 @@ class Expectation(_Record):
     type: str = Field(pattern=r"^expect_[a-z_]+$")
     kwargs: dict[str, Any]
     meta: ExpectationMeta = ExpectationMeta()
+
+    @model_validator(mode="after")
+    def _only_looks_at_the_table(self) -> Self:
+        if self.type in OUTREACHING:
+            raise ValueError(f"{self.type} reads more than the table: use another expectation")
+        return self
+
+    @model_validator(mode="after")
+    def _formats_are_simple(self) -> Self:
+        """`{site_ids:>9999999999}` would ask for ten gigabytes of blanks, `{site_ids.__class__}` for our insides."""
+        for value in self.kwargs.values():
+            if isinstance(value, dict) and not _is_simple(value.get("$FORMAT", "")):
+                raise ValueError("$FORMAT is a text whose placeholders are names, such as {site_ids}")
+        return self
 
     @model_validator(mode="after")
     def _row_condition_is_simple(self) -> Self:
@@ -90,7 +118,7 @@ def load_suite(suites_dir: Path, table: str) -> Suite:
 @cache
 def _load(path: Path, _mtime_ns: int) -> Suite:
     try:
-        suite = Suite.model_validate_json(path.read_bytes())
+        suite = Suite.model_validate_json(read_ordinary(path))
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"])) or "suite"

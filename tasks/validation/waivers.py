@@ -14,6 +14,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from tasks.errors import ConfigError
+from tasks.yaml_file import read_yaml
 
 
 class Waiver(BaseModel):
@@ -62,18 +63,13 @@ def find_waiver(waivers: Iterable[Waiver], expectation: str) -> Waiver | None:
 
 def _read(path: Path) -> list[tuple[int, Any]]:
     """Each entry with its 1-based line."""
-    try:
-        root = yaml.compose(path.read_text(encoding="utf-8"))
-        entries = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        mark = getattr(error, "problem_mark", None)
-        place = f":{mark.line + 1}" if mark else ""
-        raise ConfigError(f"{path}{place}: not readable as YAML") from None
-    if root is None:
+    document = read_yaml(path)
+    if document.root is None:
         return []
-    if not isinstance(root, yaml.SequenceNode):
+    if not isinstance(document.root, yaml.SequenceNode):
         raise ConfigError(f"{path}:1: waivers are a list; each begins with `- site:`")
-    return [(node.start_mark.line + 1, entry) for node, entry in zip(root.value, entries, strict=True)]
+    pairs = zip(document.root.value, document.content, strict=True)
+    return [(node.start_mark.line + 1, entry) for node, entry in pairs]
 
 
 def _parse(path: Path, line: int, entry: Any) -> Waiver:

@@ -93,6 +93,7 @@ def federation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Federation]
     with pytest.MonkeyPatch.context() as patch, ScriptedServer(script) as server:
         patch.setenv("PHARMAFED_HOME", str(home))
         patch.setenv("PHARMAFED_PROJECT", str(project))
+        patch.setenv("PHARMAFED_MODEL_PACKAGES", "tests")  # tests/e2e/models.py lies beside the copy, not in it
         patch.setenv("SCRIPTED_BASE_URL", server.url)
         patch.setenv("SCRIPTED_API_KEY", "a key for the scripted model")
         _forget_stores()

@@ -251,7 +251,7 @@ def history() -> list[tuple[Run, Scores, Comparison | None]]:
     entries: list[tuple[Run, Scores, Comparison | None]] = []
     last: ScoredRun | None = None
     for month, right in enumerate((RIGHT, RIGHT, RIGHT - set(LOST))):
-        made, _, found = sitting(responses(PAPER, right), f"run {month}", 30 * month)
+        made, _, found = sitting(responses(PAPER, right), f"run-{month}", 30 * month)
         entries.append((made, found.scores, compare(PAPER, last, found) if last else None))
         last = found
     return entries
@@ -263,7 +263,7 @@ def test_the_history_marks_the_drift() -> None:
     page = files["history.html"].decode()
     assert re.findall(r'<span class="tag \w+">(no drift|drift: worse)</span>', page) == ["drift: worse", "no drift"]
     assert [url for url in HREF.findall(page) if not url.startswith("#")] == [
-        f"ja/run%20{month}/report.html" for month in (2, 1, 0)
+        f"ja/run-{month}/report.html" for month in (2, 1, 0)
     ]
     assert page.count("changed</text>") == 1
     calm = build_history(PAPER, "openai/gpt-test", entries[:2], left_out=3)

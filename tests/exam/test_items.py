@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import io
 import json
+import re
+import struct
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from PIL import Image
+from PIL import Image, ImageFile
 from year_samples import write_pictures, write_year
 
 from tasks.errors import DataError
+from tasks.exam import items
 from tasks.exam.importer import import_exam
 from tasks.exam.items import check_exam, exam_folder, load_exam, picture_digest, save_exam, subject_table
 from tasks.exam.numeric import is_quantity, labels_for
@@ -180,3 +185,83 @@ def test_only_all_quantities_are_lettered() -> None:
     assert labels_for(("1", "2", "3", "4"), 4) == ("A", "B", "C", "D")
     assert labels_for(("1", "2", "3", "なし"), 4) == ("1", "2", "3", "4")
     assert labels_for((), 5) == ("1", "2", "3", "4", "5")
+
+
+# pictures of strangers
+
+
+def png(width: int, height: int) -> bytes:
+    """A PNG that says it has this size, and holds one byte of pixels: 100 bytes that ask for gigabytes."""
+    parts = [
+        (b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)),
+        (b"IDAT", zlib.compress(b"\0")),
+        (b"IEND", b""),
+    ]
+    chunks = [
+        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body)) for kind, body in parts
+    ]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
+
+
+def gif(size: tuple[int, int] = (8, 8)) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("P", size).save(buffer, "GIF")
+    return buffer.getvalue()
+
+
+SVG = b'<svg xmlns="http://www.w3.org/2000/svg"><script>alert(1)</script></svg>'
+PICTURES: dict[str, tuple[str, bytes, str]] = {
+    "169 megapixels": ("a.png", png(13_000, 13_000), "has more than 40 million pixels: make it smaller"),
+    "41 megapixels": ("a.png", png(41_000, 1_000), "has more than 40 million pixels"),
+    "a bomb": ("a.png", png(100_000, 100_000), "has more than 40 million pixels"),
+    "the largest there is": ("a.png", png(2**31 - 1, 2**31 - 1), "has more than 40 million pixels"),
+    "a wide GIF": ("a.gif", gif((8, 8))[:6] + struct.pack("<HH", 65_535, 65_535) + gif()[10:], "40 million pixels"),
+    "too many bytes": ("a.png", b"x" * (items.MAX_PICTURE_BYTES + 1), "20,971,521 bytes, more than the 20,971,520"),
+    "a script": ("a.png", SVG, "is not a whole image"),
+    "a GIF by another name": ("a.png", gif(), "is GIF by its content: give it the right ending"),
+    "an ending that no picture has": ("a.svg", gif(), "is GIF by its content"),
+    "half a picture": ("a.png", png(10, 10), "is not a whole image"),
+}
+
+
+@pytest.mark.parametrize("name", PICTURES)
+def test_a_picture_is_refused_before_it_is_decoded(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file, content, says = PICTURES[name]
+    (tmp_path / file).write_bytes(content)
+    decoded: list[Image.Image] = []
+    load = ImageFile.ImageFile.load
+    monkeypatch.setattr(ImageFile.ImageFile, "load", lambda self: (decoded.append(self), load(self))[1])
+    with pytest.raises(DataError, match=re.escape(says)):
+        picture_digest(tmp_path / file, "100001")
+    assert bool(decoded) == (name in ("a GIF by another name", "an ending that no picture has", "half a picture"))
+
+
+def test_a_large_page_is_taken(tmp_path: Path) -> None:
+    Image.new("1", (5_000, 7_000)).save(tmp_path / "a.png")
+    assert len(picture_digest(tmp_path / "a.png", "100001")) == 64
+
+
+@pytest.mark.parametrize("name", ["../a.png", "/etc/a.png", "a/../../b.png", "a\\b.png", "a\0.png", ".a.png", "..", ""])
+def test_a_picture_or_exam_that_is_named_outside_its_folder_is_none(name: str, exam: Exam, tmp_path: Path) -> None:
+    save_exam(exam, tmp_path)
+    value = json.loads((tmp_path / "exam.json").read_bytes())
+    for place, change in (
+        ("images.0", {"items": [{**value["items"][4], "images": [name], "images_sha256": ["0" * 64]}]}),
+        ("id", {"id": name}),
+    ):
+        (tmp_path / "exam.json").write_text(json.dumps(value | change))
+        with pytest.raises(DataError, match=rf"is not an exam, first at .*{place}"):
+            load_exam(tmp_path)
+
+
+def test_an_exam_is_not_written_through_planted_links(exam: Exam, tmp_path: Path) -> None:
+    pictures = write_pictures(tmp_path / "source", ["a"])
+    digest = picture_digest(pictures / "a.png", "a")
+    pictured = with_item(exam, 4, images=("a.png",), images_sha256=(digest,))
+    (tmp_path / "victim").write_text("mine")
+    (tmp_path / "exam/images").mkdir(parents=True)
+    for planted in ("exam/images/a.png", "exam/exam.json"):
+        (tmp_path / planted).symlink_to(tmp_path / "victim")
+    save_exam(pictured, tmp_path / "exam", images=pictures)
+    assert (tmp_path / "victim").read_text() == "mine"
+    assert load_exam(tmp_path / "exam") == pictured

@@ -173,7 +173,7 @@ BAD_SOURCES: dict[str, tuple[Callable[[Path], None], str]] = {
         replaced("practice.yaml", "case: warfarin-bleed", "case: warfarin-bleed\n  scenario: {ja: a, en: b}"),
         "prac-3: a scenario belongs to a case and is told once",
     ),
-    "no YAML": (replaced("physics.yaml", '[["3"]]', '[["3"'), r"physics\.yaml line \d+ is not YAML"),
+    "no YAML": (replaced("physics.yaml", '[["3"]]', '[["3"'), r"physics\.yaml:\d+: not readable as YAML"),
     "no list": (lambda source: (source / "physics.yaml").write_text("id: 1"), "is not a list of items"),
     "no file": (lambda source: (source / "biology.yaml").unlink(), r"biology\.yaml is missing"),
     "no script": (lambda source: (source / "figures.py").unlink(), r"figures\.py is missing"),

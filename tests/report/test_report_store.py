@@ -23,7 +23,7 @@ class MemoryStore:
     def put(self, key: str, body: bytes, *, content_type: str) -> None:
         self.objects[key] = (body, content_type)
 
-    def get(self, key: str) -> bytes:
+    def get(self, key: str, *, max_bytes: int | None = None) -> bytes:
         if key not in self.objects:
             raise ObjectMissing(key)
         return self.objects[key][0]

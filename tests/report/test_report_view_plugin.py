@@ -241,7 +241,7 @@ def test_exam_pages_fall_back_to_the_object_store(
     server: Any, pages: ModuleType, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Remote:
-        def get(self, key: str) -> bytes:
+        def get(self, key: str, *, max_bytes: int | None = None) -> bytes:
             try:
                 return (home / key).read_bytes()
             except FileNotFoundError:
@@ -304,7 +304,7 @@ def test_falls_back_to_the_object_store(
     folder = home / "reports/xanomeline_derm56/0003"
 
     class Remote:
-        def get(self, key: str) -> bytes:
+        def get(self, key: str, *, max_bytes: int | None = None) -> bytes:
             return (folder / key.rsplit("/", 1)[1]).read_bytes()
 
         def keys(self, prefix: str) -> list[str]:
