@@ -18,7 +18,7 @@ from tasks import settings
 from tasks.deploy import airflow, seaweedfs
 from tasks.deploy.ports import Ports
 from tasks.deploy.secret_files import write_private
-from tasks.enrolment import ensure_authority, ensure_site_identity
+from tasks.enrolment import ensure_authority, ensure_hub_identity, ensure_site_identity
 from tasks.study_file import load_studies
 
 DATABASE = "postgresql+psycopg2://airflow:{password}@postgres:5432/airflow"
@@ -41,6 +41,7 @@ def make_secrets(home: Path) -> None:
     _make_database_password(home / "secrets")
     seaweedfs.prepare(home, sites_by_study)
     authority = ensure_authority(home / "secrets" / "ca")
+    ensure_hub_identity(home / "secrets" / "hub", authority)
     for site in sorted(set().union(*sites_by_study.values())):
         ensure_site_identity(home / "secrets" / "sites" / site, site, authority)
     _open_inside(home)

@@ -13,7 +13,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tasks.errors import DataError, DeadlinePassed, PharmafedError, SiteStepFailed, StoreUnavailable
+from tasks.errors import (
+    DataError,
+    DeadlinePassed,
+    PharmafedError,
+    SiteStepFailed,
+    StoreUnavailable,
+    ValidationFailed,
+)
 from tasks.privacy.grid import clip_to_grid
 from tasks.site.guard import before, no_values_in_errors
 
@@ -286,3 +293,14 @@ def test_the_deadline_passes_through_the_other_guard() -> None:
     error = guarded(raiser)
     assert isinstance(error, DeadlinePassed)
     assert leaks(error) == []
+
+
+def test_counts_and_line_numbers_of_a_sites_data_stay_there() -> None:
+    text = "adsl.csv: column AGE: 31 cells are not whole numbers; 1,204 lines have not; line 7: a cell of more"
+    with pytest.raises(DataError) as raised, no_values_in_errors("validate_data", "701"):
+        raise DataError(text)
+    assert str(raised.value) == (
+        "adsl.csv: column AGE: some cells are not whole numbers; some lines have not; in some line: a cell of more"
+    )
+    with pytest.raises(ValidationFailed, match="2 of 88 expectations"), no_values_in_errors("validate_data", "701"):
+        raise ValidationFailed("2 of 88 expectations failed")
