@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 
 from tasks import __version__, layout
 from tasks.aggregation import Shape, StreamingMean, add_to, averages, running_mean
+from tasks.bounds import shorten
 from tasks.errors import ObjectMissing, QuorumMissed
 from tasks.hub.answers import wait_for_answers
 from tasks.hub.collect import checked_update
@@ -140,7 +141,7 @@ def _card(
         evaluated_model=evaluated,
         averaged_rounds=averaged_rounds,
         base_model=plan.base_model,
-        architecture=f"{hub.study.model.path}({hub.study.model.options or ''})",
+        architecture=shorten(f"{hub.study.model.path}({hub.study.model.options or ''})"),
         inputs=tuple(hub.study.input_names),
         contributors={chosen.site: chosen.weight for chosen in selection.chosen},
         missing=selection.missing,

@@ -18,7 +18,7 @@ from tasks.privacy.chain import FIRST, MAX_ENTRY, ChainCheck, Link, terms
 from tasks.records import LedgerEntry, Spend
 from tasks.storage import ObjectStore
 
-ENTRY_NAME = re.compile(r"\d{6}\.json")
+ENTRY_NAME = re.compile(r"[0-9]{6}\.json")
 #: How far beyond the end of a ledger that is fetched back a site looks for entries, in doubling steps.
 _LOOK_AHEAD = 1 << 13
 

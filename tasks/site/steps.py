@@ -12,6 +12,7 @@ import torch
 from pydantic import BaseModel
 
 from tasks import __version__, layout
+from tasks.bounds import SITE_REASON, shorten
 from tasks.enrolment import sign
 from tasks.errors import PharmafedError, StoreUnavailable
 from tasks.evaluation import suppress, validate_model
@@ -195,7 +196,7 @@ def _run_step(
 
 def _refuse(ctx: SiteContext, server_round: int, step: Step, error: PharmafedError) -> None:
     """Best effort: without it the hub learns the same at the deadline."""
-    reason = f"{type(error).__name__}: {error}"
+    reason = shorten(f"{type(error).__name__}: {error}", SITE_REASON)
     record = Refusal(study=ctx.study.study, server_round=server_round, site=ctx.site, step=step, reason=reason)
     try:
         _create_if_new(ctx, layout.refusal(ctx.study.study, server_round, ctx.site), record)
