@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import struct
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import sqrt
-from typing import Annotated
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, TypeAdapter
-from pydantic_core import from_json
 
 from tasks.errors import StoreError, UpdateRejected
 from tasks.privacy.compression import num_shared
 from tasks.records import Plan, TensorSpec
 from tasks.study import Training
 from tasks.study_privacy import sent_fraction
-from tasks.tensors import Weights, from_bytes
+from tasks.tensors import Entry, Weights, from_bytes, read_header
 
 #: Values whose squares are summed in float32 before the sum goes on in float64.
 _NORM_BLOCK = 1 << 16
@@ -69,15 +65,16 @@ def flat_update(body: bytearray | bytes, shape: Shape, site: str) -> torch.Tenso
     Raises:
         UpdateRejected: the body is no safetensors file of exactly these tensors.
     """
-    header_size = struct.unpack("<Q", bytes(body[:8]))[0] if len(body) >= 8 else 0
-    start = 8 + header_size
-    if header_size == 0 or start + 4 * shape.num_values != len(body):
+    try:
+        entries, start = read_header(body)
+    except StoreError as error:
+        raise UpdateRejected(site, str(error)) from None
+    if start + 4 * shape.num_values != len(body):
         raise UpdateRejected(site, f"{len(body)} bytes are not the {shape.num_values} float32 values of the model")
-    entries = _header(bytes(body[8:start]), site)
-    if {(n, tuple(e.shape), e.dtype) for n, e in entries.items()} != {(s.name, s.shape, s.dtype) for s in shape.specs}:
+    if {(n, e.shape, e.dtype) for n, e in entries.items()} != {(s.name, s.shape, s.dtype) for s in shape.specs}:
         raise UpdateRejected(site, "names, shapes or types of its tensors are not those of the model")
     values = torch.frombuffer(body, dtype=torch.float32, offset=start)
-    return _in_order(values, entries, shape, site)
+    return _in_order(values, [entries[spec.name] for spec in shape.specs])
 
 
 def read_update(body: bytearray | bytes, plan: Plan, shape: Shape, site: str) -> torch.Tensor:
@@ -94,7 +91,7 @@ def sparse_update(body: bytes | bytearray, shape: Shape, max_values: int, site: 
         UpdateRejected: other tensors, more than `max_values`, or indices that are not sorted, twice, or out of range.
     """
     try:
-        tensors = from_bytes(bytes(body))
+        tensors = from_bytes(body)
         indices, values = tensors["indices"], tensors["values"]
     except (StoreError, KeyError):
         raise UpdateRejected(site, "no safetensors body of indices and values") from None
@@ -102,10 +99,11 @@ def sparse_update(body: bytes | bytearray, shape: Shape, max_values: int, site: 
         raise UpdateRejected(site, "indices must be int32 and values float32, and nothing else")
     if indices.ndim != 1 or indices.shape != values.shape or len(indices) > max_values:
         raise UpdateRejected(site, f"one index a value and at most {max_values} values are allowed")
-    if len(indices) and (indices[0] < 0 or indices[-1] >= shape.num_values or (indices.diff() <= 0).any()):
+    places = indices.long()  # in int32, the difference of two indices may wrap around and look like a rise
+    if len(places) and (places[0] < 0 or places[-1] >= shape.num_values or (places.diff() <= 0).any()):
         raise UpdateRejected(site, f"indices must rise from 0 on and stay below {shape.num_values}")
     flat = torch.zeros(shape.num_values, dtype=torch.float32)
-    flat[indices.long()] = values
+    flat[places] = values
     return flat
 
 
@@ -140,52 +138,12 @@ def running_mean(previous: Weights, count: int, current: Weights) -> Weights:
     return {name: previous[name] + (current[name] - previous[name]) / (count + 1) for name in previous}
 
 
-class _Entry(BaseModel):
-    """One tensor in a safetensors header; offsets are in bytes from the end of the header."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-    dtype: str
-    shape: list[NonNegativeInt]
-    data_offsets: Annotated[list[NonNegativeInt], Field(min_length=2, max_length=2)]
-
-
-_ENTRIES = TypeAdapter(dict[str, _Entry])
-
-
-def _header(raw: bytes, site: str) -> dict[str, _Entry]:
-    try:
-        entries = from_json(raw)
-        entries.pop("__metadata__", None)
-        return _ENTRIES.validate_python(entries)
-    except (ValueError, AttributeError, TypeError):
-        raise UpdateRejected(site, "its safetensors header cannot be read") from None
-
-
-def _in_order(values: torch.Tensor, entries: dict[str, _Entry], shape: Shape, site: str) -> torch.Tensor:
-    pieces: list[torch.Tensor] = []
-    position, contiguous = 0, True
-    for spec in shape.specs:
-        begin, end = entries[spec.name].data_offsets
-        if end - begin != 4 * _numel(spec) or begin % 4 or end > 4 * len(values):
-            raise UpdateRejected(site, f"tensor {spec.name} does not lie where its header says")
-        contiguous &= begin == position
-        position = end
-        pieces.append(values[begin // 4 : end // 4])
-    if contiguous:
+def _in_order(values: torch.Tensor, entries: Sequence[Entry]) -> torch.Tensor:
+    """The values of these entries one after the other; those are `values` themselves when they lie like that."""
+    begins = [entry.begin for entry in entries]
+    if begins == sorted(begins):
         return values
-    _check_cover(entries.values(), len(values), site)
-    return torch.cat(pieces)
-
-
-def _check_cover(entries: Iterable[_Entry], num_values: int, site: str) -> None:
-    position = 0
-    for begin, end in sorted(entry.data_offsets for entry in entries):
-        if begin != position:
-            raise UpdateRejected(site, "its tensors overlap or leave gaps")
-        position = end
-    if position != 4 * num_values:
-        raise UpdateRejected(site, "its tensors overlap or leave gaps")
+    return torch.cat([values[entry.begin // 4 : entry.end // 4] for entry in entries])
 
 
 def _numel(spec: TensorSpec) -> int:

@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
@@ -97,10 +97,12 @@ def enrol(
 
 def validate_certificate(certificate_pem: bytes, site: str, authority: x509.Certificate) -> x509.Certificate:
     """Parse a site's certificate and check issuer, name, key type and dates. Raises ConfigError."""
+    certificate = parse_certificate(certificate_pem)
     try:
-        certificate = x509.load_pem_x509_certificate(certificate_pem)
+        if certificate is None:
+            raise InvalidSignature
         certificate.verify_directly_issued_by(authority)
-    except (ValueError, TypeError, InvalidSignature):
+    except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
         raise ConfigError(f"site {site}: the certificate was not issued by the consortium's authority") from None
     names = [name.value for name in certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
     if names != [site]:
@@ -112,6 +114,21 @@ def validate_certificate(certificate_pem: bytes, site: str, authority: x509.Cert
     return certificate
 
 
+def parse_certificate(pem: bytes) -> x509.Certificate | None:
+    """The first certificate of a PEM text; None where there is none, or one whose parts cannot be read.
+
+    The library reads most parts only when they are asked for: what is used of a certificate is asked for here.
+    """
+    try:
+        certificate = x509.load_pem_x509_certificate(pem)
+        for part in ("subject", "issuer", "not_valid_before_utc", "not_valid_after_utc", "signature_hash_algorithm"):
+            getattr(certificate, part)
+        certificate.public_key()
+    except (ValueError, TypeError, OverflowError, UnsupportedAlgorithm, x509.InvalidVersion):
+        return None
+    return certificate
+
+
 def sign(folder: Path, message: bytes) -> str:
     """Sign with the key of the site whose secrets lie in `folder`; base64."""
     return base64.b64encode(load_key(folder / "signing_key.pem").sign(message)).decode()
@@ -119,7 +136,8 @@ def sign(folder: Path, message: bytes) -> str:
 
 def is_signed_by(enrolment: Enrolment, signature: str, message: bytes) -> bool:
     """Whether `signature` (base64) over `message` is the enrolled site's."""
-    return verifies(x509.load_pem_x509_certificate(enrolment.certificate_pem.encode()), signature, message)
+    certificate = parse_certificate(enrolment.certificate_pem.encode())
+    return certificate is not None and verifies(certificate, signature, message)
 
 
 def verifies(certificate: x509.Certificate, signature: str, message: bytes) -> bool:

@@ -15,6 +15,7 @@ from pydantic import BaseModel
 
 from tasks import settings
 from tasks.errors import AccessDenied, ObjectExists, ObjectMissing, StoreError, StoreUnavailable
+from tasks.record_size import max_bytes as largest
 
 Record = TypeVar("Record", bound=BaseModel)
 
@@ -39,8 +40,6 @@ _CODES: dict[str, type[StoreError]] = {
     "SignatureDoesNotMatch": AccessDenied,
     "InvalidAccessKeyId": AccessDenied,
 }
-#: No record is as large; a site must not be able to fill the hub's memory with one.
-MAX_RECORD = 4 << 20
 _session_lock = threading.Lock()
 
 
@@ -104,9 +103,12 @@ class ObjectStore:
         return buffer
 
     def get_record(self, key: str, record: type[Record]) -> Record:
-        """Read a JSON object into its record. Raises ObjectMissing, StoreError when it is no such record."""
+        """Read a JSON object into its record. Raises ObjectMissing; StoreError when it is no such record, or too large.
+
+        No more is read than the record's largest valid instance has: a site cannot fill the hub's memory with one.
+        """
         try:
-            return record.model_validate_json(self.get(key, max_bytes=MAX_RECORD))
+            return record.model_validate_json(self.get(key, max_bytes=largest(record)))
         except ValueError as error:
             raise StoreError(f"{self.bucket}/{key} is not a valid {record.__name__}: {type(error).__name__}") from None
 
@@ -136,7 +138,7 @@ class ObjectStore:
         try:
             self._call("put_object", key, Body=body, IfNoneMatch="*", ContentType=content_type)
         except ObjectExists:
-            if self.get(key) != body:
+            if self.size(key) != len(body) or self.get(key) != body:
                 raise ObjectExists(
                     f"{self.bucket}/{key} exists with other content; objects are never changed"
                 ) from None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import ValidationError
 
 from tasks import layout
+from tasks.bounds import Count
 from tasks.errors import ConfigError, ObjectMissing
 from tasks.records import Record
 from tasks.storage import ObjectStore, to_json
@@ -16,7 +17,7 @@ LAYOUT = 2
 class StoreVersion(Record):
     """`federation/layout.json`."""
 
-    layout: int
+    layout: Count
 
 
 def require_layout(store: ObjectStore) -> None:

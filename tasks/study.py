@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
+from tasks.bounds import MAX_COUNT, MAX_INPUTS, MAX_SITES, LongText, Text
 from tasks.study_privacy import (
     Compression,
     DistributedDP,
@@ -139,14 +140,14 @@ class Training(Section):
 
     optimizer: Literal["sgd", "adam"] = "sgd"
     lr: float = Field(gt=0, le=10)
-    batch_size: Annotated[int, Field(gt=0)] | Literal["full"] = "full"
-    local_epochs: int | None = Field(default=None, gt=0)
-    local_iterations: int | None = Field(default=None, gt=0)
+    batch_size: Annotated[int, Field(gt=0, le=MAX_COUNT)] | Literal["full"] = "full"
+    local_epochs: int | None = Field(default=None, gt=0, le=MAX_COUNT)
+    local_iterations: int | None = Field(default=None, gt=0, le=MAX_COUNT)
     l2: float = Field(default=0.0, ge=0)
     optimizer_state: Literal["restart", "keep"] = "restart"
     weighting: Literal["iterations", "samples", "plain"] = "iterations"
     average_iterates: Literal["none", "second_half"] = "none"
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, lt=1 << 64)
 
     @model_validator(mode="after")
     def _one_length(self) -> Training:
@@ -169,8 +170,8 @@ class Evaluation(Section):
     """Which patients are held out at each site, and the smallest cell that may leave it."""
 
     holdout_fraction: float = Field(gt=0, lt=1)
-    split_seed: int = Field(default=0, ge=0)
-    min_cell: int = Field(default=5, ge=2)
+    split_seed: int = Field(default=0, ge=0, lt=1 << 64)
+    min_cell: int = Field(default=5, ge=2, le=MAX_COUNT)
     data_are_public: bool = Field(default=False, description="the hub may pool held-out patients for reference lines")
     score_bins: int | None = Field(
         default=None,
@@ -184,14 +185,14 @@ class Study(Section):
     """One federated study, as its YAML file has it."""
 
     study: Identifier
-    title: str
-    description: str
+    title: Text
+    description: LongText
     owner: str
     closed: bool = False
     data: Data
-    sites: dict[SiteName, tuple[str, ...]] = Field(min_length=1)
+    sites: dict[SiteName, tuple[str, ...]] = Field(min_length=1, max_length=MAX_SITES)
     label: Label
-    inputs: tuple[Input, ...] = Field(min_length=1)
+    inputs: tuple[Input, ...] = Field(min_length=1, max_length=MAX_INPUTS)
     model: Model
     training: Training
     privacy: Privacy

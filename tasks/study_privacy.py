@@ -10,6 +10,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from tasks.bounds import MAX_COUNT, MAX_SITES
+
 Epsilon = Annotated[float, Field(gt=0, le=100, description="total over `rounds.total` rounds")]
 Delta = Annotated[float, Field(gt=0, lt=0.1)]
 Fraction = Annotated[float, Field(gt=0, le=1, description="share of the components that are sent")]
@@ -44,7 +46,7 @@ class PatientLevel(Section):
     delta: Delta
     clip_norm: float = Field(gt=0, description="C: largest L2 norm of one patient's gradient")
     public_num_examples: int = Field(
-        gt=0, description="N: the divisor of the summed gradients, a public planning figure"
+        gt=0, le=MAX_COUNT, description="N: the divisor of the summed gradients, a public planning figure"
     )
 
 
@@ -57,8 +59,12 @@ class LocalDP(PatientLevel):
 class _NoiseShares(Section):
     """Noise that the sites of a masked sum bring together: each adds its share, and a lost site takes its own along."""
 
-    tolerated_dropouts: int = Field(default=1, ge=0, description="sites that may be lost after masks are agreed")
-    colluding_sites: int = Field(default=1, ge=0, description="sites that may tell the hub their noise and masks")
+    tolerated_dropouts: int = Field(
+        default=1, ge=0, le=MAX_SITES, description="sites that may be lost after masks are agreed"
+    )
+    colluding_sites: int = Field(
+        default=1, ge=0, le=MAX_SITES, description="sites that may tell the hub their noise and masks"
+    )
 
 
 class DistributedDP(PatientLevel, _NoiseShares):

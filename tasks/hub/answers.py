@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Literal
 
 from tasks import clock, layout
+from tasks.bounds import shorten
 from tasks.errors import StoreError, StoreUnavailable
 from tasks.hub.context import HubContext
 from tasks.records import Plan, Refusal
@@ -108,4 +109,4 @@ def reason_of(hub: HubContext, plan: Plan, site: str, answers: Answers) -> str:
         refusal = hub.store.get_record(layout.refusal(plan.study, plan.server_round, site), Refusal)
     except StoreError as error:
         return f"its refusal cannot be read ({type(error).__name__})"
-    return f"{refusal.step}: {refusal.reason}"
+    return shorten(f"{refusal.step}: {refusal.reason}")

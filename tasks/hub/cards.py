@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from tasks import __version__, clock, layout
+from tasks.bounds import shorten
 from tasks.errors import ObjectExists, ObjectMissing
 from tasks.hub.context import HubContext
 from tasks.hub.selection import largest_spend
@@ -84,7 +85,7 @@ def _of_study(hub: HubContext) -> dict[str, Any]:
     return {
         "study": hub.name,
         "title": hub.study.title,
-        "architecture": f"{model.path}({model.options or ''})",
+        "architecture": shorten(f"{model.path}({model.options or ''})"),
         "inputs": tuple(hub.study.input_names),
         "code_version": __version__,
         "intended_use": hub.study.description.strip(),

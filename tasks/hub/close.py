@@ -10,6 +10,7 @@ from pydantic import BaseModel
 
 from tasks import layout
 from tasks.aggregation import Shape
+from tasks.bounds import MAX_LONG_TEXT, MAX_NAMED, shorten
 from tasks.errors import (
     ObjectExists,
     ObjectMissing,
@@ -120,7 +121,7 @@ def _summarise(hub: HubContext, plan: Plan, selection: Selection | None, card: M
         promise=spend,
         opened_at=plan.opened_at,
         closed_at=closed_at,
-        seconds=round((closed_at - plan.opened_at).total_seconds(), 3),
+        seconds=max(0.0, round((closed_at - plan.opened_at).total_seconds(), 3)),
         total_rounds=plan.total_rounds,
         sites=rows,
         num_contributors=len(chosen),
@@ -154,7 +155,7 @@ def _missing(hub: HubContext, plan: Plan) -> dict[str, str]:
             checked_update(hub, plan, site, enrolments.get(site), shape)
             reasons[site] = "a valid update, but the round made no model"
         except UpdateRejected as error:
-            reasons[site] = f"rejected: {error.reason}"
+            reasons[site] = shorten(f"rejected: {error.reason}")
     return reasons
 
 
@@ -165,7 +166,7 @@ def _message(rows: Sequence[SiteRow], plan: Plan) -> str:
     needed = len(rows) if plan.strict else plan.min_sites
     if have < needed:
         text += f", {needed} are needed"
-    return f"{text}. Missing: {missing}" if missing else text
+    return shorten(f"{text}. Missing: {missing}" if missing else text, MAX_LONG_TEXT)
 
 
 def _row(
@@ -188,12 +189,12 @@ def _row(
         contributed=chosen is not None,
         data_valid=data.success if data else None,
         seconds={
-            **(chosen.seconds if chosen else {}),
+            **{step: chosen.seconds[step] for step in _STEPS if chosen and step in chosen.seconds},
             **({"validate_global": metrics.seconds} if metrics else {}),
         },
         metrics=metrics,
-        failed_expectations=tuple(check.id for check in data.failures) if data else (),
-        waived_expectations=tuple(check.id for check in data.waived) if data else (),
+        failed_expectations=tuple(check.id for check in data.failures[:MAX_NAMED]) if data else (),
+        waived_expectations=tuple(check.id for check in data.waived[:MAX_NAMED]) if data else (),
         **facts,
     )
 
@@ -201,7 +202,7 @@ def _row(
 def _site_metrics(hub: HubContext, plan: Plan, site: str, card: ModelCard | None) -> SiteMetrics | None:
     """What a site has measured on this round's model; what is about anything else counts as not written."""
     metrics = _written(hub, layout.site_metrics(plan.study, plan.server_round, site), SiteMetrics)
-    if metrics is None or card is None or not 0 <= metrics.seconds < float("inf"):
+    if metrics is None or card is None:
         return None
     said = (metrics.study, metrics.server_round, metrics.site, metrics.model_sha256)
     return metrics if said == (plan.study, plan.server_round, site, card.evaluated_model.sha256) else None

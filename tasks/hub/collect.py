@@ -11,18 +11,18 @@ import torch
 from tasks import __version__, layout
 from tasks.aggregation import Shape, norm, read_update
 from tasks.enrolment import is_signed_by
-from tasks.errors import BudgetExhausted, ObjectMissing, StoreError, StoreUnavailable, UpdateRejected
+from tasks.errors import BudgetExhausted, ObjectMissing, PrivacyError, StoreError, StoreUnavailable, UpdateRejected
 from tasks.hub.context import HubContext
+from tasks.privacy import ckks
+from tasks.privacy.chain import MAX_ENTRY
 from tasks.privacy.compression import num_shared
 from tasks.privacy.sanitizer import plan_spend
 from tasks.records import Enrolment, LedgerEntry, Manifest, Plan, TensorSpec
 from tasks.storage import to_json
 from tasks.study_privacy import sent_fraction
-from tasks.tensors import from_bytes, sha256
+from tasks.tensors import DTYPE_BYTES, MAX_HEADER, from_bytes, sha256
 from tasks.training import num_iterations
 
-#: A safetensors header may add this much to the tensors' own bytes.
-MAX_HEADER = 1 << 20
 MAX_EXAMPLES = 10_000_000
 #: About 15 million values.
 MAX_CIPHERTEXT = 1 << 30
@@ -57,28 +57,49 @@ def checked_masked(
     manifest = checked_manifest(hub, plan, site, enrolment, roster_sha256)
     if manifest.tensors != (TensorSpec(name="masked", shape=(num_values,), dtype="U64"),):
         raise UpdateRejected(site, "wrong tensors in its manifest")
-    try:
-        masked = from_bytes(bytes(_body(hub, plan, manifest)))["masked"]
-    except (StoreError, KeyError):
-        raise UpdateRejected(site, "no safetensors body of masked integers") from None
-    if masked.dtype != torch.uint64 or masked.shape != (num_values,):
-        raise UpdateRejected(site, f"its masked integers are {masked.dtype} {tuple(masked.shape)}")
-    return manifest, masked.numpy()
+    return manifest, read_masked(_body(hub, plan, manifest), num_values, site)
 
 
-def checked_encrypted(hub: HubContext, plan: Plan, site: str, enrolment: Enrolment | None) -> tuple[Manifest, bytes]:
-    """One site's manifest and its ciphertext, whose content nobody here can check. Raises UpdateRejected."""
+def checked_encrypted(
+    hub: HubContext, plan: Plan, site: str, enrolment: Enrolment | None, num_values: int
+) -> tuple[Manifest, bytes]:
+    """One site's manifest and its ciphertext of so many values, which nobody here can read. Raises UpdateRejected."""
     manifest = checked_manifest(hub, plan, site, enrolment)
     shape = manifest.tensors[0].shape if len(manifest.tensors) == 1 else ()
     if manifest.tensors != (TensorSpec(name="encrypted", shape=shape, dtype="U8"),) or len(shape) != 1:
         raise UpdateRejected(site, "wrong tensors in its manifest")
     if shape[0] > MAX_CIPHERTEXT:
         raise UpdateRejected(site, f"{shape[0]} bytes of ciphertext, more than {MAX_CIPHERTEXT}")
+    return manifest, read_encrypted(_body(hub, plan, manifest), num_values, site)
+
+
+def read_masked(body: bytes | bytearray, num_values: int, site: str) -> npt.NDArray[np.uint64]:
+    """The masked integers of an upload, (values,). Raises UpdateRejected: it holds anything else."""
+    masked = read_vector(body, "masked", torch.uint64, site)
+    if len(masked) != num_values:
+        raise UpdateRejected(site, f"{len(masked)} masked integers, the plan asks for {num_values}")
+    return masked.numpy()
+
+
+def read_encrypted(body: bytes | bytearray, num_values: int, site: str) -> bytes:
+    """The ciphertext of an upload, which can be added to others of this length. Raises UpdateRejected."""
+    encrypted = read_vector(body, "encrypted", torch.uint8, site).numpy().tobytes()
     try:
-        encrypted = from_bytes(bytes(_body(hub, plan, manifest)))["encrypted"]
-    except (StoreError, KeyError):
-        raise UpdateRejected(site, "no safetensors body of a ciphertext") from None
-    return manifest, encrypted.numpy().tobytes()
+        ckks.check(encrypted, num_values)
+    except PrivacyError as error:
+        raise UpdateRejected(site, str(error)) from None
+    return encrypted
+
+
+def read_vector(body: bytes | bytearray, name: str, dtype: torch.dtype, site: str) -> torch.Tensor:
+    """The one tensor of a safetensors body, (n,), which must have this name and type. Raises UpdateRejected."""
+    try:
+        tensors = from_bytes(body)
+    except StoreError as error:
+        raise UpdateRejected(site, str(error)) from None
+    if list(tensors) != [name] or tensors[name].dtype != dtype or tensors[name].ndim != 1:
+        raise UpdateRejected(site, f"its tensors are not one vector {name} of {dtype}")
+    return tensors[name]
 
 
 def checked_manifest(
@@ -136,8 +157,6 @@ def _check_manifest(manifest: Manifest, plan: Plan, site: str, enrolment: Enrolm
     iterations = num_iterations(plan.training, manifest.num_examples)
     if manifest.local_iterations != iterations:
         raise UpdateRejected(site, f"{manifest.local_iterations} local iterations, the plan asks for {iterations}")
-    if not all(0 <= seconds < float("inf") for seconds in manifest.seconds.values()):
-        raise UpdateRejected(site, "the seconds in its manifest are no durations")
     if not is_signed_by(enrolment, manifest.signature, to_json(manifest.model_copy(update={"signature": ""}))):
         raise UpdateRejected(site, "the signature is not the enrolled site's")
 
@@ -167,7 +186,7 @@ def _check_spend(hub: HubContext, manifest: Manifest, plan: Plan, enrolment: Enr
 def _ledger_entry(hub: HubContext, manifest: Manifest, plan: Plan) -> LedgerEntry:
     site = manifest.site
     try:
-        body = hub.store.get(layout.ledger_entry(plan.study, site, manifest.ledger_sequence), max_bytes=MAX_HEADER)
+        body = hub.store.get(layout.ledger_entry(plan.study, site, manifest.ledger_sequence), max_bytes=MAX_ENTRY)
         entry = LedgerEntry.model_validate_json(body)
     except ObjectMissing:
         raise UpdateRejected(site, "its privacy spend is not in the ledger") from None
@@ -197,4 +216,4 @@ def _body(hub: HubContext, plan: Plan, manifest: Manifest) -> bytearray:
 
 
 def _num_bytes(spec: TensorSpec) -> int:
-    return math.prod(spec.shape) * {"F32": 4, "I32": 4, "U64": 8, "U8": 1}[spec.dtype]
+    return math.prod(spec.shape) * DTYPE_BYTES[spec.dtype]

@@ -10,20 +10,21 @@ from collections.abc import Iterator
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from tasks import layout
 from tasks.aggregation import Shape
 from tasks.enrolment import is_signed_by
-from tasks.errors import ObjectMissing, QuorumMissed, StoreError, StoreUnavailable, UpdateRejected
+from tasks.errors import QuorumMissed, StoreError, StoreUnavailable, UpdateRejected
 from tasks.hub.answers import wait_for_answers
-from tasks.hub.collect import checked_encrypted
+from tasks.hub.collect import checked_encrypted, read_vector
 from tasks.hub.context import HubContext
 from tasks.hub.selection import freeze_selection, frozen_selection, require_quorum, require_selected, select
 from tasks.masked_sum import OpenedSum, read_mean
 from tasks.privacy import ckks
 from tasks.records import DecryptedSum, EncryptedSum, Enrolment, Manifest, Plan, Selection
 from tasks.storage import to_json
-from tasks.tensors import Weights, fetch_model, from_bytes, sha256
+from tasks.tensors import Weights, fetch_model, sha256
 
 
 def select_encrypted(hub: HubContext, server_round: int) -> Selection:
@@ -71,18 +72,19 @@ def open_encrypted(hub: HubContext, plan: Plan, selection: Selection, base: Weig
 
 def _select(hub: HubContext, plan: Plan) -> Selection:
     answers, enrolments = wait_for_answers(hub, plan, until=plan.upload_deadline), hub.enrolments()
+    length = _num_values(hub, plan)
 
     def admit(site: str) -> Manifest:
-        return checked_encrypted(hub, plan, site, enrolments.get(site))[0]
+        return checked_encrypted(hub, plan, site, enrolments.get(site), length)[0]
 
     return select(hub, plan, plan.sites, plan.left_out, answers, admit)
 
 
 def _bodies(hub: HubContext, plan: Plan, selection: Selection) -> Iterator[bytes]:
     """The selected uploads, one in memory at a time."""
-    enrolments = hub.enrolments()
+    enrolments, length = hub.enrolments(), _num_values(hub, plan)
     for chosen in selection.chosen:
-        manifest, body = checked_encrypted(hub, plan, chosen.site, enrolments.get(chosen.site))
+        manifest, body = checked_encrypted(hub, plan, chosen.site, enrolments.get(chosen.site), length)
         require_selected(manifest, chosen)
         yield body
 
@@ -101,16 +103,21 @@ def _decrypted(
         body = hub.store.get(
             layout.decrypted_sum(plan.study, plan.server_round, site), max_bytes=16 * num_values + 4096
         )
-        values = from_bytes(body)["sum"].numpy()
     except StoreUnavailable:
         raise
-    except (ObjectMissing, StoreError, KeyError) as error:
+    except StoreError as error:
         raise UpdateRejected(site, f"it cannot be read ({type(error).__name__})") from None
     unsigned = to_json(answer.model_copy(update={"signature": ""}))
     if enrolment is None or not is_signed_by(enrolment, answer.signature, unsigned):
         raise UpdateRejected(site, "its signature is not the enrolled site's")
     if (answer.site, answer.sum_sha256, answer.values_sha256) != (site, total.sha256, sha256(body)):
         raise UpdateRejected(site, "it is about another sum")
-    if values.shape != (num_values,) or values.dtype != np.float64 or not np.isfinite(values).all():
+    return read_decrypted(body, num_values, site)
+
+
+def read_decrypted(body: bytes, num_values: int, site: str) -> npt.NDArray[np.float64]:
+    """What a site says a sum is, (values,). Raises UpdateRejected: it is no finite vector of this size."""
+    values: npt.NDArray[np.float64] = read_vector(body, "sum", torch.float64, site).numpy()
+    if len(values) != num_values or not np.isfinite(values).all():
         raise UpdateRejected(site, "it is no vector of the model's size")
-    return np.asarray(values)
+    return values

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
+from cryptography import x509
 
 from tasks import layout
 from tasks.aggregation import Shape
+from tasks.bounds import shorten
 from tasks.errors import (
     ObjectExists,
     ObjectMissing,
@@ -25,8 +27,10 @@ from tasks.hub.context import HubContext
 from tasks.hub.selection import freeze_selection, frozen_selection, require_quorum, require_selected, select
 from tasks.masked_sum import OpenedSum, interpret, num_values
 from tasks.privacy.secure_sum import opening
-from tasks.privacy.secure_sum.checks import admit_key_message, min_survivors
+from tasks.privacy.secure_sum.checks import admit_key_message, check_shares, min_survivors, read_key_message
 from tasks.privacy.secure_sum.records import KeyMessage, Roster, Survivors, UnmaskAnswer, sha256
+from tasks.privacy.secure_sum.shamir import threshold_for
+from tasks.record_size import max_bytes
 from tasks.records import Manifest, Plan, Selection
 from tasks.storage import to_json
 from tasks.study_privacy import noise_shares
@@ -121,16 +125,23 @@ def _key_messages(hub: HubContext, plan: Plan, answers: Answers) -> tuple[dict[s
         try:
             if site not in enrolled:
                 raise PrivacyError("the site is not enrolled, or its enrolment was revoked")
-            message = _key_message(hub, plan, site)
-            admit_key_message(
-                message, site, plan.study, plan.server_round, authority, plan_sha256=body_sha256(to_json(plan))
-            )
-            messages[site] = message
+            messages[site] = _admitted(hub, plan, site, authority)
         except StoreUnavailable:
             raise
         except (PrivacyError, StoreError) as error:
-            missing[site] = f"rejected: {error}"
+            missing[site] = shorten(f"rejected: {error}")
     return messages, missing
+
+
+def _admitted(hub: HubContext, plan: Plan, site: str, authority: x509.Certificate) -> KeyMessage:
+    """One site's key message, after every check that every other site will make of it. Raises PrivacyError."""
+    key = layout.key_message(plan.study, plan.server_round, site)
+    message = read_key_message(hub.store.get(key, max_bytes=max_bytes(KeyMessage)), site)
+    plan_sha256 = body_sha256(to_json(plan))
+    admit_key_message(message, site, plan.study, plan.server_round, authority, plan_sha256=plan_sha256)
+    _, colluding = noise_shares(plan.privacy)
+    check_shares(message, plan.sites, threshold_for(len(plan.sites), colluding))
+    return message
 
 
 def _key_message(hub: HubContext, plan: Plan, site: str) -> KeyMessage:
@@ -184,7 +195,7 @@ def _unmask_answers(hub: HubContext, plan: Plan, sites: set[str]) -> dict[str, U
         except StoreUnavailable:
             raise
         except StoreError as error:
-            print(f"the answer of site {site} cannot be read: {error}")
+            print(shorten(f"the answer of site {site} cannot be read: {error}"))
     return answers
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 from tasks import layout
 from tasks.aggregation import weight_of
+from tasks.bounds import shorten
 from tasks.errors import ObjectExists, ObjectMissing, QuorumMissed, UpdateRejected
 from tasks.hub.answers import Answers, reason_of
 from tasks.hub.context import HubContext
@@ -36,7 +37,7 @@ def select(
         try:
             chosen.append(chosen_update(admit(site), plan))
         except UpdateRejected as error:
-            missing[site] = f"rejected: {error.reason}"
+            missing[site] = shorten(f"rejected: {error.reason}")
     return Selection(
         study=plan.study,
         server_round=plan.server_round,

@@ -65,6 +65,12 @@ def add(bodies: Iterable[bytes], num_values: int) -> bytes:
     return b"".join(_framed(vector.serialize()) for vector in total)
 
 
+def check(body: bytes, num_values: int) -> None:
+    """Check that `add` can take an encrypted vector of `num_values` values, without any key. Raises PrivacyError."""
+    for _ in _vectors(body, _public(), num_values):
+        pass
+
+
 def decrypt(body: bytes, num_values: int, key: bytes) -> Values:
     """Decrypt a vector of `num_values` values; every holder of the key gets the same bytes. Raises PrivacyError.
 
@@ -84,14 +90,29 @@ def _vectors(body: bytes, context: Any, num_values: int) -> Iterator[Any]:
         piece, position = body[position + 4 : position + 4 + size], position + 4 + size
         try:
             vector = tenseal.ckks_vector_from(context, piece)
-        except (ValueError, RuntimeError):
-            raise PrivacyError("an encrypted vector cannot be read: wrong bytes, or other parameters") from None
-        if vector.size() != min(left, SLOTS):
+            sound = _is_fresh(vector)
+        except (ValueError, RuntimeError, MemoryError, IndexError):
+            sound = False
+        if not sound:
+            raise PrivacyError("an encrypted vector cannot be read: wrong bytes, or other parameters")
+        if not left or vector.size() != min(left, SLOTS):
             raise PrivacyError(f"an encrypted vector does not hold {num_values} values")
         left -= vector.size()
         yield vector
     if left:
         raise PrivacyError(f"an encrypted vector holds {num_values - left} of {num_values} values")
+
+
+def _is_fresh(vector: Any) -> bool:
+    """Whether a vector is one ciphertext as `encrypt` makes it: another scale or modulus does not add to the rest."""
+    pieces = vector.ciphertext()
+    return len(pieces) == 1 and (
+        pieces[0].size(),
+        pieces[0].scale,
+        pieces[0].coeff_modulus_size(),
+        pieces[0].poly_modulus_degree(),
+        pieces[0].is_ntt_form(),
+    ) == (2, _SCALE, len(_MODULI) - 1, _RING, True)
 
 
 def _framed(body: bytes) -> bytes:

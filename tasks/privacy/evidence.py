@@ -19,6 +19,7 @@ from cryptography import x509
 from pydantic import BaseModel, ConfigDict
 
 from tasks import layout
+from tasks.enrolment import parse_certificate
 from tasks.errors import ConfigError, ObjectMissing, PrivacyError, StoreError, StoreUnavailable
 from tasks.privacy.chain import MAX_ENTRY, Link
 from tasks.privacy.ledger import ENTRY_NAME, keys_by_site
@@ -80,10 +81,7 @@ class Evidence:
         return report.model_copy(update={"problems": (*self._own_problems(), *report.problems)})
 
     def _certificate(self) -> x509.Certificate | None:
-        try:
-            return x509.load_pem_x509_certificate((self.certificate_pem or "").encode())
-        except ValueError:
-            return None
+        return parse_certificate((self.certificate_pem or "").encode())
 
     def _own_problems(self) -> list[str]:
         problems = [f"{name!r} lies in the ledger and is no entry" for name in self.strays]

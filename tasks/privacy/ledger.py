@@ -20,7 +20,7 @@ from tasks.storage import ObjectStore
 
 #: Stands for the bytes that leave where none do: the round is paid for all the same.
 NO_RELEASE = "0" * 64
-ENTRY_NAME = re.compile(r"\d{6}\.json")
+ENTRY_NAME = re.compile(r"[0-9]{6}\.json")
 #: How far beyond the end of a ledger that is fetched back a site looks for entries, in doubling steps.
 _LOOK_AHEAD = 1 << 13
 

@@ -10,10 +10,11 @@ from cryptography import x509
 
 from tasks import layout, settings
 from tasks.errors import ConfigError, ObjectMissing
+from tasks.record_size import max_bytes
 from tasks.records import Enrolment, Plan
 from tasks.site.global_models import CardReader
 from tasks.site.plans import PlanBook, checked_plan, plan_digest
-from tasks.storage import MAX_RECORD, ObjectStore, site_store
+from tasks.storage import ObjectStore, site_store
 from tasks.study import Study
 from tasks.study_file import load_study
 
@@ -86,7 +87,7 @@ class SiteContext:
             PrivacyError: see `tasks.site.plans`.
         """
         try:
-            body = self.store.get(layout.plan(self.study.study, server_round), max_bytes=MAX_RECORD)
+            body = self.store.get(layout.plan(self.study.study, server_round), max_bytes=max_bytes(Plan))
         except ObjectMissing:
             raise ConfigError(f"round {server_round} of {self.study.study} has no plan: it was never opened") from None
         plan = checked_plan(body, self.study, server_round, self.site, self.authority)

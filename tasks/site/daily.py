@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tasks import layout
+from tasks.bounds import SITE_REASON, shorten
 from tasks.errors import PharmafedError, StoreUnavailable, ValidationFailed
 from tasks.records import DailyValidation
 from tasks.site.context import SiteContext
@@ -35,5 +36,5 @@ def _outcome(ctx: SiteContext) -> str:
     except StoreUnavailable:
         raise
     except PharmafedError as error:
-        return f"{type(error).__name__}: {error}"
+        return shorten(f"{type(error).__name__}: {error}", SITE_REASON)
     return "valid"

@@ -17,6 +17,7 @@ from torch import nn
 from tasks import layout
 from tasks.errors import ObjectMissing, PrivacyError, StoreError, StoreUnavailable
 from tasks.hub_signature import check_hub_signature
+from tasks.record_size import max_bytes
 from tasks.records import ModelCard, ModelRef, Plan
 from tasks.site.plans import CardSeen, PlanBook
 from tasks.storage import ObjectStore
@@ -85,11 +86,13 @@ class CardReader:
         key = layout.card(self.study, server_round)
         what = f"the card of the model of round {server_round} of {self.study}"
         try:
-            body = self.store.get(key)
+            body = self.store.get(key, max_bytes=max_bytes(ModelCard))
             card = ModelCard.model_validate_json(body)
         except ObjectMissing:
             raise PrivacyError(f"{what} is missing") from None
-        except ValueError:
+        except StoreUnavailable:
+            raise
+        except (StoreError, ValueError):
             raise PrivacyError(f"{what} is no card") from None
         check_hub_signature(card, self.authority, what)
         if (card.study, card.server_round, card.model.server_round) != (self.study, server_round, server_round):

@@ -16,7 +16,6 @@ from tasks import clock
 from tasks.errors import DataError, DeadlinePassed, PharmafedError, SiteStepFailed
 from tasks.settings import PROJECT
 
-
 _COUNTS = re.compile(r"\b\d[\d,]* (?=cells|lines|file\(s\)|column names)")
 _LINES = re.compile(r"\bline \d[\d,]*")
 

@@ -14,6 +14,7 @@ from cryptography import x509
 from pydantic import Field
 
 from tasks import clock
+from tasks.bounds import Name, Round
 from tasks.errors import ConfigError, PrivacyError
 from tasks.files import alone, write_private
 from tasks.hub_signature import check_hub_signature
@@ -29,15 +30,15 @@ CLOCK_SKEW = timedelta(minutes=5)
 class CardSeen(Record):
     """The newest model's card that the site has worked with."""
 
-    server_round: int = Field(ge=0)
+    server_round: Round
     sha256: Digest
 
 
 class Followed(Record):
     """The newest plan that a site has followed in a study."""
 
-    study: str
-    server_round: int = Field(gt=0)
+    study: Name
+    server_round: Round = Field(gt=0)
     plan_sha256: Digest
     card: CardSeen | None = None
 

@@ -11,6 +11,7 @@ import torch
 from pydantic import BaseModel
 
 from tasks import __version__, layout
+from tasks.bounds import SITE_REASON, shorten
 from tasks.enrolment import sign
 from tasks.errors import PharmafedError, RoundRefused, StoreUnavailable, Withheld
 from tasks.evaluation import suppress, validate_model
@@ -267,7 +268,8 @@ def _run_step(
 
 def _refuse(ctx: SiteContext, server_round: int, step: Step, error: PharmafedError) -> None:
     """Best effort: without it the hub learns the same at the deadline."""
-    reason = WITHHELD if isinstance(error, Withheld) else f"{type(error).__name__}: {error}"
+    told = WITHHELD if isinstance(error, Withheld) else f"{type(error).__name__}: {error}"
+    reason = shorten(told, SITE_REASON)
     record = Refusal(study=ctx.study.study, server_round=server_round, site=ctx.site, step=step, reason=reason)
     try:
         _create_if_new(ctx, layout.refusal(ctx.study.study, server_round, ctx.site), record)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from pydantic import Field
 
+from tasks.bounds import MAX_SITES
 from tasks.errors import PrivacyError
 from tasks.files import alone, write_private
 from tasks.privacy.ledger import SiteLedger
@@ -19,12 +20,13 @@ from tasks.privacy.secure_sum.checks import check_signature
 from tasks.privacy.secure_sum.records import KeyMessage, Presence
 from tasks.records import Record, Spend
 from tasks.storage import to_json
+from tasks.study import SiteName
 
 
 class Words(Record):
     """The newest word of each site in a study, its own among them."""
 
-    words: dict[str, Presence] = Field(default_factory=dict)
+    words: dict[SiteName, Presence] = Field(default_factory=dict, max_length=MAX_SITES)
 
 
 class Witness:

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import pandas as pd
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
+from tasks.bounds import MAX_EXPECTATIONS, MAX_NAME, SITE_REASON, Name, Note, shorten
 from tasks.errors import ValidationFailed
 from tasks.study import LEAKING_COLUMNS
 from tasks.validation.parameters import InputReference, SiteParameters
@@ -30,11 +31,11 @@ class CheckResult(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    id: str
+    id: Name
     success: bool
-    waived_by: str | None = None
-    exception: str | None = None
-    note: str | None = None
+    waived_by: Name | None = None
+    exception: Name | None = None
+    note: Note | None = None
 
     @property
     def passed(self) -> bool:
@@ -46,9 +47,9 @@ class ValidationResult(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    site: str
+    site: Name
     success: bool
-    checks: tuple[CheckResult, ...]
+    checks: tuple[CheckResult, ...] = Field(max_length=MAX_EXPECTATIONS)
 
     @property
     def failures(self) -> list[CheckResult]:
@@ -180,7 +181,7 @@ def _column_note(check: Check, frame: pd.DataFrame) -> str | None:
         ("leaking", ", ".join(sorted(leaking))),
         ("other surplus columns", len(surplus - leaking)),
     ]
-    return "; ".join(f"{label}: {value}" for label, value in parts if value)
+    return shorten("; ".join(f"{label}: {value}" for label, value in parts if value), SITE_REASON)
 
 
 def _apply_waiver(result: CheckResult, waivers: Collection[Waiver], today: date) -> CheckResult:
@@ -191,4 +192,5 @@ def _apply_waiver(result: CheckResult, waivers: Collection[Waiver], today: date)
         return result
     if waiver.until < today:
         return result.model_copy(update={"note": f"the waiver by {waiver.who} expired on {waiver.until}"})
-    return result.model_copy(update={"waived_by": waiver.who, "note": f"waived until {waiver.until}: {waiver.why}"})
+    note = shorten(f"waived until {waiver.until}: {waiver.why}", SITE_REASON)
+    return result.model_copy(update={"waived_by": shorten(waiver.who, MAX_NAME), "note": note})

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import TypeVar
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from tasks.enrolment import validate_certificate
+from tasks.enrolment import parse_certificate, validate_certificate
 from tasks.errors import ConfigError, PrivacyError
 from tasks.privacy.secure_sum.records import (
     KeyMessage,
@@ -22,7 +22,7 @@ from tasks.privacy.secure_sum.records import (
     UnmaskAnswer,
     sha256,
 )
-from tasks.privacy.secure_sum.sealing import commitment, framed
+from tasks.privacy.secure_sum.sealing import commitment, framed, require_strong
 from tasks.storage import to_json
 
 #: With two, each would learn the other's vector from the sum.
@@ -40,7 +40,8 @@ def signed(record: Signed, sign: Sign) -> Signed:
 
 def check_signature(record: _Any, certificate_pem: str) -> None:
     """Check the record's signature with the key of a certificate that is already trusted."""
-    key = x509.load_pem_x509_certificate(certificate_pem.encode()).public_key()
+    certificate = parse_certificate(certificate_pem.encode())
+    key = None if certificate is None else certificate.public_key()
     try:
         if not isinstance(key, Ed25519PublicKey):
             raise InvalidSignature
@@ -87,6 +88,35 @@ def admit_key_message(
     check_origin(message, authority)
     check_threshold(message.threshold, len(message.shares))
     _check_presence(message)
+
+
+def read_key_message(body: bytes, site: str) -> KeyMessage:
+    """Parse a key message as it is stored: every site compares these bytes with the roster's digest of the message.
+
+    Raises:
+        PrivacyError: it is no key message, or not spelled as `to_json` spells it.
+    """
+    try:
+        message = KeyMessage.model_validate_json(body)
+    except ValueError as error:
+        raise PrivacyError(f"the key message of site {site} cannot be read ({type(error).__name__})") from None
+    if to_json(message) != body:
+        raise PrivacyError(f"the key message of site {site} is not spelled as its record is")
+    return message
+
+
+def check_shares(message: KeyMessage, holders: Collection[str], threshold: int) -> None:
+    """Check that a key message fits every other one of its round: the plan's holders and threshold, and a sound key.
+
+    Raises:
+        PrivacyError: with this message on a roster, no site could mask.
+    """
+    if set(message.shares) != set(holders) or message.threshold != threshold:
+        raise PrivacyError(
+            f"the key message of site {message.site} has {message.threshold} of {len(message.shares)} shares, not "
+            f"{threshold} of the {len(holders)} planned sites'"
+        )
+    require_strong(message.mask_public_key)
 
 
 def verify_key_message(message: KeyMessage, body: bytes, roster: Roster, authority: x509.Certificate) -> None:

@@ -8,8 +8,10 @@ from typing import Annotated
 
 from pydantic import BeforeValidator, ConfigDict, Field, PlainSerializer
 
+from tasks.bounds import MAX_SITES, Count, Name, Pem, Round, Sha256, Signature, Text
 from tasks.records import Record
 from tasks.storage import to_json
+from tasks.study import SiteName
 
 
 def _from_base64(value: object) -> object:
@@ -29,16 +31,17 @@ def _to_base64(value: bytes) -> str:
 Base64Bytes = Annotated[bytes, BeforeValidator(_from_base64), PlainSerializer(_to_base64, when_used="json")]
 Key = Annotated[Base64Bytes, Field(min_length=32, max_length=32)]
 Share = Annotated[Base64Bytes, Field(min_length=33, max_length=33)]
-Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+#: Two shares and what sealing adds (`sealing.seal`).
+Sealed = Annotated[Base64Bytes, Field(min_length=114, max_length=114)]
 
 
 class SealingKey(Record):
     """A site's long-lived X25519 key, to which other sites seal its shares."""
 
-    site: str
-    certificate_pem: str
+    site: SiteName
+    certificate_pem: Pem
     public_key: Key
-    signature: str = Field(default="", description="Ed25519 over the record without this field, base64")
+    signature: Signature = Field(default="", description="Ed25519 over the record without this field, base64")
 
 
 class RoundKeys(Record):
@@ -46,9 +49,9 @@ class RoundKeys(Record):
 
     model_config = ConfigDict(hide_input_in_errors=True)
 
-    study: str
-    server_round: int = Field(gt=0)
-    site: str
+    study: Name
+    server_round: Round = Field(gt=0)
+    site: SiteName
     mask_private_key: Key = Field(repr=False)
     self_seed: Key = Field(repr=False)
     plan_sha256: Sha256 = Field(description="the plan that they were drawn for, and no other")
@@ -62,12 +65,12 @@ class Presence(Record):
     The other sites keep it and show it to that site in later rounds: a site whose ledger was set back learns of it.
     """
 
-    study: str
-    server_round: int = Field(gt=0)
-    site: str
+    study: Name
+    server_round: Round = Field(gt=0)
+    site: SiteName
     plan_sha256: Sha256
-    ledger_entries: int = Field(ge=0)
-    signature: str = Field(default="", description="Ed25519 over the record without this field, base64")
+    ledger_entries: Count
+    signature: Signature = Field(default="", description="Ed25519 over the record without this field, base64")
 
 
 class SharePair(Record):
@@ -76,7 +79,7 @@ class SharePair(Record):
     A digest hides its share (257 random bits) and lets the hub see whose share is wrong.
     """
 
-    sealed: Base64Bytes
+    sealed: Sealed
     self_seed_share_sha256: Sha256
     mask_key_share_sha256: Sha256
 
@@ -84,53 +87,59 @@ class SharePair(Record):
 class KeyMessage(Record):
     """A site's public part in a round: its mask key, a commitment to its self seed, and the sealed shares of both."""
 
-    study: str
-    server_round: int = Field(gt=0)
-    site: str
+    study: Name
+    server_round: Round = Field(gt=0)
+    site: SiteName
     plan_sha256: Sha256 = Field(description="of the plan that the sender follows: all members follow the same")
-    certificate_pem: str
-    threshold: int = Field(ge=2)
+    certificate_pem: Pem
+    threshold: Count = Field(ge=2)
     mask_public_key: Key
     self_seed_commitment: Sha256
-    shares: dict[str, SharePair] = Field(description="by holder: every planned site, the sender too")
-    presence: Presence | None = None
-    witnessed: dict[str, Presence] = Field(
-        default_factory=dict, description="site -> the newest word of it that the sender has kept"
+    shares: dict[SiteName, SharePair] = Field(
+        max_length=MAX_SITES, description="by holder: every planned site, the sender too"
     )
-    signature: str = Field(default="", description="Ed25519 over the message without this field, base64")
+    presence: Presence | None = None
+    witnessed: dict[SiteName, Presence] = Field(
+        default_factory=dict, max_length=MAX_SITES, description="site -> the newest word of it that the sender has kept"
+    )
+    signature: Signature = Field(default="", description="Ed25519 over the message without this field, base64")
 
 
 class Roster(Record):
     """Whose key messages take part, frozen by the hub: every member masks against exactly these."""
 
-    study: str
-    server_round: int = Field(gt=0)
-    run_id: str
-    threshold: int = Field(ge=2)
-    members: dict[str, Sha256] = Field(description="site -> SHA-256 of its key message's JSON")
-    missing: dict[str, str] = Field(default_factory=dict, description="site -> why it is not a member")
-    tolerated_dropouts: int = Field(ge=0)
+    study: Name
+    server_round: Round = Field(gt=0)
+    run_id: Name
+    threshold: Count = Field(ge=2)
+    members: dict[SiteName, Sha256] = Field(
+        max_length=MAX_SITES, description="site -> SHA-256 of its key message's JSON"
+    )
+    missing: dict[SiteName, Text] = Field(
+        default_factory=dict, max_length=MAX_SITES, description="site -> why it is not a member"
+    )
+    tolerated_dropouts: Count
 
 
 class Survivors(Record):
     """Whose uploads the hub has, frozen: the sum is over exactly these."""
 
-    study: str
-    server_round: int = Field(gt=0)
+    study: Name
+    server_round: Round = Field(gt=0)
     roster_sha256: Sha256
-    sites: tuple[str, ...]
+    sites: tuple[SiteName, ...] = Field(max_length=MAX_SITES)
 
 
 class UnmaskAnswer(Record):
     """A survivor's shares: of the self seeds of survivors, and of the mask keys of members that dropped out."""
 
-    study: str
-    server_round: int = Field(gt=0)
-    site: str
+    study: Name
+    server_round: Round = Field(gt=0)
+    site: SiteName
     survivors_sha256: Sha256
-    self_seed_shares: dict[str, Share]
-    mask_key_shares: dict[str, Share]
-    signature: str = Field(default="", description="Ed25519 over the answer without this field, base64")
+    self_seed_shares: dict[SiteName, Share] = Field(max_length=MAX_SITES)
+    mask_key_shares: dict[SiteName, Share] = Field(max_length=MAX_SITES)
+    signature: Signature = Field(default="", description="Ed25519 over the answer without this field, base64")
 
 
 def sha256(record: Record) -> str:

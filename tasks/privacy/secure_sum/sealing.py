@@ -58,6 +58,11 @@ def pair_seed(private: bytes, peer_public: bytes, *parts: str) -> bytes:
     return derive(shared, "pharmafed pair mask", *parts)
 
 
+def require_strong(public: bytes) -> None:
+    """Raises PrivacyError: with this key, every shared secret would be zero (it has a small order)."""
+    pair_seed(new_private_key(), public)
+
+
 def derive(secret: bytes, label: str, *parts: str) -> bytes:
     """32 bytes bound to the label and to every part (HKDF-SHA256, RFC 5869)."""
     return HKDF(algorithm=hashes.SHA256(), length=32, salt=None, info=framed(label, *parts)).derive(secret)
