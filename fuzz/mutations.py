@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import copy
 import json
 import struct
 from collections.abc import Callable
@@ -48,11 +49,11 @@ def spoil_value(rng: Random, value: Any) -> Any:
     """A JSON value with one place in it changed; the value itself may be changed in place."""
     places = list(_places(value))
     if not places:
-        return rng.choice(ODD)
+        return copy.deepcopy(rng.choice(ODD))
     holder, key = rng.choice(places)
     change = rng.random()
     if change < 0.5:
-        holder[key] = rng.choice(ODD)
+        holder[key] = copy.deepcopy(rng.choice(ODD))
     elif change < 0.6:
         del holder[key]
     elif change < 0.7:
@@ -60,7 +61,7 @@ def spoil_value(rng: Random, value: Any) -> Any:
     elif change < 0.8:
         other, place = rng.choice(places)
         if place in other if isinstance(other, dict) else place < len(other):
-            holder[key] = other[place]
+            holder[key] = copy.deepcopy(other[place])  # a part of itself would have no end
     elif change < 0.9 and isinstance(holder, dict):
         name = rng.choice(ODD)
         holder[name if isinstance(name, str) else f"{key}_"] = holder[key]
