@@ -171,8 +171,8 @@ def test_a_picture_that_is_none_is_refused(tmp_path, name, content, message):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"exam_digest": "0"}, "exam test has digest"),
-        ({"prompt_digest": "0"}, "prompt ja/v1 has digest"),
+        ({"exam_digest": "0" * 64}, "exam test has digest"),
+        ({"prompt_digest": "0" * 64}, "prompt ja/v1 has digest"),
     ],
 )
 def test_a_job_is_only_made_of_what_the_settings_pin(tmp_path, changes, message):
