@@ -223,7 +223,7 @@ EVEN, SHIFTED = ({"root": f"{name}/sites", "pin": f"{name}.dvc"} for name in ("e
 
 @pytest.fixture(scope="module")
 def twins(fed: Federation) -> Federation:
-    """Two copies of the data: at the site everybody is 85, but for one patient in the second, on the other side of 75."""
+    """Two copies of the data: at the site everybody is 85, but for one patient in the second, who is 58."""
     for name, first in (("even", "85"), ("shifted", "58")):
         folder = fed.own_data(name, SITE)
         rows = table(folder, "adsl")

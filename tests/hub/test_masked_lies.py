@@ -303,7 +303,7 @@ def shorter(fed: Federation, study: str) -> str:
 
 def secretly_shorter(fed: Federation, study: str) -> str:
     forge_upload(fed, study, {"masked": sent(fed, study)[:-1].clone()}, specs={"masked": sent(fed, study)})
-    return "masked integers, the plan asks for"
+    return "32 masked integers, the plan asks for 33"
 
 
 def floats(fed: Federation, study: str) -> str:
