@@ -131,7 +131,9 @@ def object_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectSto
         )
     try:
         _wait_for_writes(server, ports.s3_endpoint, home)
-        yield ObjectStoreServer(home, ports.s3_endpoint)
+        started = ObjectStoreServer(home, ports.s3_endpoint)
+        require_layout(started.store("hub"))
+        yield started
     finally:
         server.kill()  # a graceful stop takes 15 s, and nothing here is worth keeping
         server.wait()

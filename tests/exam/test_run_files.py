@@ -15,6 +15,7 @@ import pytest
 from paper_samples import exam, item, responses, run
 
 from tasks.errors import DataError
+from tasks.exam.records import UNSEALED
 from tasks.exam.run_files import load_run, responses_sha256, write_run, write_scores
 from tasks.exam.score_records import Scores
 from tasks.exam.scoring import score
@@ -36,7 +37,7 @@ def disk_full(after_bytes: int) -> Iterator[None]:
 
 
 def test_a_run_comes_back_as_it_was_written(tmp_path: Path) -> None:
-    assert write_run(tmp_path / "a", RUN.model_copy(update={"responses_sha256": ""}), GIVEN) == RUN
+    assert write_run(tmp_path / "a", RUN.model_copy(update={"responses_sha256": UNSEALED}), GIVEN) == RUN
     assert load_run(tmp_path / "a") == (RUN, tuple(GIVEN))
     lines = (tmp_path / "a" / "responses.jsonl").read_bytes().splitlines()
     assert len(lines) == 20
