@@ -12,11 +12,12 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterator, Mapping
+from datetime import datetime
 from itertools import islice
 from pathlib import Path
-from typing import Protocol
+from typing import Annotated, Protocol
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
 from tasks import layout, settings
 from tasks.errors import ObjectMissing
@@ -56,6 +57,12 @@ class ReadableStore(Protocol):
         """All keys under `prefix`, sorted."""
 
 
+def _moment(text: str) -> str:
+    """One entry that no date can be read from must not take down the whole index."""
+    datetime.fromisoformat(text)
+    return text
+
+
 class RunEntry(BaseModel):
     """`run.json`: one line of an index, and the answer to "which round did this run close"."""
 
@@ -70,7 +77,7 @@ class RunEntry(BaseModel):
     num_contributors: int
     num_sites: int
     mechanism: str
-    closed_at: str
+    closed_at: Annotated[str, AfterValidator(_moment)]
     seconds: float
     epsilon: float | None
     epsilon_budget: float | None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import yaml
 from exam_samples import exam, item, settings, sha256, write_picture
 
 from tasks import settings as project
@@ -193,3 +194,16 @@ def test_a_run_without_a_question_is_refused(tmp_path):
 
     with pytest.raises(ConfigError, match="exam test with limit 1, pictures not sent, has nothing to ask"):
         make_job(of, tmp_path, settings(of, limit=1), 1, Patience())
+
+
+@pytest.mark.parametrize("field", ["{text:>9999999999}", "{text!r}", "{text.__class__}", "{text[0]}", "{text} {other}"])
+def test_a_template_has_plain_placeholders(field, tmp_path, monkeypatch):
+    monkeypatch.setenv("PHARMAFED_PROJECT", str(tmp_path))
+    path = tmp_path / "exams/prompts/en/v1.yaml"
+    path.parent.mkdir(parents=True)
+    content = EN.model_dump()
+    path.write_text(yaml.safe_dump(content))
+    assert load_prompt("en/v1")[0] == EN
+    path.write_text(yaml.safe_dump(content | {"scenario": field}))
+    with pytest.raises(ConfigError, match=r"placeholders must be \{text\}"):
+        load_prompt("en/v1")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from report_samples import Rounds
 
-from tasks.errors import ObjectMissing
+from tasks.errors import ConfigError, ObjectMissing
 from tasks.report import store
 from tasks.report.build import build_report
 from tasks.study import Study
@@ -101,5 +102,33 @@ def test_only_known_files_are_written(tmp_path: Path) -> None:
 
 
 def test_an_entry_of_another_version_is_left_out(remote: MemoryStore, tmp_path: Path) -> None:
-    (tmp_path / "xanomeline_derm56" / "0002" / "run.json").write_text('{"version": 7}')
-    assert [entry.server_round for entry in store.list_rounds("xanomeline_derm56", tmp_path)] == [1, 3]
+    second = tmp_path / "xanomeline_derm56" / "0002" / "run.json"
+    entry = json.loads(second.read_text())
+    for content in ('{"version": 7}', json.dumps(entry | {"closed_at": "soon"}), "x" * (1 << 17), "[" * 100_000):
+        second.write_text(content)
+        assert [entry.server_round for entry in store.list_rounds("xanomeline_derm56", tmp_path)] == [1, 3]
+    second.write_text(json.dumps(entry))
+    assert len(store.list_rounds("xanomeline_derm56", tmp_path)) == 3
+
+
+def test_a_planted_link_is_neither_served_nor_written_through(
+    remote: MemoryStore, reports: dict[int, dict[str, bytes]], tmp_path: Path
+) -> None:
+    """Two folders of reports side by side: the other one's must not come out under our names, nor be overwritten."""
+    other = tmp_path / "other"
+    store.publish_report(remote, "xanomeline_derm56", 3, reports[3], other)
+    before = (other / "xanomeline_derm56/0003/report.html").stat().st_mtime_ns
+    root = tmp_path / "planted"
+    (root / "xanomeline_derm56/audits/2026").mkdir(parents=True)
+    (root / "xanomeline_derm56/0003").symlink_to(other / "xanomeline_derm56/0003")
+    (root / "xanomeline_derm56/audits/2026/audit.html").symlink_to(other / "xanomeline_derm56/0003/report.html")
+    assert (root / "xanomeline_derm56/0003/report.html").is_file(), "the control: the link leads there"
+    assert store.read_report("xanomeline_derm56", 3, "report.html", root) is None
+    assert store.list_rounds("xanomeline_derm56", root) == []
+    assert store.read_audit("xanomeline_derm56", root) is None
+    with pytest.raises(ConfigError, match="a link or file stands where a folder belongs"):
+        store.publish_report(remote, "xanomeline_derm56", 3, reports[3], root)
+    assert (other / "xanomeline_derm56/0003/report.html").stat().st_mtime_ns == before
+    (root / "xanomeline_derm56/audits/2025").mkdir()
+    (root / "xanomeline_derm56/audits/2025/audit.html").write_bytes(b"the newest that is ours")
+    assert store.read_audit("xanomeline_derm56", root) == b"the newest that is ours"

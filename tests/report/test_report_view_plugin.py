@@ -342,3 +342,172 @@ def test_the_pages_need_no_heavy_library() -> None:
     environment = {**os.environ, "PYTHONPATH": str(PLUGINS)}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
     assert done.stdout.strip().splitlines()[-1] == "[]"
+
+
+#: One part of a path, as an attacker writes it.
+TRAVERSALS = (
+    "%2e%2e",
+    "%2E%2e",
+    ".%2e",
+    "%252e%252e",
+    "..%2f..%2f..%2fsecrets%2fui.json",
+    "..%252f..%252f..%252fsecrets%252fui.json",
+    "..%25252fsecrets",
+    "%2fetc%2fpasswd",
+    "%252fetc%252fpasswd",
+    "..%5c..%5c..%5csecrets%5cui.json",
+    "..%255csecrets",
+    "C:%5cWindows%5cwin.ini",
+    "secrets%00",
+    "ui.json%00.html",
+    "%00",
+    "..%c0%afsecrets",
+    "%c0%ae%c0%ae",
+    "%e2%80%a5",
+    "%ef%bc%8e%ef%bc%8e%ef%bc%8fsecrets",
+    "%e2%88%95secrets",
+    "....%2f%2fsecrets",
+    "..;%2fsecrets",
+    "~root",
+    "file:%2f%2f%2fetc%2fpasswd",
+    "a" * 5_000,
+    "%2e%2e%2f" * 400,
+    "%0d%0aSet-Cookie:x",
+    "planted",
+)
+#: Every route with parameters, and what stands in its place where it works.
+ROUTES = (
+    ("reports/{}/index.html", "xanomeline_derm56"),
+    ("reports/{}/3/report.html", "xanomeline_derm56"),
+    ("reports/xanomeline_derm56/{}/report.html", "3"),
+    ("reports/xanomeline_derm56/3/{}", "report.html"),
+    ("audits/{}", "xanomeline_derm56"),
+    ("exams/{}/openai--x/history.html", "practice"),
+    ("exams/practice/{}/history.html", "openai--x"),
+    ("exams/practice/openai--x/{}", "history.html"),
+    ("exams/{}/openai--x/ja/r1/report.html", "practice"),
+    ("exams/practice/{}/ja/r1/report.html", "openai--x"),
+    ("exams/practice/openai--x/{}/r1/report.html", "ja"),
+    ("exams/practice/openai--x/ja/{}/report.html", "r1"),
+    ("exams/practice/openai--x/ja/r1/{}", "report.html"),
+    ("runs/federated_round.{}/manual__1", "xanomeline_derm56"),
+)
+
+
+@pytest.fixture
+def planted(home: Path) -> Iterator[None]:
+    """Links to the secrets, named as parts of a path that is allowed."""
+    links = [home / "reports/planted", home / "exams/planted", home / "exams/practice/planted"]
+    links += [home / f"exams/practice/openai--x/{place}planted" for place in ("", "ja/")]
+    for link in links:
+        link.symlink_to(home / "secrets")
+    secret = home / "secrets"
+    for name in ("report.html", "history.html", "index.html", "run.json", "entry.json", "3/report.html", "3/run.json"):
+        (secret / name).parent.mkdir(exist_ok=True)
+        (secret / name).write_text("secret")
+    yield
+    for link in links:
+        link.unlink()
+
+
+@pytest.mark.parametrize(("route", "good"), ROUTES)
+@pytest.mark.usefixtures("planted")
+def test_no_part_of_an_address_leads_to_another_file(server: Any, pages: ModuleType, route: str, good: str) -> None:
+    log_in(pages)
+    control = get(server, f"/pharmafed/{route.format(good)}")
+    assert control.status_code == 200
+    answers = {part: get(server, f"/pharmafed/{route.format(part)}") for part in TRAVERSALS}
+    assert len(answers) >= 20
+    for part, answer in answers.items():
+        assert "secret" not in answer.text.replace(part, ""), part
+        assert "root:" not in answer.text, part
+        assert "set-cookie" not in answer.headers
+        empty = part == "planted" and "yet" in answer.text  # what a study without a report may be named
+        assert answer.status_code in (404, 422) or empty, (part, answer.status_code)
+
+
+@pytest.mark.usefixtures("planted")
+def test_a_planted_link_would_lead_a_plain_reader_to_the_secrets(home: Path) -> None:
+    """The control for the links among the addresses above, and for a report's own file."""
+    assert (home / "reports/planted/3/report.html").read_text() == "secret"
+    assert (home / "exams/practice/openai--x/ja/planted/report.html").read_text() == "secret"
+
+
+def test_a_linked_report_is_not_served(server: Any, pages: ModuleType, home: Path) -> None:
+    log_in(pages)
+    for path, address in (
+        (home / "reports/xanomeline_derm56/0003/auc.png", REPORT.replace("report.html", "auc.png")),
+        (home / "exams/practice/openai--x/ja/r1/report.html", EXAM_REPORT),
+        (home / "exams/practice/openai--x/ja/r1/exam_subjects.png", f"{EXAM}/ja/r1/exam_subjects.png"),
+        (home / "exams/practice/openai--x/history.html", f"{EXAM}/history.html"),
+    ):
+        assert get(server, address).status_code == 200
+        away = path.rename(path.with_suffix(".away"))
+        path.symlink_to(home / "secrets/ui.json")
+        assert get(server, address).status_code == 404
+        path.unlink()
+        away.rename(path)
+
+
+METHODS = ("POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE")
+
+
+def test_the_pages_can_be_read_and_nothing_else(server: Any, pages: ModuleType) -> None:
+    """Whoever is logged in, admin included, changes nothing here; reading is the control."""
+    routes = [route for route in pages.app.routes if hasattr(route, "methods")]
+    assert len(routes) == 8
+    assert {method for route in routes for method in route.methods} == {"GET"}
+    log_in(pages, role="ADMIN")
+    paths = ["/pharmafed/", RUN, *(f"/pharmafed/{route.format(good)}" for route, good in ROUTES)]
+    assert all(get(server, path).status_code in (200, 302) for path in paths)
+    assert {send(server, method, path) for method in METHODS for path in paths} == {405}
+
+
+def send(server: Any, method: str, path: str) -> int:
+    async def ask() -> int:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app=server), base_url="http://hub") as client:
+            return (await client.request(method, path)).status_code
+
+    return asyncio.run(ask())
+
+
+def test_a_viewer_may_read_runs_and_trigger_none(server: Any) -> None:
+    """What Airflow's own auth manager says of the right that the pages ask for, and of those that a viewer lacks."""
+    from airflow.api_fastapi.auth.managers.models.resource_details import DagAccessEntity
+    from airflow.api_fastapi.auth.managers.simple.simple_auth_manager import SimpleAuthManager
+    from airflow.api_fastapi.auth.managers.simple.user import SimpleAuthManagerUser
+
+    manager = SimpleAuthManager()
+    viewer, admin = (SimpleAuthManagerUser(username="eve", role=role) for role in ("VIEWER", "ADMIN"))
+    assert manager.is_authorized_dag(method="GET", user=viewer, access_entity=DagAccessEntity.RUN)
+    for method, entity in (
+        ("POST", DagAccessEntity.RUN),
+        ("PUT", DagAccessEntity.RUN),
+        ("DELETE", DagAccessEntity.RUN),
+        ("PUT", DagAccessEntity.TASK_INSTANCE),
+        ("PUT", None),
+        ("DELETE", None),
+    ):
+        assert not manager.is_authorized_dag(method=method, user=viewer, access_entity=entity), (method, entity)
+        assert manager.is_authorized_dag(method=method, user=admin, access_entity=entity), "the control"
+    assert not manager.is_authorized_variable(method="GET", user=viewer)
+    assert not manager.is_authorized_connection(method="GET", user=viewer)
+
+
+def test_each_page_asks_for_the_right_to_read_runs(
+    server: Any, pages: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[str, str, str]] = []
+    real = pages.requires_access_dag
+
+    def noting(method: str, entity: Any, dag_id: str) -> Any:
+        asked.append((method, entity.name, dag_id))
+        return real(method, entity, dag_id)
+
+    monkeypatch.setattr(pages, "requires_access_dag", noting)
+    log_in(pages)
+    for route, good in ROUTES:
+        asked.clear()
+        get(server, f"/pharmafed/{route.format(good)}")
+        dag = "llm_exam" if route.startswith("exams/") else "federated_round.xanomeline_derm56"
+        assert asked == [("GET", "RUN", dag)], route

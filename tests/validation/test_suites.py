@@ -13,7 +13,7 @@ from tasks.study import LEAKING_COLUMNS, Study
 from tasks.study_file import load_study
 from tasks.validation.parameters import InputReference, input_references
 from tasks.validation.runner import known_expectations
-from tasks.validation.suites import all_columns, expand, load_suite, suite_names, table_columns
+from tasks.validation.suites import OUTREACHING, all_columns, expand, load_suite, suite_names, table_columns
 
 TABLES = ["adadas", "adlbc", "adlbh", "adnpix", "adsl", "adtte", "advs", "cm", "mh"]
 BETWEEN = {"type": "expect_column_values_to_be_between", "kwargs": {"column": "AGE", "min_value": 50}}
@@ -117,3 +117,40 @@ def test_bounds_are_symmetric_in_the_scaled_space() -> None:
     low, high = log.bounds(1)
     assert (low + 1) * (high + 1) == pytest.approx(21**2)
     assert low < 20 < high
+
+
+MATCH = "expect_column_values_to_match_regex"
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{site_ids:>9999999999}",
+        "{site_ids.__class__}",
+        "{site_ids[0]}",
+        "{site_ids!r}",
+        "{0}",
+        "{}",
+        "{",
+        ["a"],
+        {"a": 1},
+    ],
+    ids=repr,
+)
+def test_a_format_is_names_in_braces(template: object, tmp_path: Path) -> None:
+    def suite(value: object) -> Path:
+        kwargs = {"column": "AGE", "regex": {"$FORMAT": value}}
+        return write_suite(tmp_path, {"type": MATCH, "kwargs": kwargs})
+
+    with pytest.raises(ConfigError, match=r"placeholders are names, such as \{site_ids\}"):
+        load_suite(suite(template), "adsl")
+    (check,) = expand(load_suite(suite("^{site_ids}-\\d{{4}}$"), "adsl"), {"site_ids": ["1.2"]})
+    assert check.kwargs["regex"] == "^1\\.2-\\d{4}$"
+
+
+@pytest.mark.parametrize("type_", sorted(OUTREACHING))
+def test_an_expectation_that_reads_more_than_the_table_is_refused(type_: str, tmp_path: Path) -> None:
+    schema = {"column": "AGE", "json_schema": {"$ref": "http://127.0.0.1:9/x"}}
+    with pytest.raises(ConfigError, match=f"{type_} reads more than the table"):
+        load_suite(write_suite(tmp_path, {"type": type_, "kwargs": schema}), "adsl")
+    assert load_suite(write_suite(tmp_path, {"type": MATCH, "kwargs": {"column": "AGE", "regex": "x"}}), "adsl")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import html
+import os
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from audit_samples import QUICK, ROUNDS, sample_patients, sample_spend, sample_study, stand_in
@@ -12,6 +14,8 @@ from audit_samples import QUICK, ROUNDS, sample_patients, sample_spend, sample_s
 from tasks.privacy.audit.report import build_audit_report
 from tasks.privacy.audit.run import run_audit
 from tasks.privacy.audit.verdict import Audit
+from tasks.report import pages
+from tests.page_structure import HARMLESS, HOSTILE, Structure, require_same_structure, with_texts
 
 
 @pytest.fixture(scope="module")
@@ -57,3 +61,24 @@ def test_a_broken_promise_is_the_first_thing_said(audit: Audit) -> None:
     broken = audit.model_copy(update={"outcome": "broken", "words": "The promise is broken."})
     page = build_audit_report(broken)["audit.html"].decode()
     assert page.index('class="banner bad"') < page.index("What was audited")
+
+
+def hostile_page(audit: Audit, text: str) -> bytes:
+    """The page of an audit whose every text is `text`; choices are not free."""
+    choices = {"mechanism", "outcome", "attack", "unit", "on", "study_digest"}
+    return build_audit_report(with_texts(audit, text, choices))["audit.html"]
+
+
+def test_a_hostile_text_stays_text(audit: Audit) -> None:
+    body = require_same_structure(lambda text: hostile_page(audit, text), places=12)
+    if folder := os.environ.get("PAGES_FOR_A_BROWSER"):
+        (Path(folder) / "audit.html").write_bytes(body)
+
+
+def test_without_escaping_the_structure_would_differ(audit: Audit, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The control."""
+    careless = pages._environment().overlay(autoescape=False)
+    monkeypatch.setattr(pages, "_environment", lambda: careless)
+    hostile, harmless = (Structure(hostile_page(audit, text)) for text in (HOSTILE, HARMLESS))
+    assert hostile.elements != harmless.elements
+    assert {"script", "iframe", "onerror", "onload"} <= set(hostile.dangers)
