@@ -36,7 +36,7 @@ def closed(**changes: Any) -> RoundMetrics:
         "epsilon": 1.0,
         "epsilon_budget": 3.0,
         "delta": 1e-5,
-        "model_sha256": "0",
+        "model_sha256": "0" * 64,
     }
     return RoundMetrics(**{**facts, **changes})
 

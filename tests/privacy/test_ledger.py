@@ -400,7 +400,7 @@ def test_a_fork_below_a_lost_entry_is_found(ledger: SiteLedger, hub: ObjectStore
 
 
 def _change_time(body: bytes) -> bytes:
-    return body.replace(b'"recorded_at": "2', b'"recorded_at": "3')
+    return body.replace(b'"recorded_at": "20', b'"recorded_at": "21')
 
 
 DAMAGE: dict[str, tuple[str, Callable[[Path], object], str]] = {

@@ -7,7 +7,7 @@ import pytest
 from pydantic import ValidationError
 from secure_sum_federation import PLAN, Federation
 
-from tasks.privacy.secure_sum.records import KeyMessage, RoundKeys, SharePair
+from tasks.privacy.secure_sum.records import KeyMessage, RoundKeys, SealingKey, SharePair
 from tasks.storage import to_json
 
 SECRETS = {"mask_private_key": b"m" * 32, "self_seed": b"s" * 32}
@@ -45,9 +45,20 @@ def test_a_refused_key_is_not_shown_either() -> None:
     assert "hush" not in str(refusal.value)
 
 
-@pytest.mark.parametrize("text", ["AA=", "AAB=", "AA==\n", "A A==", "AA-_", "é"])
+@pytest.mark.parametrize("text", ["{}=", "{}\n", " {}", "{}AAAA", "é{}", "A{}"])
 def test_bytes_have_one_spelling(text: str) -> None:
-    body = {"sealed": text, "self_seed_share_sha256": "0" * 64, "mask_key_share_sha256": "0" * 64}
+    """114 bytes are 152 characters, without padding."""
+    good = "A" * 152
+    body = {"sealed": text.format(good), "self_seed_share_sha256": "0" * 64, "mask_key_share_sha256": "0" * 64}
     with pytest.raises(ValidationError):
         SharePair.model_validate_json(json.dumps(body))
-    assert SharePair.model_validate_json(json.dumps(body | {"sealed": "AAA="})).sealed == b"\0\0"
+    assert SharePair.model_validate_json(json.dumps(body | {"sealed": good})).sealed == bytes(114)
+
+
+@pytest.mark.parametrize("text", ["A" * 42 + "B=", "A" * 42 + "==", "A" * 43, "A" * 43 + "=\n", "-" * 43 + "="])
+def test_a_key_has_one_spelling(text: str) -> None:
+    """32 bytes leave four bits unused in the last character: they must be zero."""
+    body = {"site": "701", "certificate_pem": "", "public_key": text}
+    with pytest.raises(ValidationError):
+        SealingKey.model_validate_json(json.dumps(body))
+    assert SealingKey.model_validate_json(json.dumps(body | {"public_key": "A" * 43 + "="})).public_key == bytes(32)
