@@ -28,7 +28,7 @@ SILENT = SITES[0]
 
 
 def sent(world: World) -> bytes:
-    """What sites send beside an update, in one JSON object: metrics, validation and seconds of one, another's refusal."""
+    """What sites send beside an update, in one JSON object: one site's metrics, checks and seconds, another's refusal."""
     study, model = world.plan.study, world.plan.base_model.sha256
     check = CheckResult(id="adsl/AGE", success=False, waived_by="somebody", note="a note")
     parts = {
@@ -43,7 +43,7 @@ def sent(world: World) -> bytes:
 
 
 def closer(world: World) -> Callable[[bytes], object]:
-    """Closes a round on such a body: every part is read from the store as the hub reads it, or counts as not written."""
+    """Closes a round on such a body: each part is read from the store as the hub reads it, or counts as not written."""
     hub = _hub(world)
 
     def close(body: bytes) -> object:

@@ -24,7 +24,7 @@ MAX_INPUTS, MAX_STUDIES = 4096, 256
 #: Steps of a round that a site timed.
 MAX_STEPS = 16
 #: Characters of a reason as a site writes it, as the hub records it, and as a record may hold it.
-SITE_REASON, HUB_REASON, MAX_TEXT = 1000, 1500, 4000
+SITE_REASON, HUB_REASON, MAX_TEXT = 3000, 3500, 4000
 #: Characters of a name, and of a text that people wrote at length.
 MAX_NAME, MAX_LONG_TEXT = 300, 20_000
 #: Any count that is not bounded elsewhere; a float holds it exactly.

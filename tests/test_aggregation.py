@@ -320,10 +320,10 @@ def test_sparse_update_survives_any_damage(position: int, value: int, cut: int) 
 
 
 def plan_of(privacy: Privacy) -> Plan:
-    now, ref = datetime(2026, 1, 1, tzinfo=UTC), ModelRef(server_round=0, key="k", sha256="x")
+    now, ref = datetime(2026, 1, 1, tzinfo=UTC), ModelRef(server_round=0, key="k", sha256="a" * 64)
     return Plan(
         study="s",
-        study_digest="d",
+        study_digest="d" * 64,
         server_round=1,
         run_id="r",
         opened_at=now,

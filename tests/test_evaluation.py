@@ -33,7 +33,7 @@ def metrics(total: int) -> SiteMetrics:
         study="s",
         server_round=1,
         site="701",
-        model_sha256="",
+        model_sha256="0" * 64,
         min_cell=MIN_CELL,
         num_examples=total,
         log_loss=LOSS,
@@ -97,7 +97,7 @@ def test_a_model_is_validated_with_the_plans_figures() -> None:
     now = datetime(2026, 1, 1, tzinfo=UTC)
     plan = Plan(
         study="derm56",
-        study_digest="d",
+        study_digest="d" * 64,
         server_round=4,
         run_id="r",
         opened_at=now,
@@ -105,15 +105,15 @@ def test_a_model_is_validated_with_the_plans_figures() -> None:
         sites=("701",),
         min_sites=1,
         strict=True,
-        base_model=ModelRef(server_round=3, key="k", sha256="x"),
-        evaluated_model=ModelRef(server_round=3, key="k", sha256="x"),
+        base_model=ModelRef(server_round=3, key="k", sha256="a" * 64),
+        evaluated_model=ModelRef(server_round=3, key="k", sha256="a" * 64),
         training=Training(lr=0.1, local_epochs=1),
         privacy=NoPrivacy(mechanism="none", i_accept_no_privacy=True),
         evaluation=Evaluation(holdout_fraction=0.2, min_cell=7),
         total_rounds=5,
     )
-    found = validate_model(model, inputs, truth, plan, "701", "m" * 64)
-    assert (found.study, found.server_round, found.site, found.model_sha256) == ("derm56", 4, "701", "m" * 64)
+    found = validate_model(model, inputs, truth, plan, "701", "e" * 64)
+    assert (found.study, found.server_round, found.site, found.model_sha256) == ("derm56", 4, "701", "e" * 64)
     assert (found.min_cell, found.num_examples, found.suppressed) == (7, 3, ())
     assert found.auc == 1.0
     assert found.log_loss == pytest.approx(np.mean(np.log1p(np.exp([-1.5, -1.5, 0.5]))), rel=1e-6)
@@ -161,7 +161,7 @@ def test_nothing_suppressed_is_anywhere_in_the_json() -> None:
         "study": "s",
         "server_round": 1,
         "site": "701",
-        "model_sha256": "",
+        "model_sha256": "0" * 64,
         "min_cell": MIN_CELL,
         "suppressed": ["num_examples", "log_loss", "auc"],
         "seconds": 0.0,

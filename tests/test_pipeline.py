@@ -31,6 +31,10 @@ ENTRIES = {
 }
 #: They name things, read and write files, or say what went wrong: no figure changes with them.
 PLUMBING = {f"tasks/{name}.py" for name in ("errors", "files", "layout", "progress", "settings", "storage")}
+#: They refuse what is too large, too deep or not allowed, and change nothing of what they let through.
+PLUMBING |= {
+    f"tasks/{name}.py" for name in ("bounds", "foreign_files", "inside", "model_policy", "record_size", "yaml_file")
+}
 #: Modules that a stage imports and does not run, or of which it runs nothing that a figure depends on.
 _VALIDATION = {f"tasks/validation/{name}.py" for name in ("engine", "parameters", "runner", "waivers")}
 #: What a site follows of its hub in a round, and what it takes for it: where no hub opens rounds, nothing of it runs.

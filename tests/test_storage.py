@@ -139,7 +139,7 @@ def test_get_into_of_a_missing_object(site: ObjectStore, key: str) -> None:
 
 
 def test_records_go_round(hub: ObjectStore, study_name: str) -> None:
-    ref, key = ModelRef(server_round=1, key="k", sha256="x"), layout.card(study_name, 1)
+    ref, key = ModelRef(server_round=1, key="k", sha256="a" * 64), layout.card(study_name, 1)
     hub.create_record(key, ref)
     hub.create_record(key, ref)
     assert hub.get_record(key, ModelRef) == ref

@@ -175,7 +175,7 @@ class _Lines:
             raise self._refuse("truncated: the last line has no end; export it again, or restore it with `dvc checkout`")
 
     def _refuse(self, problem: str) -> DataError:
-        return DataError(f"{self._path}: line {self.number}: {problem}")
+        return DataError(f"{self._path}: {problem} (line {self.number})")
 
 
 def _decode(raw: bytes) -> str | None:

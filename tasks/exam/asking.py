@@ -31,7 +31,7 @@ from tasks.errors import ConfigError, RunIncomplete
 from tasks.exam import collect
 from tasks.exam.journal import Answer, Count, Key, read_answers
 from tasks.exam.questions import Failures, Job, Patience, items_to_ask, make_job
-from tasks.exam.records import Exam, Response, Run, RunSettings
+from tasks.exam.records import UNSEALED, Exam, Response, Run, RunSettings
 from tasks.exam.redaction import redact
 from tasks.exam.run_files import RUN, load_run, write_run
 from tasks.files import write_private
@@ -252,7 +252,7 @@ def _write(folder: Path, started: Started, responses: Sequence[Response]) -> Run
         started_at=started.started_at,
         finished_at=datetime.now(UTC),
         num_asked=len({response.item for response in responses}),
-        responses_sha256="",
+        responses_sha256=UNSEALED,
         engine=f"inspect-ai {version('inspect-ai')}",
         code_version=__version__,
     )

@@ -37,6 +37,9 @@ Verdict = Literal["correct", "wrong", "unparsed", "cut off", "unasked"]
 STOP = "stop"
 CUT_OFF = frozenset({"max_tokens", "model_length"})
 
+#: Stands for the seal of a run whose responses are not written yet.
+UNSEALED = "0" * 64
+
 
 class ItemText(Record):
     """An item in one language. `choices` is empty where the options are only in the picture."""

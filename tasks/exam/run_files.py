@@ -10,7 +10,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from tasks.errors import DataError
-from tasks.exam.records import Response, Run
+from tasks.exam.records import UNSEALED, Response, Run
 from tasks.exam.score_records import Scores
 from tasks.files import write_private
 from tasks.foreign_files import read_ordinary
@@ -39,7 +39,7 @@ def write_run(folder: Path, run: Run, responses: Sequence[Response]) -> Run:
     """
     content = encode_responses(responses)
     seal = hashlib.sha256(content).hexdigest()
-    if run.responses_sha256 not in ("", seal):
+    if run.responses_sha256 not in (UNSEALED, seal):
         raise DataError(f"run {run.id} is sealed with {run.responses_sha256}, but its responses have sha256 {seal}")
     sealed = run.model_copy(update={"responses_sha256": seal})
     if not (folder / RUN).exists():

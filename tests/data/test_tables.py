@@ -163,12 +163,12 @@ OVERLONG: dict[str, tuple[str, str, str]] = {
     "a row": (
         f"A,B\n1,{CANARY}" + f",{LONG}" * 17 + "\n",
         "A" + ",B".join(map(str, range(17))) + f"\n{CANARY}" + f",{LONG[:900_000]}" * 16 + "\n",
-        "line 2: a row of more than",
+        r"a row of more than .*\(line 2\)",
     ),
     "a row over many lines": (
         f"A,B\n{CANARY}," + '"\n",' * (MAX_ROW_BYTES // 4) + "1\n",
         f'A,B\n{CANARY},"\n"\n',
-        r"line \d+: a row of more than",
+        r"a row of more than .*\(line \d+\)",
     ),
     "a row of columns": (
         f"A,B\n{CANARY}{',' * MAX_COLUMNS}\n",

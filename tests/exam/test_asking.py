@@ -395,7 +395,7 @@ def _answer(number: int) -> Answer:
     return Answer.model_validate(
         {
             "item": f"t{number:03}",
-            "item_digest": "0",
+            "item_digest": "0" * 64,
             "epoch": 1,
             "model": "m",
             "raw": "答え: 1",

@@ -121,7 +121,7 @@ def test_a_broken_prompt_is_refused_when_it_is_read(tmp_path, monkeypatch, old, 
     path.write_text(good.replace(old, new))
     monkeypatch.setenv("PHARMAFED_PROJECT", str(tmp_path))
 
-    with pytest.raises(ConfigError, match=r"v1\.yaml does not hold a prompt"):
+    with pytest.raises(ConfigError, match=r"v1\.yaml( does not hold a prompt|:\d+: not readable as YAML)"):
         load_prompt("ja/v1")
 
 
@@ -162,7 +162,8 @@ def test_a_picture_that_is_none_is_refused(tmp_path, name, content, message):
     folder.mkdir()
     if content is not None:
         (folder / name).write_bytes(content)
-    of = exam([item(1, diagram=True, images=(name,))])
+    pictured = item(1, diagram=True, images=("a.png",)).model_copy(update={"images": (name,)})
+    of = exam([pictured])  # a record that was read cannot name a file outside: here it is made
 
     with pytest.raises(DataError, match=message):
         make_job(of, folder, settings(of, images=True), 1, Patience())
@@ -171,8 +172,8 @@ def test_a_picture_that_is_none_is_refused(tmp_path, name, content, message):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"exam_digest": "0"}, "exam test has digest"),
-        ({"prompt_digest": "0"}, "prompt ja/v1 has digest"),
+        ({"exam_digest": "0" * 64}, "exam test has digest"),
+        ({"prompt_digest": "0" * 64}, "prompt ja/v1 has digest"),
     ],
 )
 def test_a_job_is_only_made_of_what_the_settings_pin(tmp_path, changes, message):

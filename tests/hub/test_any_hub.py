@@ -51,6 +51,7 @@ AGE = 2
 MODELS: dict[str, Callable[[Weights], Weights]] = {
     "first": lambda w: w,
     "infinity": lambda w: _aged(w, float("inf")),
+    "minus infinity": lambda w: _aged(w, float("-inf")),
     "nan": lambda w: _aged(w, float("nan")),
     "largest": lambda w: _aged(w, -global_models.MAX_WEIGHT),
     "beyond": lambda w: _aged(w, 3e38),
@@ -96,9 +97,7 @@ class Hub(RuleBasedStateMachine):
 
     @initialize()
     def make_twins(self) -> None:
-        self.studies = [
-            self.fed.new_study(**self.parts | ({"data": SHIFTED} if shifted else {})) for shifted in (False, True)
-        ]
+        self.studies = [self.fed.new_study(**self.parts | {"data": data}) for data in (EVEN, SHIFTED)]
         self.plans = [self.fed.open(study) for study in self.studies]
 
     # what the hub does, in both studies alike
@@ -190,7 +189,7 @@ class Hub(RuleBasedStateMachine):
         return self._without_names(study, said), self._without_names(study, told)
 
     def _without_names(self, study: str, text: str) -> str:
-        return re.sub(r"sha256 \w+", "sha256", text.replace(study, "STUDY").replace("shifted/sites", "data/sites"))
+        return re.sub(r"sha256 \w+", "sha256", text.replace(study, "STUDY").replace("shifted/sites", "even/sites"))
 
     @invariant()
     def ledger_covers_what_has_left(self) -> None:
@@ -219,21 +218,20 @@ def _quietly(work: Callable[[], object]) -> str:
     return "done"
 
 
-SHIFTED = {"root": "shifted/sites", "pin": "shifted.dvc"}
+EVEN, SHIFTED = ({"root": f"{name}/sites", "pin": f"{name}.dvc"} for name in ("even", "shifted"))
 
 
 @pytest.fixture(scope="module")
 def twins(fed: Federation) -> Federation:
-    """Data in which one patient of the site is as young as nobody else there."""
-    folder = fed.own_data("shifted", SITE)
-    rows = table(folder, "adsl")
-    ages = [row[rows[0].index("AGE")] for row in rows[1:]]
-    for row in rows[1:]:  # every training patient of 80 and more: the first of them decides nothing alone
-        if row[rows[0].index("AGE")] == max(ages):
-            row[rows[0].index("AGE")] = "58"
-            break
-    write(folder, "adsl", rows)
-    fed.pin("shifted")
+    """Two copies of the data: at the site everybody is 85, but for one patient in the second, who is 58."""
+    for name, first in (("even", "85"), ("shifted", "58")):
+        folder = fed.own_data(name, SITE)
+        rows = table(folder, "adsl")
+        age = rows[0].index("AGE")
+        for number, row in enumerate(rows[1:]):
+            row[age] = first if number == 0 else "85"
+        write(folder, "adsl", rows)
+        fed.pin(name)
     return fed
 
 
@@ -287,9 +285,10 @@ def test_a_site_that_takes_any_model_is_found_out(twins: Federation, monkeypatch
     with driving(twins, PLAIN, monkeypatch) as machine:
         hub = machine()
         hub.make_twins()
-        hub.plan(at=1, name=0, other_study=False, terms="the study's", model="infinity", run="run", signed=True)
         with pytest.raises(AssertionError, match="tells a patient"):
-            hub.ask(1, ["train"])
+            for number, model in enumerate(("infinity", "minus infinity"), 1):
+                hub.plan(number, 0, False, "the study's", model, "run", True)
+                hub.ask(number, ["train"])
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from federation import FEW, Federation
 from masked_rounds import MASKED, PREPARE, UNMASK, UPLOAD, put
 
 from tasks import layout
-from tasks.bounds import MAX_TEXT
+from tasks.bounds import HUB_REASON, MAX_TEXT, SITE_REASON
 from tasks.errors import PharmafedError
 from tasks.hub.finish import publish
 from tasks.hub.masked import freeze_roster, select_masked
@@ -45,7 +45,7 @@ def test_large_refusals_stop_validation_nowhere(fed: Federation, limit: str) -> 
     publish(fed.hub(study))
     assert metrics.num_contributors == len(quiet)
     assert {row.site for row in metrics.sites if not row.contributed} == set(LOUD)
-    assert all(len(row.reason) <= 1500 for row in metrics.sites)
+    assert all(len(row.reason) <= HUB_REASON for row in metrics.sites)
 
 
 def test_a_site_shortens_what_it_refuses_with(fed: Federation, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -59,7 +59,7 @@ def test_a_site_shortens_what_it_refuses_with(fed: Federation, monkeypatch: pyte
     with pytest.raises(PharmafedError):
         fed.run_site(study, 1, "717", ("validate_data",))
     refusal = fed.store().get_record(layout.refusal(study, 1, "717"), Refusal)
-    assert len(refusal.reason) <= 1000
+    assert len(refusal.reason) <= SITE_REASON
     assert refusal.reason.isprintable()
 
 

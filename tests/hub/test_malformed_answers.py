@@ -168,14 +168,14 @@ def test_a_decrypted_sum_of_an_odd_type_counts_as_not_given(fed: Federation, key
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.int64, torch.uint8])
 def test_only_a_vector_of_float64_is_a_decrypted_sum(dtype: torch.dtype) -> None:
-    with pytest.raises(UpdateRejected, match="not one vector sum of torch.float64"):
+    with pytest.raises(UpdateRejected, match=r"not one vector sum of torch\.float64"):
         read_decrypted(to_bytes({"sum": torch.zeros(3, dtype=dtype)}), 3, LIAR)
     assert read_decrypted(to_bytes({"sum": torch.zeros(3, dtype=torch.float64)}), 3, LIAR).tolist() == [0, 0, 0]
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64, torch.int64, torch.uint8])
 def test_only_a_vector_of_uint64_is_masked(dtype: torch.dtype) -> None:
-    with pytest.raises(UpdateRejected, match="not one vector masked of torch.uint64"):
+    with pytest.raises(UpdateRejected, match=r"not one vector masked of torch\.uint64"):
         collect.read_masked(to_bytes({"masked": torch.zeros(3, dtype=dtype)}), 3, LIAR)
 
 

@@ -303,7 +303,7 @@ def shorter(fed: Federation, study: str) -> str:
 
 def secretly_shorter(fed: Federation, study: str) -> str:
     forge_upload(fed, study, {"masked": sent(fed, study)[:-1].clone()}, specs={"masked": sent(fed, study)})
-    return "its masked integers are torch.uint64"
+    return "32 masked integers, the plan asks for 33"
 
 
 def floats(fed: Federation, study: str) -> str:
@@ -313,17 +313,17 @@ def floats(fed: Federation, study: str) -> str:
 
 def secretly_signed(fed: Federation, study: str) -> str:
     forge_upload(fed, study, {"masked": sent(fed, study).view(torch.int64)}, specs={"masked": sent(fed, study)})
-    return "its masked integers are torch.int64"
+    return "its tensors are not one vector masked of torch.uint64"
 
 
 def two_dimensional(fed: Federation, study: str) -> str:
     forge_upload(fed, study, {"masked": sent(fed, study).unsqueeze(0)}, specs={"masked": sent(fed, study)})
-    return "its masked integers are torch.uint64 (1, "
+    return "its tensors are not one vector masked of torch.uint64"
 
 
 def another_name(fed: Federation, study: str) -> str:
     forge_upload(fed, study, {"hidden": sent(fed, study)}, specs={"masked": sent(fed, study)})
-    return "no safetensors body of masked integers"
+    return "its tensors are not one vector masked of torch.uint64"
 
 
 def unpaid(fed: Federation, study: str) -> str:
@@ -435,7 +435,7 @@ def easily_combined(fed: Federation, study: str) -> str:
 
 def no_message(fed: Federation, study: str) -> str:
     put(fed, layout.key_message(study, 1, SITE), b"{}")
-    return f"{layout.BUCKET}/{layout.key_message(study, 1, SITE)} is not a valid KeyMessage"
+    return f"the key message of site {SITE} cannot be read"
 
 
 KEY_MESSAGES: tuple[Forgery, ...] = (

@@ -230,7 +230,7 @@ CASES: dict[str, Case] = {
     ),
     "a signature that is no base64": (
         lambda f: f.put(f.manifest.model_copy(update={"signature": "§"})),
-        "the signature is not the enrolled site's",
+        "is not a valid Manifest",
     ),
     "not enrolled": (lambda f: f.drop(layout.enrolment(LIAR)), "the site is not enrolled, or its enrolment was"),
     "revoked": (lambda f: f.enrol(active=False), "the site is not enrolled, or its enrolment was revoked"),
@@ -239,7 +239,7 @@ CASES: dict[str, Case] = {
         lambda f: f.drop(layout.update_tensors(f.study, R, LIAR)),
         "a manifest without tensors",
     ),
-    "truncated tensors": (truncated, "are not the 23 float32 values of the model"),
+    "truncated tensors": (truncated, "its tensors overlap or leave gaps"),
     "fewer bytes than its manifest says": (short_of_what_it_says, "bytes uploaded, its manifest says"),
     "oversized tensors": (oversized, "bytes uploaded, its manifest says"),
     "a manifest that is no JSON": (lambda f: f.write(b"\x80 not json"), "is not a valid Manifest"),

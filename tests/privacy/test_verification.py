@@ -150,6 +150,10 @@ TAMPERED: dict[str, tuple[Callable[[Sample], list[bytes]], set[str]]] = {
         lambda s: [*s.bodies[:4], re.sub(rb'"signature": ".*"', b'"signature": ""', s.bodies[4])],
         {"entry 5 is not signed with the site's key"},
     ),
+    "the newest signature is too long": (
+        lambda s: [*s.bodies[:4], s.bodies[4].replace(b'"signature": "', b'"signature": "A')],
+        {"entry 5 cannot be read"},
+    ),
     "bytes after the newest signature": (
         lambda s: [*s.bodies[:4], s.bodies[4] + b" "],
         {"entry 5 is not signed with the site's key"},

@@ -40,7 +40,7 @@ class FixedRound:
     ) -> None:
         rng, pair = (
             np.random.default_rng(secrets),
-            SharePair(sealed=b"", self_seed_share_sha256="0" * 64, mask_key_share_sha256="0" * 64),
+            SharePair(sealed=bytes(114), self_seed_share_sha256="0" * 64, mask_key_share_sha256="0" * 64),
         )
         common = {"study": study, "server_round": server_round, "plan_sha256": PLAN}
         made = {s: {"mask_private_key": rng.bytes(32), "self_seed": rng.bytes(32)} for s in SITES}
