@@ -11,17 +11,21 @@ from functools import partial
 from random import Random
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from pydantic import BaseModel, ValidationError
 
-from fuzz.mutations import Mutation, spoil_json, spoil_pem, spoil_tensors
+from fuzz import rounds
+from fuzz.mutations import Mutation, spoil_ciphertext, spoil_json, spoil_pem, spoil_tensors
 from fuzz.world import BASE, SITE, SITES, World
 from tasks import layout
 from tasks.aggregation import flat_update, norm, sparse_update
 from tasks.bounds import shorten
 from tasks.enrolment import validate_certificate
 from tasks.errors import UpdateRejected
-from tasks.hub.collect import checked_manifest, read_masked
+from tasks.hub.collect import checked_manifest, read_encrypted, read_masked
+from tasks.hub.encrypted import read_decrypted
+from tasks.privacy import ckks
 from tasks.privacy.ledger import spent
 from tasks.privacy.secure_sum import checks, opening
 from tasks.privacy.secure_sum.records import KeyMessage, Roster, SealingKey, Survivors, UnmaskAnswer
@@ -36,6 +40,8 @@ from tasks.validation.runner import CheckResult, ValidationResult
 
 Parse = Callable[[bytes], object]
 ROUND = 1
+#: What the encrypted update holds.
+ENCRYPTED = (0.5, -1.0, 2.0)
 
 
 class Parser(NamedTuple):
@@ -51,6 +57,9 @@ def parsers(world: World) -> dict[str, Parser]:
     dense = to_bytes({name: tensor + 1.5 for name, tensor in BASE.items()})
     sparse = to_bytes({"indices": torch.tensor([0, 3, 9], dtype=torch.int32), "values": torch.ones(3)})
     bodies = (dense, sparse, world.masked)
+    ciphertext = ckks.encrypt(np.array(ENCRYPTED), ckks.make_key())
+    encrypted = to_bytes({"encrypted": torch.frombuffer(bytearray(ciphertext), dtype=torch.uint8)})
+    values = to_bytes({"sum": torch.tensor(ENCRYPTED, dtype=torch.float64)})
     certificate = world.enrolment.certificate_pem.encode()
     key_message = partial(_signed_json, world, KeyMessage, checks.signed)
     sealing_key = partial(_signed_json, world, SealingKey, checks.signed)
@@ -64,8 +73,12 @@ def parsers(world: World) -> dict[str, Parser]:
         "masked update": Parser(
             (world.masked,), spoil_tensors, lambda b: read_masked(b, world.shape.num_values, SITE).sum()
         ),
+        "encrypted update": Parser((encrypted,), spoil_ciphertext, partial(_encrypted, encrypted)),
+        "decrypted values": Parser((values,), spoil_tensors, lambda b: read_decrypted(b, len(ENCRYPTED), SITE).sum()),
         "manifest": Parser((to_json(world.manifest),), manifest, partial(_manifest, world)),
         "ledger": Parser((world.entry,), entry, partial(_ledger, world)),
+        "ledger's tables": Parser((world.entry,), entry, rounds.spender(world)),
+        "closed round": Parser((rounds.sent(world),), spoil_json, rounds.closer(world)),
         "key message": Parser((to_json(world.messages[SITE]),), key_message, partial(_key_message, world)),
         "sealing key": Parser((to_json(world.sealing[SITE]),), sealing_key, partial(_sealing_key, world)),
         "unmask answer": Parser((to_json(world.answer),), answer, partial(_answer, world)),
@@ -134,6 +147,12 @@ def _manifest_refusal(world: World, body: bytes) -> None:
         _manifest(world, body)
     except UpdateRejected:
         return
+
+
+def _encrypted(sound: bytes, body: bytes) -> object:
+    """What the hub admits adds to what the others send."""
+    bodies = [read_encrypted(one, len(ENCRYPTED), SITE) for one in (sound, body)]
+    return ckks.add(bodies, len(ENCRYPTED))
 
 
 def _key_message(world: World, body: bytes) -> object:

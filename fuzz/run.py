@@ -47,7 +47,9 @@ def _one(tally: Tally, parser: Parser, body: bytes, place: str) -> None:
         tally.values += 1
     except PharmafedError:
         tally.refusals += 1
-    except Exception as error:
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # what OpenSSL's bindings raise when they panic is no Exception
         _find(tally, f"{place}: {type(error).__name__}: {error}"[:300])
     took = time.perf_counter() - started
     tally.inputs += 1

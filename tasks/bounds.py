@@ -37,12 +37,20 @@ _HIDDEN = r"\p{Cc}\p{Cf}\p{Zl}\p{Zp}"
 NAME_PATTERN = rf"^[^{_HIDDEN}]*$"
 #: The same, but lines may end.
 TEXT_PATTERN = rf"^(?:[^{_HIDDEN}]|[\n\t])*$"
+SITE_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_-]*$"
 SHA256_PATTERN = r"^[0-9a-f]{64}$"
 #: Base64 of 64 bytes in its one spelling, or nothing.
 SIGNATURE_PATTERN = r"^(?:[A-Za-z0-9+/]{85}[AQgw]==)?$"
 PEM_PATTERN = r"^[A-Za-z0-9+/= :,.()\r\n-]*$"
 #: Pattern -> the most bytes that JSON takes for a character that it lets through; six (`\u0000`) for any other.
-BYTES_PER_CHARACTER = {NAME_PATTERN: 4, TEXT_PATTERN: 4, SHA256_PATTERN: 1, SIGNATURE_PATTERN: 1, PEM_PATTERN: 2}
+BYTES_PER_CHARACTER = {
+    NAME_PATTERN: 4,
+    TEXT_PATTERN: 4,
+    SITE_PATTERN: 1,
+    SHA256_PATTERN: 1,
+    SIGNATURE_PATTERN: 1,
+    PEM_PATTERN: 2,
+}
 
 
 def _in_our_time(when: datetime) -> datetime:

@@ -21,6 +21,7 @@ from tasks.bounds import (
     LongText,
     Moment,
     Name,
+    Note,
     Pem,
     Round,
     Seconds,
@@ -88,8 +89,8 @@ class Spend(Record):
 
     mechanism: Name
     unit: Unit
-    neighbours: Text
-    trust: Text = ""
+    neighbours: Note
+    trust: Note = ""
     noise_multiplier: Amount | None = Field(default=None, description="sd of the noise / sensitivity")
     clip_norm: Amount | None = None
     mu: Amount | None = Field(default=None, description="Gaussian-DP parameter of this release")

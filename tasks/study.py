@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from tasks.bounds import MAX_COUNT, MAX_INPUTS, MAX_SITES, LongText, Text
+from tasks.bounds import MAX_COUNT, MAX_INPUTS, MAX_SITES, SITE_PATTERN, LongText, Text
 from tasks.study_privacy import (
     Compression,
     DistributedDP,
@@ -39,7 +39,7 @@ def _not_leaking(column: str) -> str:
 
 
 Identifier = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=64)]
-SiteName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$", max_length=32)]
+SiteName = Annotated[str, Field(pattern=SITE_PATTERN, max_length=32)]
 Cell = str | int | float
 Aggregation = Literal["plain", "masks", "ckks"]
 InputColumn = Annotated[str, AfterValidator(_not_leaking)]

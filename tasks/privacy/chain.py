@@ -16,8 +16,8 @@ from tasks.storage import to_json
 
 #: What the first entry names as the one before it.
 FIRST = "0" * 64
-#: An entry has about 1 kB.
-MAX_ENTRY = 1 << 16
+#: An entry has about 1 kB; the largest that is valid has 11 (`record_size.max_bytes`).
+MAX_ENTRY = 1 << 14
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,8 @@ from tasks.storage import ObjectStore
 #: Stands for the bytes that leave where none do: the round is paid for all the same.
 NO_RELEASE = "0" * 64
 ENTRY_NAME = re.compile(r"[0-9]{6}\.json")
+#: Keys of one site's ledger that the hub looks at: more than a study has rounds. A site may write any number.
+MAX_KEYS = 10_001
 #: How far beyond the end of a ledger that is fetched back a site looks for entries, in doubling steps.
 _LOOK_AHEAD = 1 << 13
 
@@ -321,11 +323,13 @@ def _of_round(links: list[Link], server_round: int) -> Link | None:
 
 
 def keys_by_site(store: ObjectStore, study: str) -> dict[str, list[str]]:
-    """All keys under each site's ledger, sorted, whatever they are; read with the hub's credential."""
+    """The keys under each site's ledger, sorted, whatever they are, up to MAX_KEYS; read with the hub's credential."""
     prefix = layout.ledger_prefix(study) + "/"
     found: dict[str, list[str]] = {}
     for key in store.keys(prefix):
-        found.setdefault(key.removeprefix(prefix).partition("/")[0], []).append(key)
+        kept = found.setdefault(key.removeprefix(prefix).partition("/")[0], [])
+        if len(kept) < MAX_KEYS:
+            kept.append(key)
     return found
 
 

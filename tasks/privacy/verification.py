@@ -26,8 +26,8 @@ from tasks.records import Spend
 Signature = Literal["valid", "wrong", "not checked"]
 #: A recorded epsilon may differ from its recomputation by this much, relatively: the accountant rounds up by less.
 TOLERANCE = 1e-6
-#: Ten times what a study may have: an entry that claims more is not worth computing.
-MAX_RELEASES = 100_000
+#: As many as a study may have: an entry that claims more is not worth computing, and ten thousand of them are.
+MAX_RELEASES = 10_000
 
 
 class ChainReport(BaseModel):

@@ -69,6 +69,31 @@ def test_wrong_bodies_are_refused(key: bytes) -> None:
         ckks.add([], 5)
 
 
+def _remade(change: str, key: bytes) -> bytes:
+    """An encrypted vector of five values that is sound by itself and does not add to others."""
+    tenseal, context, values = pytest.importorskip("tenseal"), ckks._secret(key), [1.0] * 5
+    match change:
+        case "another scale":
+            return ckks._framed(tenseal.ckks_vector(context, values, scale=2.0**30).serialize())
+        case "a lower modulus":
+            return ckks._framed((tenseal.ckks_vector(context, values) * 2.0).serialize())
+        case "an empty piece":
+            empty = tenseal.ckks_vector(context, values)
+            return ckks._framed(empty.serialize()) + ckks._framed(b"")
+        case _:
+            return ckks._framed(tenseal.ckks_vector(context, values).serialize())
+
+
+@pytest.mark.parametrize("change", ["another scale", "a lower modulus", "an empty piece"])
+def test_what_would_not_add_to_the_others_is_found_by_itself(key: bytes, change: str) -> None:
+    """So it is the fault of the site that sent it, before anything is summed."""
+    with pytest.raises(PrivacyError, match="cannot be read"):
+        ckks.check(_remade(change, key), 5)
+    sound = _remade("nothing", key)
+    ckks.check(sound, 5)
+    assert ckks.decrypt(ckks.add([sound, ckks.encrypt(np.ones(5), key)], 5), 5, key) == pytest.approx([2.0] * 5)
+
+
 def test_a_key_that_is_none_is_refused(key: bytes) -> None:
     with pytest.raises(ConfigError, match="cannot be read"):
         ckks.encrypt(np.ones(2), b"junk")

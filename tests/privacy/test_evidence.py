@@ -12,6 +12,7 @@ import pytest
 from ledger_samples import (
     OTHER,
     SITE,
+    MemoryClient,
     clear,
     enrol,
     make_chain,
@@ -25,7 +26,7 @@ from tasks import layout
 from tasks.errors import AccessDenied, ConfigError, PrivacyError
 from tasks.privacy.chain import Link
 from tasks.privacy.evidence import Anchor, collect, export, load, read_chain
-from tasks.privacy.ledger import spent
+from tasks.privacy.ledger import MAX_KEYS, keys_by_site, spent
 from tasks.records import Selection
 from tasks.storage import ObjectStore, to_json
 
@@ -287,3 +288,34 @@ def test_a_folder_that_is_no_export_is_refused(tmp_path: Path) -> None:
     (tmp_path / "anchors.json").write_text("{}")
     with pytest.raises(ConfigError, match=r"has no readable anchors.json \(ValidationError\)"):
         load(tmp_path)
+
+
+# what a site may pile up in its ledger
+
+
+def _piled_up(published: Published, names: list[str]) -> ObjectStore:
+    """The published entries and these names beside them, in memory."""
+    store = MemoryClient().store()
+    for link in published.links:
+        store.client.objects[layout.ledger_entry(published.study, SITE, link.entry.sequence)] = link.body
+    for name in names:
+        store.client.objects[f"{layout.ledger_prefix(published.study)}/{SITE}/{name}"] = b"x"
+    return store
+
+
+def test_a_heap_of_objects_costs_the_hub_no_more_than_a_full_ledger(published: Published) -> None:
+    store = _piled_up(published, [f"{number:06d}.json" for number in range(100, 100 + 2 * MAX_KEYS)])
+    assert len(list(store.keys(layout.ledger_prefix(published.study)))) > 2 * MAX_KEYS
+    assert len(keys_by_site(store, published.study)[SITE]) == MAX_KEYS
+    assert spent(store, published.study) == {SITE: None}
+    evidence = collect(store, published.study)[SITE]
+    assert len(evidence.bodies) == MAX_KEYS
+    assert not evidence.verify().ok
+
+
+def test_a_name_in_other_digits_is_no_entry(published: Published) -> None:
+    """`int` reads them: they would stand in for the entry of the same number."""
+    store = _piled_up(published, ["00000١.json", "００００01.json"])
+    evidence = collect(store, published.study)[SITE]
+    assert evidence.bodies[1] == published.links[0].body
+    assert set(evidence.strays) == {"00000١.json", "００００01.json"}

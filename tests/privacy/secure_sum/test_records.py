@@ -7,7 +7,7 @@ import pytest
 from pydantic import ValidationError
 from secure_sum_federation import PLAN, Federation
 
-from tasks.privacy.secure_sum.records import KeyMessage, RoundKeys, SharePair
+from tasks.privacy.secure_sum.records import KeyMessage, RoundKeys, SealingKey, SharePair
 from tasks.storage import to_json
 
 SECRETS = {"mask_private_key": b"m" * 32, "self_seed": b"s" * 32}
@@ -51,3 +51,12 @@ def test_bytes_have_one_spelling(text: str) -> None:
     assert SharePair.model_validate_json(json.dumps(body)).sealed == bytes(114)
     with pytest.raises(ValidationError, match="sealed"):
         SharePair.model_validate_json(json.dumps(body | {"sealed": "AAAA" * 37 + text}))
+
+
+@pytest.mark.parametrize("text", ["A" * 42 + "B=", "A" * 42 + "==", "A" * 43, "A" * 43 + "=\n", "-" * 43 + "="])
+def test_a_key_has_one_spelling(text: str) -> None:
+    """32 bytes leave four bits unused in the last character: they must be zero."""
+    body = {"site": "701", "certificate_pem": "", "public_key": text}
+    with pytest.raises(ValidationError):
+        SealingKey.model_validate_json(json.dumps(body))
+    assert SealingKey.model_validate_json(json.dumps(body | {"public_key": "A" * 43 + "="})).public_key == bytes(32)
