@@ -1,4 +1,4 @@
-"""What the hub makes of a closed round from what one site has sent: its record, and the words and tables of its page."""
+"""What the hub makes of a closed round from what one site has sent: its record, and the words and tables of a page."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SILENT = SITES[0]
 
 
 def sent(world: World) -> bytes:
-    """What sites send beside an update, in one JSON object: one site's metrics, checks and seconds, another's refusal."""
+    """What sites send beside an update, in one JSON object: one site's metrics, checks and seconds, a refusal."""
     study, model = world.plan.study, world.plan.base_model.sha256
     check = CheckResult(id="adsl/AGE", success=False, waived_by="somebody", note="a note")
     parts = {

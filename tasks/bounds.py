@@ -25,6 +25,8 @@ MAX_INPUTS, MAX_STUDIES = 4096, 256
 MAX_STEPS = 16
 #: Characters of a reason as a site writes it, as the hub records it, and as a record may hold it.
 SITE_REASON, HUB_REASON, MAX_TEXT = 3000, 3500, 4000
+#: Characters of a note beside a figure.
+MAX_NOTE = 1000
 #: Characters of a name, and of a text that people wrote at length.
 MAX_NAME, MAX_LONG_TEXT = 300, 20_000
 #: Any count that is not bounded elsewhere; a float holds it exactly.
@@ -61,7 +63,7 @@ def _in_our_time(when: datetime) -> datetime:
 
 Name = Annotated[str, Field(max_length=MAX_NAME, pattern=NAME_PATTERN)]
 Text = Annotated[str, Field(max_length=MAX_TEXT, pattern=TEXT_PATTERN)]
-Note = Annotated[str, Field(max_length=SITE_REASON, pattern=TEXT_PATTERN)]
+Note = Annotated[str, Field(max_length=MAX_NOTE, pattern=TEXT_PATTERN)]
 LongText = Annotated[str, Field(max_length=MAX_LONG_TEXT, pattern=TEXT_PATTERN)]
 Sha256 = Annotated[str, Field(max_length=64, pattern=SHA256_PATTERN)]
 Signature = Annotated[str, Field(max_length=88, pattern=SIGNATURE_PATTERN)]

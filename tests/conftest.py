@@ -18,6 +18,7 @@ from tasks.deploy import airflow, local, seaweedfs, sockets
 from tasks.deploy.airflow_api import AirflowApi
 from tasks.deploy.ports import choose_ports
 from tasks.settings import PROJECT, Addresses, S3Credential
+from tasks.store_version import require_layout
 
 START_TIMEOUT_S = 300.0
 #: The project's own studies. A checkout may have others beside them: whoever tests with it brought them.

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field
 
-from tasks.bounds import MAX_EXPECTATIONS, MAX_NAME, SITE_REASON, Name, Note, shorten
+from tasks.bounds import MAX_EXPECTATIONS, MAX_NAME, MAX_NOTE, Name, Note, shorten
 from tasks.errors import ValidationFailed
 from tasks.study import LEAKING_COLUMNS
 from tasks.validation.parameters import InputReference, SiteParameters
@@ -181,7 +181,7 @@ def _column_note(check: Check, frame: pd.DataFrame) -> str | None:
         ("leaking", ", ".join(sorted(leaking))),
         ("other surplus columns", len(surplus - leaking)),
     ]
-    return shorten("; ".join(f"{label}: {value}" for label, value in parts if value), SITE_REASON)
+    return shorten("; ".join(f"{label}: {value}" for label, value in parts if value), MAX_NOTE)
 
 
 def _apply_waiver(result: CheckResult, waivers: Collection[Waiver], today: date) -> CheckResult:
@@ -192,5 +192,5 @@ def _apply_waiver(result: CheckResult, waivers: Collection[Waiver], today: date)
         return result
     if waiver.until < today:
         return result.model_copy(update={"note": f"the waiver by {waiver.who} expired on {waiver.until}"})
-    note = shorten(f"waived until {waiver.until}: {waiver.why}", SITE_REASON)
+    note = shorten(f"waived until {waiver.until}: {waiver.why}", MAX_NOTE)
     return result.model_copy(update={"waived_by": shorten(waiver.who, MAX_NAME), "note": note})

@@ -287,9 +287,14 @@ def test_a_site_that_takes_any_model_is_found_out(twins: Federation, monkeypatch
         hub = machine()
         hub.make_twins()
         with pytest.raises(AssertionError, match="tells a patient"):
-            for number, model in enumerate(("infinity", "minus infinity"), 1):
-                hub.plan(number, 0, False, "the study's", model, "run", True)
-                hub.ask(number, ["train"])
+            _ask_about(hub, ("infinity", "minus infinity"))
+
+
+def _ask_about(hub: Hub, models: tuple[str, ...]) -> None:
+    """Does a patient lie on one side of the centre, or on the other?"""
+    for number, model in enumerate(models, 1):
+        hub.plan(number, 0, False, "the study's", model, "run", True)
+        hub.ask(number, ["train"])
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from federation import FEW, SITES, Federation
 from masked_rounds import PREPARE, UPLOAD, put, signing, trained
 
 from tasks import layout, settings
-from tasks.bounds import MAX_EXPECTATIONS, MAX_NAME, MAX_NAMED, MAX_STEPS, MAX_TEXT, SITE_REASON
+from tasks.bounds import MAX_EXPECTATIONS, MAX_NAME, MAX_NAMED, MAX_NOTE, MAX_STEPS, MAX_TEXT
 from tasks.errors import PrivacyError, UpdateRejected
 from tasks.files import write_private
 from tasks.hub import collect
@@ -203,7 +203,7 @@ def test_the_hubs_records_hold_the_most_that_thirteen_sites_may_send(fed: Federa
         fed.put_manifest(study, 1, site, to_json(fed.sign(manifest.model_copy(update={"seconds": steps}))))
     for site in SITES:
         failed = [
-            CheckResult(id=f"{wide}{n:04d}", success=False, note="\U0001f600" * SITE_REASON) for n in range(MAX_NAMED)
+            CheckResult(id=f"{wide}{n:04d}", success=False, note="\U0001f600" * MAX_NOTE) for n in range(MAX_NAMED)
         ]
         waived = [
             CheckResult(id=f"{wide}{n:04d}", success=False, waived_by=wide) for n in range(MAX_NAMED, MAX_EXPECTATIONS)
