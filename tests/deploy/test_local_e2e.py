@@ -1,5 +1,6 @@
 """A whole deployment with a DAG of its own: health, rights, loopback, recovery, and nothing left after `down`."""
 
+import json
 import os
 import signal
 import stat
@@ -22,6 +23,10 @@ from tasks.settings import PROJECT
 pytestmark = pytest.mark.e2e
 
 SITES = {"derm": ["701", "702"]}
+WITH_A_VIEWER = {
+    "PHARMAFED_AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": "admin:admin,viewer:viewer",
+    "PHARMAFED_AIRFLOW__CORE__PLUGINS_FOLDER": str(PROJECT / "dags" / "plugins"),
+}
 DAG = """
 from airflow.sdk import dag, task
 
@@ -47,7 +52,7 @@ hello()
 def running(start, tmp_path_factory):
     home, dags = tmp_path_factory.mktemp("home"), tmp_path_factory.mktemp("dags")
     (dags / "hello.py").write_text(DAG)
-    deployment = start(home, SITES, dags_folder=dags)
+    deployment = start(home, SITES, dags_folder=dags, environ=WITH_A_VIEWER)
     yield deployment
     deployment.api.close()
     local.down(home)
@@ -117,6 +122,52 @@ def test_the_inner_interface_of_the_store_refuses_strangers(running):
 def test_airflow_refuses_strangers(running, path):
     answer = httpx.get(running.addresses.airflow_url + path, trust_env=False, timeout=30)
     assert answer.status_code in (401, 403)
+
+
+@pytest.fixture(scope="module")
+def viewer(running):
+    """A session of the user who may look: requests with its token, and with its cookie, as a browser has it."""
+    password = json.loads((running.home / "secrets" / "ui_passwords.json").read_text())["viewer"]
+    with httpx.Client(base_url=running.addresses.airflow_url, trust_env=False, timeout=30) as client:
+        running.api.wait_for_dag("hello")
+        answer = client.post("/auth/token", json={"username": "viewer", "password": password})
+        token = answer.raise_for_status().json()["access_token"]
+        client.headers["Authorization"] = f"Bearer {token}"
+        client.cookies.set("_token", token)
+        yield client
+
+
+RUN = {"logical_date": None, "conf": {}}
+CHANGES = [
+    ("POST", "/api/v2/dags/hello/dagRuns", RUN),
+    ("PATCH", "/api/v2/dags/hello", {"is_paused": True}),
+    ("DELETE", "/api/v2/dags/hello", None),
+    ("POST", "/api/v2/dags/hello/dagRuns/kept/clear", {"dry_run": False}),
+    ("PATCH", "/api/v2/dags/hello/dagRuns/kept", {"state": "failed"}),
+    ("DELETE", "/api/v2/dags/hello/dagRuns/kept", None),
+    ("POST", "/api/v2/dags/hello/clearTaskInstances", {"dry_run": False, "dag_run_id": "kept"}),
+    ("PATCH", "/api/v2/dags/hello/dagRuns/kept/taskInstances/add", {"new_state": "failed"}),
+    ("POST", "/api/v2/dags/hello/dagRuns/kept/taskInstances/add/xcomEntries", {"key": "a", "value": 1}),
+    ("POST", "/api/v2/variables", {"key": "a", "value": "b"}),
+    ("POST", "/api/v2/connections", {"connection_id": "a", "conn_type": "http"}),
+    ("POST", "/api/v2/pools", {"name": "a", "slots": 1}),
+    ("PATCH", "/api/v2/pools/default_pool", {"slots": 1}),
+    ("POST", "/api/v2/backfills", {"dag_id": "hello", "from_date": "2026-01-01", "to_date": "2026-01-02"}),
+]
+
+
+@pytest.mark.parametrize(("method", "path", "body"), CHANGES)
+def test_a_viewer_changes_nothing(running, viewer, method, path, body):
+    answer = viewer.request(method, path, json=body)
+    assert answer.status_code == 403, answer.text
+
+
+def test_a_viewer_reads_the_reports_and_a_stranger_does_not(running, viewer):
+    page = viewer.get("/pharmafed/")
+    assert (page.status_code, "<h1>Reports</h1>" in page.text) == (200, True)
+    assert viewer.get("/api/v2/dags/hello").json()["is_paused"] is False
+    refused = httpx.get(f"{running.addresses.airflow_url}/pharmafed/", trust_env=False)
+    assert (refused.status_code, "Please log in" in refused.text) == (401, True)
 
 
 def test_up_again_says_so_and_lets_a_new_site_in(running):

@@ -32,7 +32,7 @@ def published(federation: Federation, model: str = MODEL) -> list[str]:
     """The runs in the object store, oldest first."""
     store = federation.deployment.store("hub")
     runs = [key for key in store.keys(f"exams/{federation.exam}/") if key.endswith("/run.json")]
-    found = {key.removesuffix("run.json"): store.get_record(key, Run) for key in runs}
+    found = {key.removesuffix("run.json"): Run.model_validate_json(store.get(key)) for key in runs}
     return [key for key, run in sorted(found.items()) if run.settings.model == model]
 
 
@@ -40,7 +40,7 @@ def test_a_first_examination_passes_and_is_compared_with_nothing(federation: Fed
     state, tasks = sit(federation, "sat_first")
     assert state == "success", tasks
     store, (prefix,) = federation.deployment.store("hub"), published(federation)
-    scores = store.get_record(f"{prefix}scores.json", Scores)
+    scores = Scores.model_validate_json(store.get(f"{prefix}scores.json"))
     listed = any(one.name == "contraindicated" and one.lines for one in scores.criteria)
     points = next(one for one in scores.criteria if one.name == "points")
     assert (scores.passed, points.passed) == (True, True), [one.note for one in scores.criteria]
@@ -58,7 +58,7 @@ def test_a_drift_of_twenty_items_turns_the_run_red_and_is_listed(federation: Fed
     log = federation.deployment.api.log(DAG, "sat_drifted", "one_arm.check_drift", map_index=0)
     assert f"{DRIFT} items lost and 0 gained" in log
     store, (*_, prefix) = federation.deployment.store("hub"), published(federation)
-    comparison = store.get_record(f"{prefix}comparison.json", Comparison)
+    comparison = Comparison.model_validate_json(store.get(f"{prefix}comparison.json"))
     assert comparison.decision.verdict == "drift"
     assert sorted(flip.number for flip in comparison.lost) == federation.drifting
     report = store.get(f"{prefix}report.html").decode()
@@ -71,7 +71,7 @@ def test_a_change_of_five_items_is_no_drift(federation: Federation) -> None:
     state, tasks = sit(federation, "sat_steady")
     assert state == "success", tasks
     store, (*_, prefix) = federation.deployment.store("hub"), published(federation)
-    comparison = store.get_record(f"{prefix}comparison.json", Comparison)
+    comparison = Comparison.model_validate_json(store.get(f"{prefix}comparison.json"))
     assert comparison.decision.verdict == "no drift"
     assert (len(comparison.lost), len(comparison.gained)) == (CHANCE, 0)
 
@@ -84,7 +84,7 @@ def test_the_bundled_model_sits_two_of_our_items(federation: Federation) -> None
     assert state == "success", tasks
     store = federation.deployment.store("hub")
     (key,) = [key for key in store.keys("exams/practice/pharmafed--smollm2/") if key.endswith("/scores.json")]
-    scores = store.get_record(key, Scores)
+    scores = Scores.model_validate_json(store.get(key))
     assert scores.usage.responses == 2
     assert scores.usage.cost == 0
 
