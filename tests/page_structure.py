@@ -91,11 +91,12 @@ def require_same_structure(build: Callable[[str], bytes], *, places: int) -> byt
 
     The hostile text must stand on the page `places` times, as text: else nothing has been tested.
     """
-    hostile, harmless = Structure(build(HOSTILE)), Structure(build(HARMLESS))
+    page = build(HOSTILE)
+    hostile, harmless = Structure(page), Structure(build(HARMLESS))
     assert hostile.elements == harmless.elements
     assert hostile.styles == harmless.styles
     assert len(hostile.addresses) == len(harmless.addresses)
     assert hostile.refreshes == harmless.refreshes
     assert hostile.dangers == []
     assert hostile.text.count(HOSTILE) == harmless.text.count(HARMLESS) >= places
-    return build(HOSTILE)
+    return page

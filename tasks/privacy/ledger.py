@@ -23,7 +23,8 @@ NO_RELEASE = "0" * 64
 ENTRY_NAME = re.compile(r"[0-9]{6}\.json")
 #: Keys of one site's ledger that the hub looks at: more than a study has rounds. A site may write any number.
 MAX_KEYS = 10_001
-#: How far beyond the end of a ledger that is fetched back a site looks for entries, in doubling steps.
+#: How far beyond the end of a ledger that is fetched back a site looks for entries, where nobody knows how many rounds
+#: its study has.
 _LOOK_AHEAD = 1 << 13
 
 
@@ -34,16 +35,26 @@ class SiteLedger:
         store: with the site's credential.
         folder: the site's own folder; its copy of the ledger lies in `ledger/<study>/`.
         secrets_dir: where the site's signing key lies.
+        num_rounds: of the study; a ledger has no more entries than that.
 
     Raises (all methods):
         StoreUnavailable: the store does not answer; nothing may be released until it does.
         PrivacyError: the two copies disagree, or one is no unbroken chain with this site's signature.
     """
 
-    def __init__(self, store: ObjectStore, study: str, site: str, folder: Path, secrets_dir: Path) -> None:
+    def __init__(
+        self,
+        store: ObjectStore,
+        study: str,
+        site: str,
+        folder: Path,
+        secrets_dir: Path,
+        num_rounds: int = _LOOK_AHEAD,
+    ) -> None:
         self.store, self.study, self.site = store, study, site
         self.folder = folder / "ledger" / study
         self.secrets_dir = secrets_dir
+        self.num_rounds = num_rounds
         self._proven_end: int | None = None
 
     def next_release(self, server_round: int) -> int:
@@ -156,6 +167,7 @@ class SiteLedger:
             recorded_at=datetime.now(UTC),
         )
         link = Link.seal(entry, self.secrets_dir)
+        self._proven_end = None
         write_private(self._path(sequence), link.body)
         try:
             self._publish(link)
@@ -228,7 +240,7 @@ class SiteLedger:
         A site cannot list the store, so it looks ahead in doubling steps: it finds any single entry that was taken out.
         """
         step = 1
-        while step <= _LOOK_AHEAD:
+        while step <= self.num_rounds:
             if self.store.exists(self._key(end + step)):
                 raise self._broken(self._key(end), f"is missing, but {self._key(end + step)} is there", own=False)
             step *= 2

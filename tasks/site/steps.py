@@ -158,7 +158,8 @@ def _require_asked(ctx: SiteContext, plan: Plan) -> None:
 
 
 def _ledger(ctx: SiteContext) -> SiteLedger:
-    return SiteLedger(ctx.store, ctx.study.study, ctx.site, ctx.work_dir, ctx.secrets_dir)
+    study = ctx.study
+    return SiteLedger(ctx.store, study.study, ctx.site, ctx.work_dir, ctx.secrets_dir, study.rounds.total)
 
 
 def _joined(ctx: SiteContext, planned: PlannedRound, ledger: SiteLedger) -> Roster | None:

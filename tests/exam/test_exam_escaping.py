@@ -101,8 +101,9 @@ def test_without_escaping_the_structure_would_differ(
     """The control."""
     careless = pages._environment().overlay(autoescape=False)
     monkeypatch.setattr(pages, "_environment", lambda: careless)
-    assert Structure(build[page](HOSTILE)).elements != Structure(build[page](HARMLESS)).elements
-    assert {"script", "iframe", "onerror", "onload"} <= set(Structure(build[page](HOSTILE)).dangers)
+    hostile, harmless = Structure(build[page](HOSTILE)), Structure(build[page](HARMLESS))
+    assert hostile.elements != harmless.elements
+    assert {"script", "iframe", "onerror", "onload"} <= set(hostile.dangers)
     if folder := os.environ.get("PAGES_FOR_A_BROWSER"):
         (Path(folder) / f"exam-{page}-control.html").write_bytes(build[page](HOSTILE))
 
