@@ -76,16 +76,16 @@ def test_a_change_of_five_items_is_no_drift(federation: Federation) -> None:
     assert (len(comparison.lost), len(comparison.gained)) == (CHANCE, 0)
 
 
-def test_the_bundled_model_sits_one_of_our_items(federation: Federation) -> None:
+def test_the_bundled_model_sits_two_of_our_items(federation: Federation) -> None:
     """It needs no key and no network. Twenty items and more are for a deployment: it writes ten tokens a second."""
     state, tasks = sit(
-        federation, "sat_bundled", exam="practice", models=["pharmafed/smollm2"], languages=["en"], limit=1
+        federation, "sat_bundled", exam="practice", models=["pharmafed/smollm2"], languages=["en"], limit=2
     )
     assert state == "success", tasks
     store = federation.deployment.store("hub")
     (key,) = [key for key in store.keys("exams/practice/pharmafed--smollm2/") if key.endswith("/scores.json")]
     scores = Scores.model_validate_json(store.get(key))
-    assert scores.usage.responses == 1
+    assert scores.usage.responses == 2
     assert scores.usage.cost == 0
 
 
