@@ -8,7 +8,9 @@ from __future__ import annotations
 import gc
 import importlib
 
-from tasks import settings
+from tasks import records, settings
+from tasks.privacy.secure_sum import records as of_masks
+from tasks.record_size import max_bytes
 from tasks.storage import connect_identities, warm_up
 from tasks.study_file import load_studies
 from tasks.validation.parameters import site_parameters
@@ -27,12 +29,31 @@ HEAVY = (
     "pyarrow.pandas_compat",
     "PIL.PngImagePlugin",
 )
+#: What the steps of a round read from the store; how large each may be is worked out here.
+READ = (
+    records.Plan,
+    records.ModelCard,
+    records.Selection,
+    records.RoundMetrics,
+    records.Enrolment,
+    records.Manifest,
+    records.LedgerEntry,
+    records.Refusal,
+    records.SiteMetrics,
+    of_masks.SealingKey,
+    of_masks.Roster,
+    of_masks.KeyMessage,
+    of_masks.Survivors,
+    of_masks.UnmaskAnswer,
+)
 
 
 def preload() -> None:
     """Import everything heavy, warm botocore, and keep the garbage collector from copying it all into each fork."""
     for module in HEAVY:
         importlib.import_module(module)
+    for record in READ:
+        max_bytes(record)
     warm_up()
     connect_identities()
     suites = settings.project_dir() / "expectations"

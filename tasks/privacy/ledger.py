@@ -7,8 +7,10 @@ other: a site that lost its disk fetches its entries back, one that died between
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import NamedTuple
 
 from tasks import layout
 from tasks.enrolment import load_key
@@ -26,6 +28,27 @@ MAX_KEYS = 10_001
 #: How far beyond the end of a ledger that is fetched back a site looks for entries, where nobody knows how many rounds
 #: its study has.
 _LOOK_AHEAD = 1 << 13
+
+
+class Standing(NamedTuple):
+    """What a ledger says at one moment: its entries, an unbroken chain with the site's signature."""
+
+    links: Sequence[Link]
+
+    @property
+    def num_entries(self) -> int:
+        """How many releases were paid for."""
+        return len(self.links)
+
+    @property
+    def last_round(self) -> int:
+        """The newest round that was paid for; 0 before the first."""
+        return self.links[-1].entry.server_round if self.links else 0
+
+    def next_release(self, server_round: int) -> int:
+        """The number of this round's release: of its entry if it has one, else of the next entry."""
+        link = _of_round(self.links, server_round)
+        return link.entry.sequence if link else len(self.links) + 1
 
 
 class SiteLedger:
@@ -57,45 +80,31 @@ class SiteLedger:
         self.num_rounds = num_rounds
         self._proven_end: int | None = None
 
-    def next_release(self, server_round: int) -> int:
-        """The number of this round's release: of its entry if it has one, else of the next entry."""
+    def read(self) -> Standing:
+        """All entries, once each copy has been completed from the other."""
         with alone(self.folder):
-            links = self._synced()
-        link = _of_round(links, server_round)
-        return link.entry.sequence if link else len(links) + 1
+            return Standing(self._synced())
 
-    def last_round(self) -> int:
-        """The newest round that was paid for; 0 before the first."""
-        with alone(self.folder):
-            links = self._synced()
-        return links[-1].entry.server_round if links else 0
-
-    def num_entries(self) -> int:
-        """How many releases were paid for."""
-        with alone(self.folder):
-            return len(self._synced())
-
-    def require_pinned(self, pin: LedgerPin | None) -> None:
+    def require_pinned(self, standing: Standing, pin: LedgerPin | None) -> None:
         """Check that the ledger has come at least as far as the hub's signed card says.
 
         Raises:
             PrivacyError: an entry that the hub has accepted an update for is not there, or another one is: both copies
                 of the ledger were set back.
         """
-        with alone(self.folder):
-            links = self._synced()
+        links = standing.links
         if pin is None or (len(links) >= pin.sequence and links[pin.sequence - 1].sha256 == pin.sha256):
             return
         raise self._set_back(f"a model's card, which the hub has signed, names an entry {pin.sequence}")
 
-    def require_witnessed(self, server_round: int, num_entries: int, pay: Spend, who: str) -> None:
+    def require_witnessed(self, server_round: int, num_entries: int, pay: Callable[[int], Spend], who: str) -> None:
         """Check the ledger against what another site has kept: this site's signed word from an earlier round.
 
         Where all is there but what became of that round, as after the loss of a disk, the round is paid for now.
 
         Args:
             server_round: the round of that word. num_entries: how long the ledger was before it.
-            pay: the spend of the next entry, in case. who: the other site.
+            pay: the spend of the entry of a number, in case. who: the other site.
 
         Raises:
             PrivacyError: the ledger is shorter than it was then: both copies were set back.
@@ -105,7 +114,7 @@ class SiteLedger:
             if len(links) < num_entries:
                 raise self._set_back(f"site {who} has this site's signature on {num_entries} entries")
             if not links or links[-1].entry.server_round < server_round:
-                self._append(links, server_round, pay, NO_RELEASE, None)
+                self._append(links, server_round, pay(len(links) + 1), NO_RELEASE, None)
 
     def pay(self, server_round: int, spend: Spend, plan_sha256: str | None = None) -> None:
         """Write the spend of a round in which nothing leaves. A round that has paid already does not pay again.
@@ -124,7 +133,7 @@ class SiteLedger:
         """Write the spend, first at the site, then in the store. The same release again is the same entry.
 
         Args:
-            spend: with `releases` from `next_release`.
+            spend: with `releases` from `Standing.next_release`.
             release_sha256: of the bytes that are to leave.
             plan_sha256: of the plan that asks for it, as stored.
 
@@ -332,7 +341,7 @@ class SiteLedger:
         return layout.ledger_entry(self.study, self.site, sequence)
 
 
-def _of_round(links: list[Link], server_round: int) -> Link | None:
+def _of_round(links: Sequence[Link], server_round: int) -> Link | None:
     return next((link for link in links if link.entry.server_round == server_round), None)
 
 

@@ -44,7 +44,7 @@ def paid_for(ctx: SiteContext, planned: PlannedRound, ledger: SiteLedger) -> Ite
     plan = planned.plan
     path = ctx.round_dir(plan.server_round) / "withheld.txt"
     write_private(path, reason.encode())
-    ledger.pay(plan.server_round, plan_spend(plan, ledger.next_release(plan.server_round)), planned.sha256)
+    ledger.pay(plan.server_round, plan_spend(plan, ledger.read().next_release(plan.server_round)), planned.sha256)
     raise Withheld(f"{WITHHELD}: the reason is at site {ctx.site}, in {path}")
 
 

@@ -52,6 +52,7 @@ class Masking:
     def __init__(self, ctx: SiteContext, planned: PlannedRound) -> None:
         self.ctx, (self.plan, self.plan_sha256) = ctx, planned
         self.folder = ctx.round_dir(self.plan.server_round)
+        self._verified: dict[str, dict[str, KeyMessage]] = {}
 
     def publish_keys(self, ledger_entries: int) -> None:
         """Draw the round's keys, seal their shares to the other sites, publish the message. Again: the same one."""
@@ -85,11 +86,11 @@ class Masking:
             )
         return roster
 
-    def join(self, roster: Roster, ledger: SiteLedger, pay: Spend) -> None:
+    def join(self, roster: Roster, ledger: SiteLedger, pay: Callable[[int], Spend]) -> None:
         """Bind this round's keys to the roster, on disk, before anything is masked with them. Again: nothing changes.
 
         Args:
-            ledger, pay: the site's own ledger and the spend of its next entry: see `witness.require_not_set_back`.
+            ledger, pay: the site's own ledger and the spend of its entries: see `witness.require_not_set_back`.
         """
         keys = self._keys()
         if keys.roster_sha256 == sha256(roster):
@@ -163,13 +164,17 @@ class Masking:
         return Witness(self.ctx.work_dir, self.plan.study)
 
     def _messages(self, roster: Roster) -> dict[str, KeyMessage]:
-        """Every member's key message, exactly as the roster has it, signed by that site."""
-        authority, messages = self.ctx.authority, {}
-        for site in sorted(roster.members):
-            body = self.ctx.store.get(layout.key_message(self.plan.study, self.plan.server_round, site))
-            messages[site] = KeyMessage.model_validate_json(body)
-            verify_key_message(messages[site], body, roster, authority)
-        return messages
+        """Every member's key message, exactly as the roster has it, signed by that site; read once for a roster."""
+        digest = sha256(roster)
+        if digest not in self._verified:
+            self._verified[digest] = {site: self._message(site, roster) for site in sorted(roster.members)}
+        return self._verified[digest]
+
+    def _message(self, site: str, roster: Roster) -> KeyMessage:
+        body = self.ctx.store.get(layout.key_message(self.plan.study, self.plan.server_round, site))
+        message = KeyMessage.model_validate_json(body)
+        verify_key_message(message, body, roster, self.ctx.authority)
+        return message
 
     def _survivors(self) -> Survivors:
         try:

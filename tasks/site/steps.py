@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from datetime import datetime
+from functools import partial
 from typing import TypeVar
 
 import torch
@@ -70,8 +71,9 @@ def train(ctx: SiteContext, server_round: int) -> None:
         _require_asked(ctx, plan)
         files, model, ledger = RoundFiles(ctx.round_dir(server_round)), _model(ctx), _ledger(ctx)
         models = ctx.cards.models_of(plan, model)
-        ledger.require_pinned(models.card.ledgers.get(ctx.site))
-        plan_spend(plan, ledger.next_release(server_round))
+        standing = ledger.read()
+        ledger.require_pinned(standing, models.card.ledgers.get(ctx.site))
+        plan_spend(plan, standing.next_release(server_round))
         forget_rounds_before(ctx.round_dir(server_round), keep=f"{plan.base_model.server_round:04d}")
         if files.load_release() is None:
             started = time.perf_counter()
@@ -81,7 +83,7 @@ def train(ctx: SiteContext, server_round: int) -> None:
                 raw = local_update(model, patients, plan, models.base, models.evaluated, state)
                 files.save_raw(raw, _since(started))
         if plan.aggregation == "masks":
-            Masking(ctx, planned).publish_keys(ledger.num_entries())
+            Masking(ctx, planned).publish_keys(standing.num_entries)
 
     _run_step(ctx, server_round, "train_local", work)
 
@@ -100,11 +102,12 @@ def privatize_and_upload(ctx: SiteContext, server_round: int) -> None:
         plan, started = planned.plan, time.perf_counter()
         _require_asked(ctx, plan)
         files, version, ledger = RoundFiles(ctx.round_dir(server_round)), data_version(ctx), _ledger(ctx)
-        roster = _joined(ctx, planned, ledger)
-        spend = plan_spend(plan, ledger.next_release(server_round))
-        body = files.load_release() or _draw(ctx, planned, files, ledger, spend, roster)
-        if roster is not None:
-            Masking(ctx, planned).use_up(sha256(body))
+        masking = Masking(ctx, planned) if plan.aggregation == "masks" else None
+        roster = _joined(masking, plan, ledger)
+        spend = plan_spend(plan, ledger.read().next_release(server_round))
+        body = files.load_release() or _draw(ctx, planned, files, ledger, spend, masking, roster)
+        if masking is not None:
+            masking.use_up(sha256(body))
         entry, entry_sha256 = ledger.record(server_round, spend, sha256(body), planned.sha256)
         ctx.store.create(layout.update_tensors(plan.study, server_round, ctx.site), body)
         num_examples, iterations, train_seconds = files.facts()
@@ -162,13 +165,12 @@ def _ledger(ctx: SiteContext) -> SiteLedger:
     return SiteLedger(ctx.store, study.study, ctx.site, ctx.work_dir, ctx.secrets_dir, study.rounds.total)
 
 
-def _joined(ctx: SiteContext, planned: PlannedRound, ledger: SiteLedger) -> Roster | None:
+def _joined(masking: Masking | None, plan: Plan, ledger: SiteLedger) -> Roster | None:
     """The roster that this site has bound its keys to; None where the round has no masks."""
-    if planned.plan.aggregation != "masks":
+    if masking is None:
         return None
-    masking = Masking(ctx, planned)
     roster = masking.roster()
-    masking.join(roster, ledger, plan_spend(planned.plan, ledger.num_entries() + 1))
+    masking.join(roster, ledger, partial(plan_spend, plan))
     return roster
 
 
@@ -178,6 +180,7 @@ def _draw(
     files: RoundFiles,
     ledger: SiteLedger,
     spend: Spend,
+    masking: Masking | None,
     roster: Roster | None,
 ) -> bytes:
     """Draw noise and masks over the raw update, and keep the bytes; nothing of it has left yet."""
@@ -185,7 +188,7 @@ def _draw(
     base = ctx.cards.models_of(plan, _model(ctx)).base
     raw = files.load_raw()
     kept = RoundFiles(ctx.round_dir(plan.base_model.server_round)).kept("residual")
-    mask = Masking(ctx, planned).prepare(roster) if roster else None
+    mask = masking.prepare(roster) if masking and roster else None
     encrypt = Encryption(ctx, plan).prepare() if plan.aggregation == "ckks" else None
     with paid_for(ctx, planned, ledger):
         release = sanitize(

@@ -7,7 +7,7 @@ the store, so learns from any honest member of the roster that it has forgotten 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from pydantic import Field
@@ -57,13 +57,13 @@ class Witness:
                 write_private(self.path, to_json(Words(words=dict(sorted((known | newer).items())))))
 
 
-def require_not_set_back(ledger: SiteLedger, messages: Mapping[str, KeyMessage], pay: Spend) -> None:
+def require_not_set_back(ledger: SiteLedger, messages: Mapping[str, KeyMessage], pay: Callable[[int], Spend]) -> None:
     """Check the ledger against this site's own earlier words, as the other members show them.
 
     A word that the site remembers itself proves nothing: it stands in its own key message.
 
     Args:
-        messages: of a roster that the site is on, each verified. pay: the spend of the site's next entry, in case.
+        messages: of a roster that the site is on, each verified. pay: the spend of the site's entry of a number.
 
     Raises:
         PrivacyError: the ledger is shorter than the site has said before. BudgetExhausted: a round that it has

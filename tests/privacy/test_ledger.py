@@ -74,7 +74,7 @@ def release(server_round: int) -> str:
 
 def record(ledger: SiteLedger, server_round: int, release_sha256: str | None = None) -> LedgerEntry:
     """A step's two calls; a round releases the same bytes each time unless told otherwise."""
-    spend = gaussian_spend(ledger.next_release(server_round))
+    spend = gaussian_spend(ledger.read().next_release(server_round))
     return ledger.record(server_round, spend, release_sha256 or release(server_round))[0]
 
 
@@ -131,10 +131,10 @@ def test_another_release_in_the_same_round_is_refused(ledger: SiteLedger, hub: O
 
 def test_the_number_of_a_release_counts_releases_not_rounds(ledger: SiteLedger) -> None:
     """A site that sat rounds out has spent on those that it took part in alone."""
-    assert ledger.next_release(9) == 1
+    assert ledger.read().next_release(9) == 1
     assert [record(ledger, number).sequence for number in (3, 7, 8, 20)] == [1, 2, 3, 4]
-    assert [ledger.next_release(number) for number in (3, 7, 8, 20, 1, 100)] == [1, 2, 3, 4, 5, 5]
-    assert (ledger.num_entries(), ledger.last_round()) == (4, 20)
+    assert [ledger.read().next_release(number) for number in (3, 7, 8, 20, 1, 100)] == [1, 2, 3, 4, 5, 5]
+    assert (ledger.read().num_entries, ledger.read().last_round) == (4, 20)
 
 
 @pytest.mark.parametrize("disk_lost", [False, True])
@@ -226,7 +226,7 @@ def _killed(*_: object) -> None:
 
 def record_and_die(ledger: SiteLedger, server_round: int, kill: Callable[[pytest.MonkeyPatch], None]) -> None:
     """A record that ends at the kill point; one that finds its entry does not pass there."""
-    spend = gaussian_spend(ledger.next_release(server_round))
+    spend = gaussian_spend(ledger.read().next_release(server_round))
     with pytest.MonkeyPatch.context() as patch, contextlib.suppress(Killed):
         kill(patch)
         ledger.record(server_round, spend, release(server_round))
@@ -250,7 +250,7 @@ def test_a_crash_neither_loses_nor_doubles_a_spend(
     if disk_lost:
         shutil.rmtree(ledger.folder)
     retried = again(ledger)
-    assert retried.next_release(2) == 2
+    assert retried.read().next_release(2) == 2
     record(retried, 2)
     assert record(retried, 3).sequence == 3
     assert list(files(ledger)) == ["000001.json", "000002.json", "000003.json"]
@@ -261,7 +261,7 @@ def test_a_crash_neither_loses_nor_doubles_a_spend(
 def test_an_entry_left_at_the_site_counts_though_its_round_is_over(ledger: SiteLedger, hub: ObjectStore) -> None:
     record_and_die(ledger, 1, kill_between)
     assert stored(hub, ledger.study) == {}
-    assert again(ledger).next_release(2) == 2
+    assert again(ledger).read().next_release(2) == 2
     assert stored(hub, ledger.study) == files(ledger)
     assert list(files(ledger)) == ["000001.json"]
 
@@ -273,7 +273,7 @@ def test_a_store_that_is_down_stops_the_release_before_anything_is_written(ledge
     with pytest.raises(StoreUnavailable, match=f"127.0.0.1:{port} does not answer"):
         down.record(1, gaussian_spend(1), release(1))
     with pytest.raises(StoreUnavailable):
-        down.next_release(2)
+        down.read().next_release(2)
     assert files(ledger) == {}
 
 
@@ -322,7 +322,7 @@ def test_a_lost_disk_is_fetched_back_from_the_store(ledger: SiteLedger, hub: Obj
         record(ledger, number)
     before = files(ledger)
     shutil.rmtree(ledger.folder)
-    assert again(ledger).next_release(4) == 4
+    assert again(ledger).read().next_release(4) == 4
     assert files(ledger) == before == stored(hub, ledger.study)
 
 
@@ -332,7 +332,7 @@ def test_an_old_backup_is_completed_from_the_store(ledger: SiteLedger, hub: Obje
     before = files(ledger)
     for name in ("000002.json", "000003.json"):
         (ledger.folder / name).unlink()
-    assert again(ledger).next_release(2) == 2
+    assert again(ledger).read().next_release(2) == 2
     assert files(ledger) == before
     assert record(ledger, 4).sequence == 4
 
@@ -365,7 +365,7 @@ def test_a_hole_in_the_store_is_not_taken_for_the_end(
     shutil.rmtree(ledger.folder)
     remove(hub, ledger.study, *hole)
     with pytest.raises(PrivacyError, match=rf"ledger/701/{hole[0]:06d}.json is missing, but .* is there"):
-        ledger.next_release(6)
+        ledger.read().next_release(6)
     assert files(ledger) == {}
 
 
@@ -396,7 +396,7 @@ def test_a_fork_below_a_lost_entry_is_found(ledger: SiteLedger, hub: ObjectStore
     put_chain(hub, ledger.study, SITE, [other])
     remove(hub, ledger.study, 3)
     with pytest.raises(PrivacyError, match="two entries 2"):
-        ledger.next_release(4)
+        ledger.read().next_release(4)
 
 
 def _change_time(body: bytes) -> bytes:
@@ -444,7 +444,7 @@ def test_a_damaged_copy_releases_nothing_until_it_is_moved_away(
     assert f"Move {ledger.folder} away" in str(refusal.value)
     assert stored(hub, ledger.study) == before
     ledger.folder.rename(ledger.folder.with_name("away"))
-    assert ledger.next_release(4) == 4
+    assert ledger.read().next_release(4) == 4
     assert files(ledger) == whole
 
 
@@ -462,7 +462,7 @@ def test_what_the_store_gives_back_must_be_the_sites_own(
     forged = entry(1, FIRST, **({"study": ledger.study} | changes))
     put_chain(hub, ledger.study, SITE, [Link.seal(forged, identities / signer)])
     with pytest.raises(PrivacyError) as refusal:
-        ledger.next_release(1)
+        ledger.read().next_release(1)
     assert f"{layout.ledger_entry(ledger.study, SITE, 1)} {what}" in str(refusal.value)
     assert files(ledger) == {}
 
@@ -616,7 +616,7 @@ def test_no_history_makes_a_gap_a_second_release_a_way_back_or_a_wrong_total(
     hub = MemoryClient().store()
     enrol(hub, identities)
     ledger = SiteLedger(hub, "study", SITE, tmp_path / f"{next(EXAMPLES)}", identities / SITE)
-    ledger.next_release(1)
+    ledger.read().next_release(1)
     done: dict[int, LedgerEntry] = {}
     for action, number in actions:
         _act(ledger, hub, done, action, number)
@@ -637,11 +637,11 @@ def _act(ledger: SiteLedger, hub: ObjectStore, done: dict[int, LedgerEntry], act
         for path in sorted(ledger.folder.glob("*.json"))[number:]:
             path.unlink()
     elif action == "lose the store":
-        ledger.next_release(99)  # losing both copies at once is losing the ledger
+        ledger.read().next_release(99)  # losing both copies at once is losing the ledger
         remove(hub, ledger.study, *range(number, 8))
-        ledger.next_release(99)
+        ledger.read().next_release(99)
     else:
-        _release(ledger, done, action, max(1, ledger.last_round() + number - 3))
+        _release(ledger, done, action, max(1, ledger.read().last_round + number - 3))
 
 
 def _release(ledger: SiteLedger, done: dict[int, LedgerEntry], action: str, server_round: int) -> None:
