@@ -102,7 +102,10 @@ def watched(watch: Watch) -> Iterator[None]:
         watch.around(f"unlink {self.name}", lambda: unlink(self, missing_ok=missing_ok))
 
     def hidden(values: np.ndarray, *rest: Any) -> Any:
-        np.save(watch.folder / f"contribution-{os.getpid()}-{time.monotonic_ns()}.npy", values)
+        whole = watch.folder / f"contribution-{os.getpid()}-{time.monotonic_ns()}.npy"
+        scratch = whole.with_name(f"half-written-{whole.name}")  # a kill at a random moment may come here
+        np.save(scratch, values)
+        os.rename(scratch, whole)
         return mask(values, *rest)
 
     ObjectStore._call, Path.replace, Path.unlink, protocol.mask = put, moved, removed, hidden  # type: ignore
