@@ -6,7 +6,8 @@
 
 Fields are those of the published lines (problem_text, choices, text_only, answer, category, note); `follows` says
 whether the item goes on with the case of the item before it, and `line` which line of the items' file it is, where the
-id there is wrong. A `category` that is the published one confirms it. An item that the files lack can be given whole.
+id there is wrong. A `category` that is the published one confirms it. An item can be given whole, where the files lack
+it or its `line` cannot be read.
 """
 
 from __future__ import annotations
@@ -102,6 +103,11 @@ def corrected(
         if item not in known and needed <= given.keys():
             result.append(Line(source, number, {"problem_id": item, **given}))
     return result
+
+
+def is_whole(one: Correction) -> bool:
+    """Whether it gives all that the items' file has of an item."""
+    return one.changes.keys() >= _WHOLE
 
 
 def _published(one: Correction) -> dict[str, object]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,8 +46,8 @@ class _BadLine(Exception):
         self.line, self.problem, self.remedy = line, problem, remedy
 
 
-def read_lines(path: Path, faults: Faults | None = None) -> list[Line]:
-    """Read a file of JSON objects, one a line; empty lines and byte order marks are passed over.
+def read_lines(path: Path, faults: Faults | None = None, *, replaced: Collection[int] = ()) -> list[Line]:
+    """Read a file of JSON objects, one a line; empty lines, byte order marks and `replaced` lines are passed over.
 
     Lines that are not UTF-8, not JSON or not an object are left out and noted in `faults`; without it they are refused.
 
@@ -64,7 +65,8 @@ def read_lines(path: Path, faults: Faults | None = None) -> list[Line]:
         raise DataError(f"{path} has no lines: fetch it again; nothing has been imported")
     noted = Faults() if faults is None else faults
     mixed = any(_decodes(line, "utf-8") and not line.isascii() for line in raw)
-    parsed = [_parse(path, number, line, noted, mixed) for number, line in enumerate(raw, 1) if _filled(line)]
+    wanted = [(number, line) for number, line in enumerate(raw, 1) if _filled(line) and number not in replaced]
+    parsed = [_parse(path, number, line, noted, mixed) for number, line in wanted]
     if faults is None:
         noted.refuse()
     return [line for line in parsed if line is not None]

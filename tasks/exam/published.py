@@ -9,7 +9,7 @@ from typing import Annotated, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from tasks.errors import DataError
-from tasks.exam.corrections import corrected
+from tasks.exam.corrections import corrected, is_whole
 from tasks.exam.faults import Faults, listed
 from tasks.exam.jsonl import Line, read_lines
 from tasks.exam.national import FIRST_YEAR, NUM_ITEMS
@@ -18,7 +18,9 @@ from tasks.exam.records import Correction
 MAX_CHOICES = 10
 #: What a reader puts in place of bytes that it could not decode.
 _LOST = "\ufffd"
-_Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
+#: Of a stem or an option; the longest stem that has been seen has 1,500.
+MAX_CHARACTERS = 20_000
+_Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=MAX_CHARACTERS)]
 
 
 class Problem(BaseModel):
@@ -95,7 +97,9 @@ def _lines(
 ) -> list[Line]:
     """None where the file as a whole is at fault."""
     try:
-        return corrected(read_lines(path, faults), corrections, metadata=metadata, source=own or path)
+        replaced = set() if metadata else {one.line for one in corrections.values() if one.line and is_whole(one)}
+        lines = read_lines(path, faults, replaced=replaced)
+        return corrected(lines, corrections, metadata=metadata, source=own or path)
     except DataError as error:
         faults.add_error(error)
         return []
@@ -108,7 +112,7 @@ def _by_id(
     found: dict[str, tuple[Line, Read]] = {}
     repeated = 0
     for line in lines:
-        value = _read(line, record, exam, faults)
+        value = read_record(line, record, exam, faults)
         if value is None:
             bad.add(str(line.value.get("problem_id")))
             continue
@@ -122,7 +126,7 @@ def _by_id(
     return found
 
 
-def _read(line: Line, record: type[Read], exam: str, faults: Faults) -> Read | None:
+def read_record(line: Line, record: type[Read], exam: str, faults: Faults) -> Read | None:
     """None where the line is at fault."""
     try:
         value = record.model_validate(line.value)
