@@ -96,7 +96,7 @@ def _four_by_subject(items: Sequence[ExamItem], number: int) -> bool:
 def _contradicted(item: ExamItem) -> bool:
     """Whether the item speaks of a picture that neither it nor its case is said to have."""
     has_one = item.diagram or item.pictured or item.case_pictured
-    return not has_one and shows_a_picture(_stem(item))
+    return not has_one and shows_a_picture(_stem(item), item.text["ja"].choices)
 
 
 def _stem(item: ExamItem) -> str:

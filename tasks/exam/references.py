@@ -8,19 +8,19 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 #: Items that share a patient; four have been seen.
 _LONGEST_CASE = 6
 _NOUN = r"[一-龥々ァ-ヶーA-Za-z0-9α-ωΑ-Ω]+"
-#: この患者, 当該医薬品, 本症例; "日本薬局方" and "基本薬" have no demonstrative in them.
+#: この患者, 当該医薬品, 上記処方せん, 本症例; "日本薬局方" and "基本薬" have no demonstrative in them.
 _DEMONSTRATIVE = re.compile(
-    rf"(?:この|当該)(?P<noun>(?!図|表|中|時|際|他|度){_NOUN})"
+    rf"(?:この|当該|(?:上記|前述|前記|上述|先述)の?)(?P<noun>(?!図|表|中|時|際|他|度){_NOUN})"
     r"|(?<![一-龥])[本同](?P<short>症例|患者|剤|処方|例|疾患|化学療法|男性|女性)"
 )
-_BEFORE = re.compile(r"(?:前の?|直前の|先の)(?:問題?|設問)(?!題)")
-_ABOVE = re.compile(r"(?:前述|前記|上述|先述)の(?:患者|症例|男性|女性|処方)|上記の?(?:患者|症例|男性|女性)")
-_NUMBERED = re.compile(r"問\s*(\d{1,3})(?=\s*(?:[のでにとか、,~〜–-]|及び|において))")
+_BEFORE = re.compile(r"(?<![以事目術])(?:前問(?!題)|(?:前|先)の(?:問題(?!点)|設問|問(?=[のでにとを、])))")
+_NUMBERED = re.compile(r"(?<![質訪学疑])問\s*(\d{1,3})(?=\s*(?:[のでにと、,~〜–-]|から|及び|において))")
 _RANGE = re.compile(r"問\s*(\d{1,3})\s*(?:から|[~〜–-])\s*(?:問\s*)?(\d{1,3})")
 #: Where the question of this item begins after a text that it shares with the next one.
 _OWN_NUMBER = re.compile(r"問\s*\d{1,3}\s*[（(][^）)]{1,20}[）)]")
@@ -32,11 +32,13 @@ _OF_A_PATIENT = re.compile(r"疾患|病態|症状|治療|療法|処方|状態|�
 _PICTURE = re.compile(
     r"(?<![心電脳波意企指地構縮版系合略])図(?:は|に|の|を|で|が|と|、|中|から|[0-9])|[下右左上]図|模式図"
     r"|(?:[次右左]の|以下の|下の|この)(?:図|グラフ|写真|チャート|スペクトル|構造式|表(?![現記示面題]))"
-    r"|(?:グラフ|チャート)は|(?<![代発公別年裏地])表は|下表|構造式(?:は|を)(?:以下|次)"
+    r"|(?:グラフ|チャート)は|(?<![代発公別年裏地])表(?:は|[0-9])|下表|構造式(?:は|を)(?:以下|次)"
 )
 #: A list that the stem announces: it is in the picture where nothing of it follows.
 _ANNOUNCED = re.compile(
-    r"(?:以下|次|下記)の(?:内容の)?(?:処方箋?|処方提案|投与量|化学療法|レジメン|反応式?)(?P<then>.{0,60})", re.DOTALL
+    r"(?:(?:以下|次|下記)の(?:内容の)?(?:処方|投与量|化学療法|レジメン|反応式?)"
+    r"|(?:以下|下記)の(?:薬剤|成分)(?!のうち|の中))(?P<then>.{0,60})",
+    re.DOTALL,
 )
 _LISTED = re.compile(
     r"[（(【〔]?処方\s*[0-9]?\s*[）)】〕:]|[0-9]\s*(?:mg|g|mL|錠|カプセル|包)(?:[/／ 　]|を?[1１]?日|×)|→"
@@ -55,12 +57,10 @@ class Reference:
 def refers_back(stem: str, number: int) -> Reference | None:
     """The first reference of item `number` that its stem cannot resolve in itself, or None."""
     text = plain(stem)
-    questions = {int(found) for found in _NUMBERED.findall(text)} - {number}
+    questions = {int(found) for found in _NUMBERED.findall(text)} & {*range(number - _LONGEST_CASE, number)}
     questions |= {number - 1} if _BEFORE.search(text) else set()
     if questions:
         return Reference(questions=frozenset(questions))
-    if _ABOVE.search(text):
-        return Reference(noun="患者")
     for match in _DEMONSTRATIVE.finditer(text):
         noun = match["noun"] or match["short"]
         if not _told(noun, text[: match.start()]):
@@ -82,10 +82,10 @@ def resolves(reference: Reference, told: str) -> bool:
     return bool((_PEOPLE.match(reference.noun) or _OF_A_PATIENT.search(reference.noun)) and _PERSON.search(text))
 
 
-def shows_a_picture(stem: str) -> bool:
-    """Whether the stem speaks of a picture, or announces a list that it does not hold."""
+def shows_a_picture(stem: str, choices: Sequence[str] = ()) -> bool:
+    """Whether the item speaks of a picture, or its stem announces a list that it does not hold."""
     text = plain(stem)
-    if _PICTURE.search(text):
+    if any(_PICTURE.search(one) for one in (text, *map(plain, choices))):
         return True
     if any(not _LISTED.search(match["then"]) for match in _ANNOUNCED.finditer(text)):
         return True

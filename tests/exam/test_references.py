@@ -21,6 +21,7 @@ BACK: dict[str, Reference] = {
     "前の問題で選んだ薬物はどれか。": Reference(questions=frozenset({9})),
     "問８で求めた値を用いよ。": Reference(questions=frozenset({8})),
     "問8及び前問の値を用いよ。": Reference(questions=frozenset({8, 9})),
+    "上記処方せんに対する疑義照会はどれか。": Reference("処方"),
 }
 BY_ITSELF = (
     "60歳男性。高血圧である。この患者に投与する薬物はどれか。",
@@ -32,6 +33,10 @@ BY_ITSELF = (
     "35歳女性。頭痛がある。問 10（実務） この女性への対応はどれか。",
     "同時に服用してはならないのはどれか。",
     "問10の記述のうち、正しいのはどれか。",
+    "訪問3か月後に確認すべきなのはどれか。質問2の答えはどれか。",
+    "以前問題となった薬害はどれか。事前の問診で確認するのはどれか。",
+    "以下の処方が出された。上記処方に関する記述はどれか。",
+    "問1で示す物質はどれか。",
 )
 
 
@@ -88,6 +93,8 @@ PICTURED = (
     "以下の投与量で実施した。その後、下痢（1日2回程度）が現れた。",
     "処方2の薬物の作用はどれか。",
     "グラフは、生存率の推移である。",
+    "表1は、年齢別の割合である。",
+    "下記の成分を含有する一般用医薬品を購入した。適切なのはどれか。",
 )
 PLAIN = (
     "心電図に異常を認めなかった。この所見はどれか。",
@@ -98,6 +105,7 @@ PLAIN = (
     "以下の処方で治療を開始した。（処方）薬物A錠5 mg 1回1錠 1日1回朝食後",
     "液体クロマトグラフィーにより分離した。",
     "次の反応に関する記述はどれか。A → B",
+    "以下の薬剤のうち、禁忌なのはどれか。",
 )
 
 
@@ -109,6 +117,11 @@ def test_a_stem_that_speaks_of_a_picture(stem: str) -> None:
 @pytest.mark.parametrize("stem", PLAIN)
 def test_a_stem_without_a_picture(stem: str) -> None:
     assert not shows_a_picture(stem)
+
+
+def test_an_option_that_speaks_of_a_picture() -> None:
+    assert shows_a_picture("正しいのはどれか。", ("図中のAは湖沼である。", "Bは河川である。"))
+    assert not shows_a_picture("正しいのはどれか。", ("処方1は過量である。", "心電図に異常はない。"))
 
 
 @pytest.mark.parametrize("piece", ["この薬", "この患者", "以下の処方", "問1の", "図は", "前問", "処方1 ", "問1〜"])
