@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from exam_samples import settings
+from paper_samples import response, run
 from PIL import Image
 from year_samples import write_pictures, write_year
 
@@ -19,6 +20,9 @@ from tasks.exam.items import load_exam, save_exam
 from tasks.exam.prompts import load_prompt
 from tasks.exam.questions import Patience, Question, make_job
 from tasks.exam.records import Exam, ExamItem
+from tasks.exam.report_items import items_by_subject
+from tasks.exam.report_tables import facts
+from tasks.exam.scoring import score
 
 NO_PICTURE = load_prompt("ja/v1")[0].no_picture
 Stems = dict[int, str]
@@ -236,3 +240,20 @@ def test_pictures_of_a_case_that_contradict_it_are_refused(drawn: tuple[Exam, Pa
     items = tuple(item.model_copy(update=change(item)) if item.number == 207 else item for item in exam.items)
     with pytest.raises(DataError, match=message):
         save_exam(exam.model_copy(update={"items": items}), tmp_path / "again", images=images)
+
+
+def test_a_report_shows_the_pictures_of_a_case_and_counts_what_was_missing(drawn: tuple[Exam, Path]) -> None:
+    exam, images = drawn
+    given = [response(item, item.answers[0]) for item in exam.items]
+    seeing = run(exam, given, images=True)
+    scores = score(exam, seeing, given)
+    shown = {
+        one.number: one for group in items_by_subject(exam, seeing, given, scores, images).values() for one in group
+    }
+    assert [len(shown[number].pictures) for number in (206, 207, 208, 209)] == [2, 2, 1, 2]
+    assert shown[209].pictures[0] == shown[208].pictures[0] != shown[209].pictures[1]
+    assert dict(facts(exam, seeing, scores))["Diagrams"] == "sent as pictures"
+    asked = [one for one in given if not exam.items[int(one.item[3:]) - 1].diagram]
+    blind = run(exam, asked, images=False)
+    told = dict(facts(exam, blind, score(exam, blind, asked)))["Diagrams"]
+    assert told == "not sent; 4 items left out for it; 3 items asked without, of the item or of its case, and told so"
