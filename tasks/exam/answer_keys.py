@@ -19,7 +19,9 @@ _LIST = re.compile(rf"{_OPTION}(?:\s*(?:、|,|・|及び|および|と|又は|�
 _ONE_OR_OTHER = re.compile(rf"{_OPTION}(?:{_OR}{_OPTION})+\s*(?:を|のいずれも|のいずれか(?:一方)?を)?\s*正解")
 _NO_SOLUTION = re.compile(r"(?:正解|正答|解)は?(?:なし|無し)")
 #: How a note ends that takes the item out: 「…ため、解なし。」, 「解なしとし、全員に加点する。」
-_ENDS_WITHOUT = re.compile(rf"{_NO_SOLUTION.pattern}(?:と(?:する|した|なる|なった|し[、,][^。]*)|です)?[\s。.）)]*$")
+_ENDS_WITHOUT = re.compile(
+    rf"{_NO_SOLUTION.pattern}(?:と(?:する|した|なる|なった|し[、,][^。]*)|です)?(?:[（(][^（()）]*[）)])?[\s。.）)]*$"
+)
 
 
 class KeyProblem(ValueError):

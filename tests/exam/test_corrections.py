@@ -135,7 +135,17 @@ def test_a_table_that_a_person_confirms_is_taken(tmp_path: Path) -> None:
     assert report.subjects["general"]["practice"] == 86
 
 
-@pytest.mark.parametrize("answer", [["2", "4"], [], ["1", "2", "3", "4", "5"], ["解答なし"], ["9"]])
+@pytest.mark.parametrize(
+    "answer",
+    [
+        ["2", "4"],
+        [],
+        ["1", "2", "3", "4", "5"],
+        ["解答なし"],
+        ["9"],
+        ["2", "4（作例の図に不備があり", "解なしとなった）"],  # one remark, cut at its comma
+    ],
+)
 def test_a_note_that_takes_an_item_out_decides(tmp_path: Path, answer: list[str]) -> None:
     def edit(problems: Items, metadata: Items) -> None:
         problems[330] |= {"answer": answer, "problem_text": "作例330。2つ選べ。"}
@@ -144,6 +154,34 @@ def test_a_note_that_takes_an_item_out_decides(tmp_path: Path, answer: list[str]
     exam, report = import_exam(write_year(tmp_path, "109", edit=edit), "109")
     assert (report.no_solution, report.by_note, report.unread_notes) == (("109330",), ("109330",), ())
     assert exam.items[329].answers == ()
+
+
+@pytest.mark.parametrize(
+    ("note", "says"),
+    [
+        ("解なしではなく、2を正解とする。", "the note speaks of 解なし and ends otherwise"),
+        ("選択肢の解なしは誤植である。", "the note speaks of 解なし and ends otherwise"),
+    ],
+)
+def test_a_note_that_speaks_of_no_solution_and_means_another_is_asked_about(
+    tmp_path: Path, note: str, says: str
+) -> None:
+    def edit(problems: Items, metadata: Items) -> None:
+        metadata[331]["note"] = note
+
+    with pytest.raises(DataError, match=says):
+        import_exam(write_year(tmp_path, edit=edit), "100")
+
+
+@pytest.mark.parametrize(
+    "note", ["正答なし。", "正解がないため、解なしとし、全員に加点する。", "解無しとする", "解なし（削除）"]
+)
+def test_other_words_for_no_solution(tmp_path: Path, note: str) -> None:
+    def edit(problems: Items, metadata: Items) -> None:
+        metadata[331]["note"] = note
+
+    exam, _ = import_exam(write_year(tmp_path, edit=edit), "100")
+    assert exam.items[330].no_solution
 
 
 def test_an_item_under_a_wrong_id_and_one_that_is_missing(tmp_path: Path) -> None:
