@@ -42,17 +42,29 @@ def link(items: Sequence[ExamItem], follows: Mapping[int, bool]) -> Linked:
             runs.append([item])
         announced = max(announced, announced_case(_stem(item), item.number))
     first = {run[0].id for run in runs}
+    untold = {item.id for run in runs for place, item in enumerate(run) if _lacks(references, run[:place], item)}
     done = [linked for run in runs for linked in _with_case(run, references)]
     return Linked(
         items=tuple(done),
         by_text=tuple(item.id for item in done if item.id not in first and item.number not in _SECONDS),
-        unlinked=tuple(item.id for item in done if item.id in first and references[item.number] is not None),
+        unlinked=tuple(item.id for item in done if item.id in untold and not follows.get(item.number)),
         unpictured=tuple(item.id for item in done if _contradicted(item)),
     )
 
 
 def _resolves(reference: Reference | None, earlier: Sequence[ExamItem]) -> bool:
-    return reference is not None and resolves(reference, "\n".join(map(_stem, earlier)))
+    """Whether the earlier items of a case tell what a reference is to."""
+    if reference is None or not reference.questions <= {item.number for item in earlier}:
+        return False
+    return resolves(reference, "\n".join(map(_stem, earlier)))
+
+
+def _lacks(references: Mapping[int, Reference | None], earlier: Sequence[ExamItem], item: ExamItem) -> bool:
+    """Whether an item refers to what its case neither tells nor, as far as can be known, shows."""
+    reference = references[item.number]
+    if reference is None or _resolves(reference, earlier):
+        return False
+    return bool(reference.questions) or not any(one.diagram or one.pictured for one in earlier)
 
 
 def _with_case(run: Sequence[ExamItem], references: Mapping[int, Reference | None]) -> list[ExamItem]:

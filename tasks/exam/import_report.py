@@ -35,7 +35,9 @@ class ImportReport(Record):
     by_note: tuple[str, ...] = Field(description="no solution by the note, whatever the key says")
     unread_notes: tuple[str, ...] = Field(description="items whose note no rule reads: a person should")
     linked_by_text: tuple[str, ...] = Field(description="with the item before them, by their words or a correction")
-    unlinked: tuple[str, ...] = Field(description="items that refer back and have no case: a person should look")
+    unlinked: tuple[str, ...] = Field(
+        description="items that refer back to what they are not told: a person should look"
+    )
     unpictured: tuple[str, ...] = Field(description="items that speak of a picture and are `text_only`")
     readings: tuple[str, ...] = Field(description="what was read by a rule and not word by word")
     corrections: dict[str, tuple[str, ...]] = Field(description="item -> fields that a person corrected")
@@ -64,7 +66,7 @@ class ImportReport(Record):
             ("no solution by the note, against the key", self.by_note),
             ("notes that no rule reads", self.unread_notes),
             ("linked by text or correction", self.linked_by_text),
-            ("refer back and have no case", self.unlinked),
+            ("refer back to what they are not told", self.unlinked),
             ("speak of a picture and are text_only", self.unpictured),
             ("asked without a picture, and told so", self.without_picture),
             ("read by rule", self.readings),

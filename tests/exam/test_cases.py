@@ -123,13 +123,23 @@ def test_a_pair_is_a_pair_without_any_word(tmp_path: Path) -> None:
         ({150: "酵素の反応速度はどれか。", 151: "この患者に投与する薬物はどれか。"}, "100151"),
         ({330: "45歳女性。頭痛がある。", 332: "この患者に投与する薬物はどれか。"}, "100332"),
         ({198: "この粉末Yの構造はどれか。"}, "100198"),
+        ({150: "45歳女性。", 151: "作例。", 152: "この患者に問150で求めた量を投与する。"}, "100152"),
     ],
 )
 def test_what_refers_back_and_has_no_case_is_named(tmp_path: Path, stems: Stems, named: str) -> None:
     items, report, _ = imported(tmp_path, stems)
     assert report.unlinked == (named,)
     assert not told(items[int(named[3:])])
-    assert f"refer back and have no case: 1 - {named}" in report.table()
+    assert f"refer back to what they are not told: 1 - {named}" in report.table()
+
+
+def test_a_second_item_that_its_pair_does_not_tell_is_named(tmp_path: Path) -> None:
+    stems = {196: "酵素の反応速度はどれか。", 197: "この患者への対応はどれか。", 199: "問190で求めた値はどれか。"}
+    items, report, _ = imported(tmp_path / "a", stems)
+    assert report.unlinked == ("100197",), "no case is as long as from 190 to 199: that is another number"
+    _, report, _ = imported(tmp_path / "b", stems | {199: "問195で求めた値はどれか。"}, drawn=[196, 198])
+    assert report.unlinked == ("100199",), "what the picture of 196 shows is not known"
+    assert told(items[197]) == ask(stems[196])
 
 
 def test_a_correction_decides_what_goes_on(tmp_path: Path) -> None:
