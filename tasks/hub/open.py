@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from torch import nn
+
 from tasks import clock, layout
 from tasks.errors import BudgetExhausted, ObjectExists, RoundRefused
 from tasks.hub.cards import write_first_card
@@ -27,6 +29,7 @@ def open_round(hub: HubContext, run_id: str, *, min_sites: int | None = None) ->
         min_sites: a quorum for this round instead of the study's.
 
     Raises:
+        ConfigError: no round can be made of the study's model.
         RoundRefused: the study is closed, or too few sites are enrolled.
         BudgetExhausted: fewer sites than the quorum have budget for another round.
     """
@@ -36,7 +39,7 @@ def open_round(hub: HubContext, run_id: str, *, min_sites: int | None = None) ->
         if plan.run_id == run_id or clock.now() < plan.deadline:
             return plan
     _refuse_closed(hub)
-    pointer = _pointer(hub)
+    pointer = _pointer(hub, hub.initial_model())
     plan = _new_plan(hub, number + 1, run_id, pointer, min_sites)
     try:
         hub.store.create_record(layout.plan(hub.name, number + 1), plan)
@@ -117,12 +120,12 @@ def _refuse_few(hub: HubContext, quorum: int, sites: tuple[str, ...], left_out: 
     raise RoundRefused(f"{message}. Enrol the missing sites (`pharmafed up` does it locally) or lower the quorum")
 
 
-def _pointer(hub: HubContext) -> Pointer:
+def _pointer(hub: HubContext, initial: nn.Module) -> Pointer:
     """The newest model; before the first round, the seeded initial model is written as model 0, with its card."""
     pointer, _ = hub.pointer()
     if pointer is not None:
         return pointer
-    body = to_bytes(parameters(hub.initial_model()))
+    body = to_bytes(parameters(initial))
     ref = ModelRef(server_round=0, key=layout.model(hub.name, 0), sha256=sha256(body))
     hub.store.create(ref.key, body)
     write_first_card(hub, ref)
