@@ -157,6 +157,15 @@ def fixed(model: nn.Module) -> Weights:
     return dict(sorted((frozen | dict(model.named_buffers())).items()))
 
 
+def fixed_sha256(model: nn.Module) -> str | None:
+    """Digest of what no round changes, which hub and sites build each for themselves; None where there is nothing."""
+    digest, found = hashlib.sha256(), fixed(model)
+    for name, tensor in found.items():
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.detach().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest() if found else None
+
+
 def parameters(model: nn.Module) -> Weights:
     """The model's trainable parameters by name, detached copies, in the order of the names."""
     return {name: parameter.detach().clone() for name, parameter in trainable(model).items()}

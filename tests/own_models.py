@@ -164,6 +164,15 @@ class Column(Net):
         return logits.unsqueeze(-1)
 
 
+class EverythingWrong(Everything):
+    """The same with a batch norm, and (N, 1) at the end."""
+
+    between = staticmethod(lambda: nn.Sequential(nn.BatchNorm1d(6), nn.ReLU(), nn.Dropout(0.2)))
+
+    def end(self, logits: torch.Tensor) -> torch.Tensor:
+        return logits.unsqueeze(-1)
+
+
 class Scalar(Net):
     """What `.squeeze()` makes of one patient."""
 

@@ -22,7 +22,7 @@ from tasks.record_size import max_bytes
 from tasks.records import ModelCard, ModelRef, Plan
 from tasks.site.plans import CardSeen, PlanBook
 from tasks.storage import ObjectStore
-from tasks.tensors import Weights, fetch_model, trainable
+from tasks.tensors import Weights, fetch_model, fixed_sha256, trainable
 
 _CHAIN = 100_000
 
@@ -51,6 +51,11 @@ class CardReader:
         if (card.model, card.evaluated_model) != (plan.base_model, plan.evaluated_model):
             raise PrivacyError(f"round {plan.server_round} of {self.study} starts from models that no card names")
         self._require_descent(card, digest)
+        if plan.fixed_sha256 != fixed_sha256(model):
+            raise PrivacyError(
+                f"the frozen parameters and buffers of the model of {self.study} are not the hub's here: bring the "
+                "model's code, any file that it reads, and torch to the same version"
+            )
         base = self.fetch(plan.base_model, model)
         evaluated = base if plan.evaluated_model == plan.base_model else self.fetch(plan.evaluated_model, model)
         self.book.see(CardSeen(server_round=card.server_round, sha256=digest))
