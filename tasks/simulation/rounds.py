@@ -19,7 +19,7 @@ from torch import nn
 from tasks.aggregation import Shape, StreamingMean, add_to, averages, read_update, running_mean, weight_of
 from tasks.evaluation import auc, log_loss, predict
 from tasks.masked_sum import interpret, num_values, private_auc
-from tasks.models import checked_model
+from tasks.models import build_model, checked_model
 from tasks.privacy.noise import NoiseSource
 from tasks.privacy.sanitizer import contribution, plan_spend, sanitize
 from tasks.records import ModelRef, Plan, PrivateAuc
@@ -57,7 +57,7 @@ def simulate(
         noise: where all sites' noise comes from; `SeededNoise` makes a run that can be repeated.
 
     Raises:
-        BudgetExhausted: at the first round that the budget does not pay for. PrivacyError: an update is not finite.
+        ConfigError: no round can be made of the study's model. BudgetExhausted: at the first round that the budget does not pay for. PrivacyError: an update is not finite.
     """
     sites = SimulatedSites(study, patients, noise)
     weights = evaluated = parameters(sites.model)
@@ -106,7 +106,7 @@ class SimulatedSites:
 
     def __init__(self, study: Study, patients: Mapping[str, Patients], noise: NoiseSource) -> None:
         self.study, self.patients, self.noise = study, patients, noise
-        self.model = _new_model(study)
+        self.model = checked_model(study)
         self.states: dict[str, Weights] = {}
         self.residuals: dict[str, torch.Tensor] = {}
         initial = parameters(self.model)
@@ -202,4 +202,5 @@ def _ref(weights: Weights, server_round: int) -> ModelRef:
 
 
 def _new_model(study: Study) -> nn.Module:
-    return checked_model(study)
+    """The study's model, where its class has been looked at already, if need be for another mechanism."""
+    return build_model(study.model.path, len(study.inputs), study.model.options, seed=study.training.seed)
