@@ -57,7 +57,8 @@ def simulate(
         noise: where all sites' noise comes from; `SeededNoise` makes a run that can be repeated.
 
     Raises:
-        ConfigError: no round can be made of the study's model. BudgetExhausted: at the first round that the budget does not pay for. PrivacyError: an update is not finite.
+        ConfigError: no round can be made of the study's model. BudgetExhausted: at the first round that the budget
+            does not pay for. PrivacyError: an update is not finite.
     """
     sites = SimulatedSites(study, patients, noise)
     weights = evaluated = parameters(sites.model)
