@@ -99,7 +99,7 @@ class _Look:
                 f"{self.what} gives {tuple(found.shape)} for a batch of {len(rows)}, and ({len(rows)},) is needed: "
                 f"{_reshaped(found, len(rows))}"
             )
-        return found
+        return found.clone()  # it may be a view of a parameter
 
     def require_scores(self) -> None:
         """In eval mode a patient's logit is finite, the same each time, its own alone, and leaves no trace."""
@@ -160,7 +160,9 @@ class _Look:
             logits = functional_call(self.model, (weights, unchanged), (rows,))
         except Exception as error:
             name = failing_layer(self.model, lambda: gradient_rows(self.model, weights, rows, labels))
-            otherwise = f"take what torch.func can differentiate in float64 ({type(error).__name__})"
+            otherwise = "take what torch.func can differentiate in float64, patient by patient"
+            if "random" in str(error):
+                otherwise = "let it draw nothing, with a dropout of 0"
             raise ConfigError(
                 f"{self.what}: {layer_named(self.model, name)} has no gradient of one patient, and mechanism "
                 f"{mechanism} clips each patient's: {instead(self.model, name, otherwise)}"
@@ -196,11 +198,12 @@ class _Look:
         own, generator = trainable(self.model.eval()), torch.Generator().manual_seed(2)
         drawn = {name: torch.randn(parameter.shape, generator=generator) for name, parameter in own.items()}
         for _ in range(_DRAWS):
-            with suppress(Exception), torch.no_grad():  # weights so large may break what none in a round does
+            with torch.no_grad():
                 for name, parameter in own.items():
                     sign = 1 if torch.rand((), generator=generator) < 0.5 else -1
                     parameter.copy_(drawn[name]).mul_(sign * _LARGE)
-                yield self.model(self.rows)
+            with suppress(Exception):  # weights so large may break what none in a round does
+                yield self.model(self.rows).detach().clone()
 
     def _require_unchanged(self, before: Weights, event: str) -> None:
         changed = unlike(before, state(self.model))

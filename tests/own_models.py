@@ -156,7 +156,43 @@ class Recurrent(Net):
         return self.last(self.read(x.unsqueeze(-1))[0][:, -1]).squeeze(-1)
 
 
+class Prior(nn.Module):
+    """The same risk for everybody: a view of its one parameter."""
+
+    def __init__(self, num_inputs: int) -> None:
+        super().__init__()
+        self.logit = nn.Parameter(torch.zeros(1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.logit.expand(len(x))
+
+
+class Attends(Net):
+    """Over a patient's inputs."""
+
+    dropout = 0.0
+
+    def set_up(self, num_inputs: int) -> None:
+        self.embed = nn.Linear(1, 6)
+        self.attend = nn.TransformerEncoderLayer(6, 2, 8, dropout=self.dropout, batch_first=True)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.last(self.attend(self.embed(x.unsqueeze(-1))).mean(1)).squeeze(-1)
+
+
+class AttendsAndDrops(Attends):
+    dropout = 0.1
+
+
 # rounds cannot be made of them
+
+
+class AttendsOverPatients(Attends):
+    """Without `batch_first`."""
+
+    def set_up(self, num_inputs: int) -> None:
+        super().set_up(num_inputs)
+        self.attend = nn.TransformerEncoderLayer(6, 2, 8, dropout=0.0)
 
 
 class Column(Net):

@@ -35,7 +35,7 @@ def look(name: str, clipped_by: str | None = None, limits: tuple[float, ...] = L
 
 
 BOTH = "Norms Frozen Tied Unused Transposed Strided WeightNorm StatisticsOfOthers StartsAtZero Table DrawnByNumpy "
-BOTH += "Convolution NobodyBreaksIt"
+BOTH += "Convolution NobodyBreaksIt Prior Attends"
 
 
 @pytest.mark.parametrize("mechanism", [None, "distributed_dp"])
@@ -44,7 +44,7 @@ def test_what_rounds_can_be_made_of_is_taken(name: str, mechanism: str | None) -
     look(name, mechanism)
 
 
-@pytest.mark.parametrize("name", ["Drops", "Recurrent", "DropsByNumpy", "Everything"])
+@pytest.mark.parametrize("name", ["Drops", "Recurrent", "DropsByNumpy", "Everything", "AttendsAndDrops"])
 def test_without_clipping_of_patients_a_model_may_draw(name: str) -> None:
     look(name)
 
@@ -63,6 +63,7 @@ def test_without_clipping_of_patients_a_model_may_draw(name: str) -> None:
         ),
         ("BatchNormWithoutStatistics", r"layer mid \(BatchNorm1d\) fails for a batch of 1.*: take nn.GroupNorm"),
         ("MixesRows", r"layer mid \(Softmax\) lets a patient's logit depend on who is beside it"),
+        ("AttendsOverPatients", "lets a patient's logit depend on who is beside it"),
         ("BatchMean", "its forward lets a patient's logit depend on who is beside it"),
         ("SpectralNorm", r"training changes first\.parametrizations\.weight\.0\._u of layer"),
         ("AlwaysDrops", "its forward gives the same patients other values each time in eval mode"),
@@ -104,6 +105,7 @@ def test_what_they_cannot_be_made_of_is_refused_in_one_sentence(name: str, reaso
         ("Drops", r"layer mid\.1 \(Dropout\) has no gradient of one patient, and mechanism local_dp.*: leave it out"),
         ("Everything", r"layer mid\.2 \(Dropout\) has no gradient of one patient"),
         ("Recurrent", r"layer read \(GRU\) has no gradient of one patient.*take what torch.func can differentiate"),
+        ("AttendsAndDrops", r"layer attend.* has no gradient of one patient.*with a dropout of 0"),
         ("Hooked", "has another gradient in training than mechanism local_dp would clip"),
         ("Single", "computes in torch.float32 what mechanism local_dp needs in float64"),
         ("BatchNorm", r"layer mid\.1 \(BatchNorm1d\).*take nn.GroupNorm"),
