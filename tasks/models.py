@@ -62,7 +62,7 @@ def checked_model(study: Study) -> nn.Module:
 
 
 def build_model(path: str, num_inputs: int, options: dict[str, object], *, seed: int) -> nn.Module:
-    """Import `module:Class` and build it with seeded initial weights; the global generators are left as they were.
+    """Import `module:Class` and build it with seeded initial weights; the global generator is left as it was.
 
     Raises:
         ConfigError: this site does not allow the module (see `tasks.model_policy`), the path does not lead to a class

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import time
 from typing import Any
 
@@ -44,13 +43,6 @@ class Norms(Net):
 
 class Drops(Net):
     between = staticmethod(lambda: nn.Sequential(nn.ReLU(), nn.Dropout(0.5)))
-
-
-class DropsByNumpy(Net):
-    def end(self, logits: torch.Tensor) -> torch.Tensor:
-        if self.training:
-            return logits * float(np.random.rand() < 0.5) + random.random()
-        return logits
 
 
 class Everything(Net):
@@ -128,11 +120,6 @@ class Table(Net):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return super().forward(x) + self.table((x[:, 0].round() + 4).clamp(0, 8).long()).squeeze(-1)
-
-
-class DrawnByNumpy(Net):
-    def set_up(self, num_inputs: int) -> None:
-        self.first.weight.data = torch.from_numpy(np.random.normal(size=(6, num_inputs))).float()
 
 
 class Convolution(Net):
@@ -372,6 +359,11 @@ class TiedByMemory(Net):
 class NeverInitialised(Net):
     def set_up(self, num_inputs: int) -> None:
         self.more = nn.Parameter(torch.empty(40))
+
+
+class DrawnByNumpy(Net):
+    def set_up(self, num_inputs: int) -> None:
+        self.first.weight.data = torch.from_numpy(np.random.normal(size=(6, num_inputs))).float()
 
 
 class FrozenAtRandom(Net):

@@ -326,7 +326,7 @@ def test_the_same_counts_have_the_same_figures() -> None:
 # models of one's own
 
 
-@pytest.mark.parametrize("name", ["Drops", "DropsByNumpy", "StatisticsOfOthers"])
+@pytest.mark.parametrize("name", ["Drops", "Everything", "StatisticsOfOthers"])
 def test_patients_are_scored_in_eval_mode_each_alone(name: str) -> None:
     model, x = getattr(own_models, name)(4), torch.randn(30, 4, generator=torch.Generator().manual_seed(3))
     whole = predict(model.train(), x)
