@@ -111,7 +111,10 @@ class _Look:
             if not torch.equal(given, self.rows):
                 raise ConfigError(f"{self.what} writes into its inputs: let it compute with a copy")
             if not bool(torch.isfinite(whole).all()):
-                raise ConfigError(f"{self.what} gives NaN or infinity for inputs that the study's clip and gain allow")
+                raise ConfigError(
+                    f"{self.what} gives NaN or infinity for inputs that the study's clip and gain allow, at its first "
+                    "weights or a small step from them"
+                )
             if not torch.equal(whole, self.logits(self.rows)):
                 layer = layer_named(model, first_unlike(model, self.rows, self.rows, torch.equal))
                 raise ConfigError(
@@ -134,8 +137,9 @@ class _Look:
 
     def require_training(self) -> None:
         """Training draws from the seeded generators only, changes parameters only, and has one to change."""
+        names = set(trainable(self.model))
         model = self.model.train()
-        before, names = state(model), set(trainable(model))
+        before = state(model)
         with seeded(1):
             logits = self.logits(self.rows)
         self._require_unchanged(before, "training changes")
@@ -149,7 +153,7 @@ class _Look:
         self.logits(self.rows[:1])  # a last batch of one
         self._require_unchanged(before, "training changes")
         if set(trainable(model)) != names:
-            raise ConfigError(f"{self.what} freezes or adds parameters when it is called: do so when it is built")
+            raise ConfigError(f"{self.what} freezes or adds parameters when it is trained: do so when it is built")
 
     def require_patient_gradients(self, mechanism: str) -> None:
         """Each patient has a gradient of its own, in float64, and it is the one that training follows."""
@@ -227,7 +231,11 @@ class _Look:
 
 
 def _is_row(patient: int, together: torch.Tensor, alone: torch.Tensor) -> bool:
-    return len(alone) != 1 or _near(together[patient : patient + 1], alone)
+    """Whether `alone` is a row of `together`, as far as one can tell: not every layer goes by rows."""
+    if not together.ndim or not alone.is_floating_point():
+        return True
+    row = together[patient : patient + 1]
+    return row.shape != alone.shape or _near(row, alone)
 
 
 def _near(one: torch.Tensor, other: torch.Tensor) -> bool:

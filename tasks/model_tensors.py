@@ -55,11 +55,11 @@ def unlike(before: Weights, after: Weights) -> str | None:
 def _showing_what_is_not_initialised() -> Iterator[None]:
     """Memory that nobody has written to reads as NaN (`torch.utils.deterministic.fill_uninitialized_memory`)."""
     before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
-    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch._C._set_deterministic_algorithms(True, warn_only=True)  # the public one imports a compiler: seconds
     try:
         yield
     finally:
-        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+        torch._C._set_deterministic_algorithms(before[0], warn_only=before[1])
 
 
 def _require_tensors(model: nn.Module, what: str) -> None:

@@ -385,6 +385,38 @@ class FreezesWhenCalled(Net):
         return found
 
 
+class FreezesInTraining(Net):
+    def train(self, mode: bool = True) -> Net:
+        self.first.requires_grad_(not mode)
+        return super().train(mode)
+
+
+class MixesAtTheEnd(Net):
+    """Its layers give a number for all, whole numbers and other shapes on the way."""
+
+    def set_up(self, num_inputs: int) -> None:
+        self.count, self.read = Size(), nn.GRU(num_inputs, 6)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        seen, _ = self.read(x.unsqueeze(1))
+        return super().forward(x) + seen.mean() + self.count(x) * 0
+
+
+class Size(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.tensor(len(x))
+
+
+class Root(Net):
+    """A variance that starts at 0 and that nothing keeps from falling below."""
+
+    def set_up(self, num_inputs: int) -> None:
+        self.variance = nn.Parameter(torch.zeros(9))
+
+    def end(self, logits: torch.Tensor) -> torch.Tensor:
+        return logits + self.variance.sqrt().sum()
+
+
 class LongName(Net):
     def set_up(self, num_inputs: int) -> None:
         self.register_parameter("w" * 400, nn.Parameter(torch.zeros(1)))

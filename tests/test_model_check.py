@@ -88,7 +88,10 @@ def test_without_clipping_of_patients_a_model_may_draw(name: str) -> None:
         ("FrozenAtRandom", r"first\.weight of layer first \(Linear\) differs each time the model is built"),
         ("DrawnByNumpy", r"first\.weight of layer first \(Linear\) differs each time.*torch's global generator"),
         ("Detached", "gives logits without a gradient"),
-        ("FreezesWhenCalled", "freezes or adds parameters when it is called"),
+        ("FreezesWhenCalled", "freezes or adds parameters when it is trained"),
+        ("FreezesInTraining", "freezes or adds parameters when it is trained"),
+        ("MixesAtTheEnd", "its forward lets a patient's logit depend"),
+        ("Root", "gives NaN or infinity .* a small step from them"),
         ("LongName", "cannot be sent: its name is too long or odd"),
     ],
 )

@@ -86,3 +86,10 @@ def test_the_audit_knows_what_is_trained(study: Study, cohorts: list[dict[str, P
     if name == "Frozen":
         raw = seen.raw(weights, {"701": group}, 1)
         np.testing.assert_allclose(rows.sum(dim=0).numpy(), raw, rtol=0.1, atol=1e-3)
+
+
+def test_a_model_that_no_audit_can_differentiate_is_named(study: Study) -> None:
+    """A site-level mechanism clips no patient, so rounds can be made of it."""
+    own = with_model(study, "Recurrent", privacy=MECHANISMS["gaussian_update"][0], aggregation="plain")
+    with pytest.raises(ConfigError, match=r"'tests\.own_models:Recurrent' cannot be audited"):
+        Adversary(own)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import nn
 
+from tasks.errors import ConfigError
 from tasks.models import checked_model
 from tasks.privacy.audit.observer import Floats, Group, Rows
 from tasks.study import Study
@@ -20,13 +21,24 @@ MASKED_SITES = 6
 
 @dataclass(frozen=True)
 class Adversary:
-    """The study as the adversary has it. He computes in float64, from the study file alone."""
+    """The study as the adversary has it. He computes in float64, from the study file alone.
+
+    Raises:
+        ConfigError: the model has no gradient of one patient that he could compute.
+    """
 
     study: Study
     model: nn.Module = field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "model", checked_model(self.study).eval())
+        nobody = torch.zeros(1, len(self.study.inputs), dtype=torch.float64)
+        try:
+            self._gradients(parameters(self.model), nobody, nobody[:, 0])
+        except RuntimeError:
+            raise ConfigError(
+                f"model.path {self.study.model.path!r} cannot be audited: torch.func has no gradient of one patient"
+            ) from None
 
     @property
     def clip_norm(self) -> float | None:
