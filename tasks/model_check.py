@@ -21,6 +21,7 @@ from tasks.errors import ConfigError
 from tasks.model_layers import calls, failing_layer, first_unlike, instead, layer_named, owner
 from tasks.model_tensors import built_alike, state, unlike
 from tasks.seeding import seeded
+from tasks.simulation.workers import one_thread
 from tasks.tensors import Weights, in_float64, lay_out, trainable
 from tasks.training import gradient_rows
 
@@ -48,7 +49,7 @@ def require_fit(
     """
     what = f"model.path {path!r}"
     look = _Look(lay_out(built_alike(build, what)), _rows(limits), what)
-    with seeded(0):
+    with seeded(0), one_thread():  # among threads, so small a call waits
         for shift in (0.0, 0.1):  # also beside weights that start at zero
             _shift(look.model, shift)
             look.require_scores()
