@@ -6,6 +6,7 @@ import random
 import time
 
 import pytest
+from hostile_replies import CONCLUDED, LETTER, MARKED, REASONED, RESTATED, SEVERAL, SUPPOSED
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from reply_samples import (
@@ -60,6 +61,46 @@ def test_options_that_begin_with_a_number(raw: str, answer: str | None) -> None:
 @pytest.mark.parametrize(("raw", "answer"), NAMED.items())
 def test_options_that_are_letters(raw: str, answer: str | None) -> None:
     assert parse_reply(raw, DIGITS, 1, CURVES) == (None if answer is None else (answer,))
+
+
+HOSTILE = {
+    "reasoned": (REASONED, DIGITS, 1, ()),
+    "several": (SEVERAL, DIGITS, 2, ()),
+    "letter": (LETTER, LETTERS, 1, ()),
+    "restated": (RESTATED, DIGITS, 1, DRUGS),
+}
+ROWS = [(raw, answer, *asked) for rows, *asked in HOSTILE.values() for raw, answer in rows]
+
+
+@pytest.mark.parametrize(("raw", "answer", "labels", "n_select", "choices"), ROWS)
+def test_a_reply_that_is_hard_to_read(raw, answer, labels, n_select, choices) -> None:
+    assert parse_reply(raw, labels, n_select, choices) == (None if answer is None else tuple(answer))
+
+
+def test_the_hard_replies_are_many_and_of_both_kinds() -> None:
+    unreadable = [raw for raw, answer, *_ in ROWS if answer is None]
+    assert (len(ROWS) >= 130, len(unreadable) >= 30) == (True, True)
+
+
+@pytest.mark.parametrize("supposed", SUPPOSED)
+def test_what_is_supposed_is_never_the_answer(supposed: str) -> None:
+    """Alone it is none; before a conclusion, in whatever form the reasoning is marked, the conclusion counts."""
+    assert parse_reply(supposed.format(d="2"), DIGITS, 1) is None
+    for place, concluded in enumerate(CONCLUDED):
+        for marked in (MARKED[place % len(MARKED)], MARKED[(place + 3) % len(MARKED)]):
+            one = marked.format(r=supposed.format(d="2"), f=concluded.format(a="4"))
+            assert parse_reply(one, DIGITS, 1) == ("4",), one
+            two = marked.format(r=supposed.format(d="C"), f=concluded.format(a="B, E"))
+            assert parse_reply(two, LETTERS, 2) == ("2", "5"), two
+
+
+@pytest.mark.parametrize("concluded", CONCLUDED)
+def test_two_answers_that_nothing_decides_between_are_unreadable(concluded: str) -> None:
+    first, second = concluded.format(a="2"), concluded.format(a="4")
+    assert parse_reply(f"Answer: 2\n\nThe dose fits.\n\n{second}", DIGITS, 1) in (
+        [None] if not concluded.startswith(("Final", "結論")) else [("4",)]
+    )
+    assert parse_reply(f"{first}\n\n考え直すと、用量が合わない。\n\n{second}", DIGITS, 1) == ("4",)
 
 
 def test_two_quoted_options_and_two_joined_letters() -> None:
@@ -201,6 +242,16 @@ def _long_replies() -> dict[str, str]:
         "正しいのは",
         "不",
         ". no",
+        "~~",
+        "<|channel|>",
+        "よって、3を選ぶ。",
+        "Hmm. ",
+        "if the answer is 3 ",
+        "3\n",
+        "1. a\n2. b\n",
+        "The answer is 3?\n",
+        "五",
+        "[THINK]",
     ]
     return {"prose": prose} | {piece: piece * (50_000 // len(piece)) for piece in repeated}
 
