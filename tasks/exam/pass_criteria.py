@@ -32,6 +32,13 @@ def verdict(judged: Iterable[Criterion]) -> bool | None:
     return found["points"] and found["essential"] and found["contraindicated"] is not False
 
 
+def still_open(criterion: Criterion, missing: int) -> Criterion:
+    """The criterion while `missing` items have no response: what is not met so far may be met with them."""
+    if criterion.passed is not False or criterion.name == "contraindicated":
+        return criterion
+    return criterion.model_copy(update={"passed": None, "note": f"not evaluable: {missing} items have no response"})
+
+
 def _points(exam: Exam, right: set[str]) -> Criterion:
     possible = POINTS_PER_ITEM * len(exam.items)
     bound = _ceil(PASS_POINTS[0] * possible, PASS_POINTS[1])

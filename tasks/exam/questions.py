@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Literal
 
@@ -16,6 +17,10 @@ from tasks.records import Digest, Record
 BUNDLED = "pharmafed/"
 #: What providers take, by the first bytes of the file.
 _SIGNATURES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF8", b"RIFF")
+
+
+#: In the run's folder while the engine runs.
+WAITING = "waiting.jsonl"
 
 
 class Question(Record):
@@ -45,6 +50,13 @@ class Job(Record):
     patience: Patience
 
 
+class Waiting(Record):
+    """A line of `waiting.jsonl`: a call that failed and is tried again."""
+
+    address: str | None = Field(description="of the model's host, where inspect knows it")
+    message: str
+
+
 class Failure(Record):
     """A call that gave no answer. No response is made of it.
 
@@ -55,6 +67,7 @@ class Failure(Record):
     item: str | None = Field(description="null where the model could not even be set up")
     status: int | None = Field(default=None, description="HTTP status, where there was one")
     message: str
+    address: str | None = Field(default=None, description="of the model's host, where inspect knows it")
 
 
 class Failures(Record):
@@ -63,8 +76,15 @@ class Failures(Record):
     failures: tuple[Failure, ...]
 
 
-def make_job(exam: Exam, images: Path, settings: RunSettings, max_connections: int, patience: Patience) -> Job:
-    """Everything to be asked, checked before the first call is paid for.
+def make_job(
+    exam: Exam,
+    images: Path,
+    settings: RunSettings,
+    max_connections: int,
+    patience: Patience,
+    leave: Collection[str] = (),
+) -> Job:
+    """Everything to be asked, but for the items in `leave`, checked before the first call is paid for.
 
     Raises:
         ConfigError: exam or prompt are not those that `settings` pin, an item lacks the language, or no item is left.
@@ -89,6 +109,7 @@ def make_job(exam: Exam, images: Path, settings: RunSettings, max_connections: i
             images=tuple(_picture(images, item, name) for name in item.images),
         )
         for item in items_to_ask(exam, settings)
+        if item.id not in leave
     )
     if not questions:
         raise ConfigError(
