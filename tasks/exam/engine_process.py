@@ -9,13 +9,11 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-
-from pydantic import ValidationError
 
 from tasks.errors import RunIncomplete
 from tasks.exam.journal import Count
@@ -29,6 +27,8 @@ Tell = Callable[[str], None]
 _POLL_S = 0.2
 #: Between two lines that tell of calls that are tried again.
 _TELL_EVERY_S = 15.0
+#: Without an answer, before that is told.
+_QUIET_S = 30.0
 
 
 def run_engine(folder: Path, job: Job, lock: int, total: int, progress: Progress | None, tell: Tell | None) -> int:
@@ -39,7 +39,7 @@ def run_engine(folder: Path, job: Job, lock: int, total: int, progress: Progress
     """
     show = _Shown(Count(folder / "answers.jsonl"), total, progress)
     (folder / WAITING).unlink(missing_ok=True)
-    waits = _Waits(folder / WAITING, job, tell)
+    waits = _Waits(folder / WAITING, job, tell or _nobody)
     process = _start(folder, lock)
     assert process.stdin is not None
     try:
@@ -50,7 +50,7 @@ def run_engine(folder: Path, job: Job, lock: int, total: int, progress: Progress
                 if told.stop:
                     raise _stopped("SIGTERM", job, show, total)
                 show()
-                waits()
+                waits(show.count())
                 time.sleep(_POLL_S)
     except KeyboardInterrupt:
         raise _stopped("Ctrl-C", job, show, total) from None
@@ -64,6 +64,10 @@ def run_engine(folder: Path, job: Job, lock: int, total: int, progress: Progress
         _tidy(folder)
     show()
     return process.returncode
+
+
+def _nobody(line: str) -> None:
+    """Is told, where nobody waits."""
 
 
 def _start(folder: Path, lock: int) -> subprocess.Popen[bytes]:
@@ -137,24 +141,41 @@ class _Shown:
 
 
 class _Waits:
-    """Tells of calls that failed and are tried again: of the first at once, of more every quarter of a minute."""
+    """Tells why one waits: of a call that failed and is tried again at once, of more every quarter of a minute.
 
-    def __init__(self, path: Path, job: Job, tell: Tell | None) -> None:
+    Providers' own libraries try a call again without a word; of them, that no answer comes.
+    """
+
+    def __init__(self, path: Path, job: Job, tell: Tell) -> None:
         self._path, self._job, self._tell = path, job, tell
-        self._told, self._at = 0, -_TELL_EVERY_S
+        self._failed, self._done, self._told_at = 0, 0, -_TELL_EVERY_S
+        self._answered_at = time.monotonic()
 
-    def __call__(self) -> None:
-        if self._tell is None or time.monotonic() - self._at < _TELL_EVERY_S or not self._path.exists():
+    def __call__(self, done: int) -> None:
+        """Look whether there is something to tell, with `done` answers so far."""
+        now = time.monotonic()
+        if done > self._done:
+            self._done, self._answered_at = done, now
+        if now - self._told_at < _TELL_EVERY_S:
             return
-        lines = self._path.read_bytes().split(b"\n")[:-1]
-        if len(lines) > self._told:
-            with suppress(ValidationError):
-                last, tries = Waiting.model_validate_json(lines[-1]), self._job.patience.max_retries + 1
-                self._tell(
-                    f"no answer from {last.address or self._job.settings.model} ({last.message}): {len(lines)} calls "
-                    f"have failed, each is tried {tries} times, with longer and longer waits; answers so far are kept"
-                )
-            self._told, self._at = len(lines), time.monotonic()
+        lines = self._path.read_bytes().split(b"\n")[:-1] if self._path.exists() else []
+        quiet = now - max(self._answered_at, self._told_at)
+        if len(lines) > self._failed:
+            self._tell(self._failing(lines))
+        elif quiet >= _QUIET_S:
+            self._tell(
+                f"no answer from {self._job.settings.model} for {now - self._answered_at:.0f} s; {done} are kept"
+            )
+        else:
+            return
+        self._failed, self._told_at = len(lines), now
+
+    def _failing(self, lines: Sequence[bytes]) -> str:
+        last, tries = Waiting.model_validate_json(lines[-1]), self._job.patience.max_retries + 1
+        return (
+            f"no answer from {last.address or self._job.settings.model} ({last.message}): {len(lines)} calls have "
+            f"failed, each is tried {tries} times, with longer and longer waits; {self._done} answers are kept"
+        )
 
 
 def _environment(folder: Path) -> dict[str, str]:
