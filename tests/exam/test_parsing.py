@@ -186,6 +186,19 @@ PIECES = [
     "wait",
     "or",
     "²",
+    "<think>",
+    "</think>",
+    "[THINK]",
+    "<|channel|>final<|message|>",
+    "\\boxed{",
+    "よって、",
+    "を選ぶ。",
+    "Final",
+    "?",
+    "かも",
+    "五",
+    "~~",
+    '{"answer":',
 ]
 
 
