@@ -56,7 +56,7 @@ _DOUBTED = re.compile(
     r"|,? ?(?:(?:but|which|though) )?(?:that |it )?(?:is|was|seems|looks) (?:wrong|incorrect|not (?:right|correct))"
     r"|(?:に|と)なりそう|,? ?(?:maybe|perhaps|it (?:seems|appears))\b"
     r"|[ 、]?\(?(?:または|又は|もしくは|あるいは|or\b|場合に(?:より|よって))"
-    r"|,? ?(?:if|unless|according to) )",
+    r"|,? ?(?:if|unless|according to (?:some|many|others)) |(?:である|です)?か(?=[。.?!\n、]|\Z))",
     re.IGNORECASE,
 )
 #: Between two answers: the model has thought again, and the second one holds.

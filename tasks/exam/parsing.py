@@ -36,7 +36,8 @@ from tasks.exam.statements import PASSING, Statement, denied_options, find_state
 #: Words on one option, which may be about any: they count where there is no statement, and all of them together.
 _RIGHT_ONE = re.compile(r"(?:正しい|適切な|該当する)(?:もの|の)は[ 、]?")
 _PRAISE = re.compile(
-    r"が(?:最も)? ?(?:正しい|適切)(?:です|だ|である|と(?:考え|思|判断)[^\n。]{0,8})?(?= ?(?:[。.!,、)]|\n|\Z))"
+    r"が(?:最も)? ?(?:正しい|適切|妥当|適当|該当する|当てはまる)"
+    r"(?:です|だ|である|と(?:考え|思|判断)[^\n。]{0,8})?(?= ?(?:[。.!,、)]|\n|\Z))"
     r"| (?:is|are) (?:correct|right|the most appropriate)(?= ?(?:[.!,;)]|\n|\Z)| (?:because|since|as)\b)",
     re.IGNORECASE,
 )

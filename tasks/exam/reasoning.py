@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 #: Tags of reasoning: of most models, of Mistral, of Kimi, of OpenThinker and Command, of MedGemma, and of Open WebUI.
-_NAMES = r"(?:seed:)?think(?:ing)?|thoughts?|reasoning|reflection|analysis|scratchpad|rationale|inner_monologue"
+_NAMES = r"[\w:-]{0,20}(?:think|thought|reason|reflect|scratch|rationale|monologue|analys|思考|推論|考察)[\w:-]{0,20}"
 _LEFT, _RIGHT = r"(?:<\|?|&lt;)", r"(?:\|?>|&gt;)"
 _OPEN = re.compile(
     rf"{_LEFT}(?:{_NAMES})(?: [^<>\n]{{0,80}})?{_RIGHT}|\[THINK\]|◁think▷|<\|(?:begin_of_thought|START_THINKING)\|>"
@@ -13,13 +13,13 @@ _OPEN = re.compile(
     re.IGNORECASE,
 )
 _CLOSE = re.compile(
-    rf"{_LEFT}/(?:{_NAMES}){_RIGHT}|\[/THINK\]|◁/think▷|<\|(?:end_of_thought|END_THINKING)\|>|<unused95>",
+    rf"{_LEFT}/(?:{_NAMES}){_RIGHT}|[\[【]/(?:{_NAMES})[\]】]|◁/think▷|<\|(?:end_of_thought|END_THINKING)\|>|<unused95>",
     re.IGNORECASE,
 )
 _CLOSE_DETAILS = re.compile(rf"{_CLOSE.pattern}|</details>", re.IGNORECASE)
 #: OpenAI's Harmony: channels, of which only `final` is for the reader; or what is left of them without its tokens.
 _CHANNEL = re.compile(r"<\|channel\|>|\Aanalysis(?=[A-Z\d\u3041-\u9fff])")
-_FINAL = re.compile(r"<\|channel\|>final[^<\n]{0,40}<\|message\|>|assistantfinal")
+_FINAL = re.compile(r"<\|channel\|>final(?:[^<\n]|<\|constrain\|>){0,40}<\|message\|>|assistant ?final")
 #: What a model writes after the end of its turn is not its answer.
 _END_OF_TURN = re.compile(r"<\|(?:im_end|eot_id|endoftext|end|return|end_of_text)\|>|<end_of_turn>|</s>")
 _STRUCK = re.compile(r"~~[^~\n]{1,200}~~|<(s|del|strike)>[^<\n]{1,200}</\1>", re.IGNORECASE)

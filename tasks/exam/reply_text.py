@@ -18,7 +18,7 @@ _BLOCK_TAG = re.compile(r"</?(?:br|p|div|li|ul|ol|tr|td|h[1-6]|pre)\b[^<>]{0,200
 _TAG = re.compile(r"</?[a-zA-Z][^<>]{0,200}>")
 _FENCE = re.compile(r"^[ \t]*(?:```|~~~)[\w-]*[ \t]*$", re.MULTILINE)
 #: `\boxed{3}` and `<answer>3</answer>` say "Answer: 3" on a line of its own.
-_BOXED = re.compile(r"\\f?boxed\s{0,3}\{")
+_BOXED = re.compile(r"\\(?:boxed|fbox)\s{0,3}\{")
 _ANSWER_TAG = re.compile(r"<(/?)(?:final[_ -]?)?answer>", re.IGNORECASE)
 _TOKEN = re.compile(r"<\|[^<>|\n]{1,40}\|>")
 _TEX_FONT = re.compile(r"\\(?:text|textbf|mathrm|mathbf|bf|rm|quad)\b")

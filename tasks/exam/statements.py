@@ -15,7 +15,7 @@ _WORDS = (
     r"(?:(?<![A-Za-z])(?<!no )(?:answers?|ans|(?:correct|right|best) (?:options?|choices?)"
     r"|(?:option|choice|final|conclusion|selection|verdict|my pick)(?= ?[:|]))(?![A-Za-z])"
     r"|解答|回答|正解|正答|答え|こたえ|答(?![えァ-ヶ一-龠])|正しい選択肢|適切な選択肢|(?:選択肢|選択|解)(?= ?[:|])"
-    r"|結論(?:として)?|最終判断|答案|정답)"
+    r"|結論(?:として)?|最終判断|答案|정답|(?<![^\n])A(?= ?: ?\d))"
 )
 _BE = (
     r"(?: ?(?:would be|should be|must be|remains|is|are|は|が|是|为|為|은|는|[:=]|[-=]>|[→⇒-])){1,2}[ ,、]?"
@@ -30,7 +30,8 @@ _KEY = re.compile(
 )
 #: "Answer 3" and "答え 3", only where the line starts with it.
 _HEADED = re.compile(
-    r"^(?:final )?(?:(?:answer|ans|解答(?:番号)?|回答|正解|答え)[ \n.]{1,2}(?! ?[1-9] ?:)|答[ .]?(?=\d))(?=\S)",
+    r"^[→⇒∴ ]{0,3}(?:final |最終的?な?)?(?:(?:answer|ans|解答(?:番号)?|回答|正解|答え)[ \n.]{1,2}(?! ?[1-9] ?:)"
+    r"|答[ .]?(?=\d))(?=\S)",
     re.IGNORECASE | re.MULTILINE,
 )
 _CHOOSE = re.compile(
@@ -46,7 +47,8 @@ _CORRECTION = re.compile(
     re.IGNORECASE | re.MULTILINE,
 )
 _SUFFIX = re.compile(
-    r"(?:が|は) ?(?:正解|正答|答え)(?! ?(?:では|じゃ|でな|か|とは|と(?:誤|勘違|思われ|思いがち|思いき|され|見)))"
+    r"(?:が|は) ?(?:正解|正答|答え)(?! ?(?:では|じゃ|でな|か|とは|とな(?:るのは|る場合)|なら|であれば|の場合"
+    r"|と(?:誤|勘違|思われ|思いがち|思いき|され|見)))"
     r"| (?:is|are) (?:the|my) (?:(?:correct|right|best|final) )?(?:answers?|options?|choices?)"
     r"(?![A-Za-z])(?! (?:many|most|some))"
     r"|を(?:選(?:ぶ|びます|んだ)|選択(?:する|します|した)?|(?:解答|正解|正答|答え|答)と(?:する|します|した))"
@@ -75,6 +77,15 @@ _NOTHING = re.compile(
     r"|cannot|can't|I (?:don't|do not)|なし|無し|該当(?:なし|する選択肢|するもの)|不明|わか|分か|選べ|ありません|ない)",
     re.IGNORECASE,
 )
+#: "A: 3", which is a label where options have letters.
+_QUIZ = re.compile(r"A ?:")
+#: "選択肢: 1 ...": the options may be listed again.
+_OPTIONS = re.compile(r"選択|options?|choices?", re.IGNORECASE)
+_ARTICLE = re.compile(r"(?:(?:the|my) )?", re.IGNORECASE)
+_LINE_END = re.compile(r" ?番?(?:です|だ|である)?[ 。.!]*(?:\n|\Z)")
+_REPLY_END = re.compile(r" ?番?(?:です|だ|である|となる)?[ 。.!)]*\Z")
+#: "Neither 2 nor 3 is the answer."
+_EXCLUDED = re.compile(r"\b(?:nor|not|neither|except|without|than|but) (?:options? |choices? )?\Z", re.IGNORECASE)
 _REST = re.compile(r"[ )番']*(?:の選択肢)?")
 _HEAD = re.compile(r"(?:[^\n]*[.。!?] ?)?[^\n.。\d]{0,20}")
 #: "It is renally cleared. 4"
@@ -123,6 +134,8 @@ def named_before(text: str, start: int, options: Options) -> tuple[str, ...]:
         return tuple(quoted)
     for word in re.finditer(rf"(?<![A-Za-z\d.\u0370-\u03ff-])(?:[A-Za-z]+|\d+|[{KANJI}])", text[clause:start]):
         found = read_list(text, clause + word.start(), options)
+        if _EXCLUDED.search(text[clause : clause + word.start()]):
+            return ()
         if found.kind in ("list", "denied") and found.end <= start and _REST.fullmatch(text, found.end, start):
             return found.numbers
     return ()
@@ -165,9 +178,15 @@ def _after(text: str, match: re.Match[str], kind: re.Pattern[str], options: Opti
     found = read_list(text, match.end(), options)
     if found.kind == "none" and kind is _KEY and ":" in match[0] and _NOTHING.match(text, match.end()):
         return Statement((), None, match.start(), match.end(), OWN_LINE)
-    if found.kind in ("none", "denied") or is_doubted(text, found.end):
+    if (
+        found.kind in ("none", "denied")
+        or is_doubted(text, found.end)
+        or (_QUIZ.match(match[0]) and options.number("A"))
+    ):
         return None
     reading = options.chosen(found.numbers) if found.kind == "list" else None
+    if _OPTIONS.match(match[0]) and (reading is None or not found.ends_sentence(text)):
+        return None
     one = Statement(found.numbers, reading, match.start(), found.end, _rank(text, match, kind, found.end))
     if kind is _HEADED and not (found.ends_sentence(text) or text[found.end : found.end + 2].strip()[:1] in "(:"):
         return None
@@ -195,13 +214,15 @@ def _rank(text: str, match: re.Match[str], kind: re.Pattern[str], end: int) -> i
         return FINAL
     if kind is _HEADED or (kind is _KEY and re.search(r"[:=|]", match[0]) and _HEAD.fullmatch(lead)):
         return OWN_LINE
+    if kind is _KEY and _ARTICLE.fullmatch(lead) and _LINE_END.match(text, end):
+        return OWN_LINE
     concluded = kind is _CONCLUSION or _EARLIER_WORDS.search(text, _clause(text, start), start)
     return PASSING + bool(concluded) + bool(_CLOSING.match(text, end))
 
 
 def _closes(text: str, end: int) -> bool:
     """Whether nothing follows but the end of the sentence and of the reply."""
-    return re.compile(r" ?番?(?:です|だ|である|となる)?[ 。.!)]*\Z").match(text, end) is not None
+    return _REPLY_END.match(text, end) is not None
 
 
 def _clause(text: str, end: int) -> int:
@@ -231,12 +252,9 @@ def own_lines(text: str, options: Options) -> Iterator[Statement]:
     headings = len({number for numbers in bare for number in numbers or ()}) > options.n_select + 1
     for first in {0, len(lines) - 1}:
         block = _block(lines, bare, first)
-        numbers = tuple(number for index in block for number in bare[index] or ())
-        if (
-            not numbers
-            or len(block) > options.n_select
-            or (headings and not (first and _LABEL.fullmatch(lines[first])))
-        ):
+        numbers = tuple(dict.fromkeys(number for index in block for number in bare[index] or ()))
+        listed = len(numbers) > options.n_select or any(bare[index] is None for index in block)
+        if not numbers or listed or (headings and not (first and _LABEL.fullmatch(lines[first]))):
             continue
         start = sum(len(line) + 1 for line in lines[: block[0]])
         end = start + sum(len(lines[index]) + 1 for index in block) - 1
