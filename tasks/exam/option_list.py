@@ -51,6 +51,8 @@ _REPLACED = re.compile(r" ?(?:では|じゃ)(?:なく(?:て)?)[ 、,]?| ?(?:→|
 _BARE_END = re.compile(r"[ .。)!]{0,9}(?:です|だ)?[ .。!]{0,9}\Z")
 _NEXT_LINE = re.compile(r"[ .]?\n([^\n]{1,200})")
 _LABELLED = re.compile(r"\(?(\d+|[A-Z])[.):] (?=[^ ])")
+#: An option's text may end with a full stop before the next one.
+_STOP = re.compile(r"(?:[。.](?=[,、;・ ]))?")
 _GAP = re.compile(r"[.:)]? ?-? ?")
 _EDGE = " .。、,;:!'"
 _LABEL_BEHIND = re.compile(r" ?\((?:option|選択肢)? ?(\d{1,2}|[A-Za-z])\)[ .。]{0,3}\Z", re.IGNORECASE)
@@ -281,7 +283,8 @@ def _past_detail(text: str, end: int, number: str, options: Options) -> int:
     place = _GAP.match(text, end).end()  # type: ignore[union-attr]  # matches the empty text too
     quoted = options.text_at(text, place)
     if quoted is not None:
-        return place + len(options.texts[int(quoted) - 1]) if quoted == number else -1
+        stop = _STOP.match(text, place + len(options.texts[int(quoted) - 1])) if quoted == number else None
+        return stop.end() if stop else -1
     detail = _DETAIL.match(text, end)
     if detail and _EITHER.match(detail[0].lstrip(" .:(")):
         return -1

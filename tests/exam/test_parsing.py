@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import time
+from pathlib import Path
 
 import pytest
 from hostile_replies import CONCLUDED, LETTER, MARKED, MIXED, MIXED_SEVERAL, REASONED, RESTATED, SEVERAL, SUPPOSED
@@ -25,6 +26,7 @@ from reply_samples import (
     VALUES,
 )
 
+from tasks.exam.items import exam_folder, load_exam
 from tasks.exam.parsing import parse_reply
 
 
@@ -286,3 +288,45 @@ def test_a_long_reply_is_read_at_its_end() -> None:
     prose = _long_replies()["prose"].replace("answer", "idea")
     assert parse_reply(f"{prose}\nAnswer: 3", DIGITS, 1) == ("3",)
     assert parse_reply(prose, DIGITS, 1) is None
+
+
+WHOLE_RUNS = {
+    "thinking": "<thinking>First thought: the answer is {wrong}. Too toxic.</thinking>\n\n{right}",
+    "Mistral": "[THINK]正解は{wrong}に見える。[/THINK]よって、{right}を選ぶ。",
+    "Harmony": "<|channel|>analysis<|message|>答えは{wrong}?<|end|><|channel|>final<|message|>**{right}**",
+    "plain": "まず、答えは{wrong}かもしれないと考えた。しかし用量が合わない。\n\n結論：{right}",
+    "by option": "{options}\n\n以上より、{right}が正解である。",
+    "answer first": "**答え: {right}**\n\n解説：一見すると正解は{wrong}だが、用量が合わない。\n\n{options}",
+    "restated": "Perhaps the answer is {wrong}. On a closer look it is toxic.\n\nAnswer: {texts}",
+    "box": "The answer is {wrong}, I first thought. Let me check the dose.\n\n$\\boxed{{{right}}}$",
+    "boxes": "Not {wrong}, which is toxic.\n\n{boxes}",
+    "JSON": '{{"reasoning": "the answer is {wrong}?", "answer": "{right}"}}',
+    "changed mind": "答え: {wrong}\n\nもう一度確認すると、用量が合わない。\n\n答え: {right}",
+}
+
+
+@pytest.mark.parametrize("form", WHOLE_RUNS)
+def test_a_whole_run_is_read_as_it_was_meant_in_whatever_form(form: str, practice_data: Path) -> None:
+    read = {}
+    for one in load_exam(exam_folder(practice_data, "practice")).items:
+        for language in () if one.no_solution else one.text:
+            choices = one.text[language].choices
+            meant = one.answers[0]
+            others = [number for number in map(str, range(1, one.num_choices + 1)) if number not in meant]
+            names = [one.labels[int(number) - 1] for number in meant]
+            texts = [
+                f"{label}. {choices[int(number) - 1]}" for label, number in zip(names, meant, strict=True) if choices
+            ]
+            raw = WHOLE_RUNS[form].format(
+                wrong=", ".join(one.labels[int(number) - 1] for number in others[: one.n_select]),
+                right=", ".join(names),
+                texts=", ".join(texts or names),
+                boxes=" and ".join(f"\\boxed{{{name}}}" for name in names),
+                options="\n".join(
+                    f"{label}. {text}: 検討した。" for label, text in zip(one.labels, choices, strict=False)
+                ),
+            )
+            read[one.number, language] = (parse_reply(raw, one.labels, one.n_select, choices), meant, raw)
+    wrong = [found for found in read.values() if found[0] != found[1]]
+    assert len(read) > 100
+    assert wrong == []
