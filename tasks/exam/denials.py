@@ -37,6 +37,7 @@ _OPPOSITE = re.compile(
 #: Supposed, asked, tried first, or said by others.
 _HYPOTHESIS = re.compile(
     r"(?:\b(?:if|whether|unless|was|maybe|perhaps|possibly|suppos(?:e|ing)|assum(?:e|ing)|initial(?:ly)?|tentative(?:ly)?"
+    r"|although|though|while|whereas"
     r"|at first|first (?:guess|thought|impression)|not sure)\b|もし|仮に|仮の|暫定|一見|最初は|当初|[初はじ]めは)"
     r"[,、]?(?:[^\n.,。、]|[,、](?= ?[\dA-J](?![A-Za-z]))){0,20}\Z|もし[^\n。]{0,40}(?:なら|れば|たら)[^\n。]{0,20}\Z"
     r"|\bone might (?:say|think|argue)\b[^\n.]{0,10}\Z"
@@ -56,6 +57,7 @@ _DOUBTED = re.compile(
     r"|,? ?(?:(?:but|which|though) )?(?:that |it )?(?:is|was|seems|looks) (?:wrong|incorrect|not (?:right|correct))"
     r"|(?:に|と)なりそう|,? ?(?:maybe|perhaps|it (?:seems|appears))\b"
     r"|[ 、]?\(?(?:または|又は|もしくは|あるいは|or\b|場合に(?:より|よって))"
+    r"|と(?:言|い)いたい| (?:is|was|looks|seems|appears) (?!(?:the|my|correct|right|best|because|since)\b)"
     r"|,? ?(?:if|unless|according to (?:some|many|others)) |(?:である|です)?か(?=[。.?!\n、]|\Z))",
     re.IGNORECASE,
 )

@@ -264,7 +264,7 @@ def _labels(text: str, position: int, options: Options) -> tuple[list[str], int,
 def _label(text: str, token: re.Match[str], options: Options) -> list[str] | Trouble:
     """The options that one word names; "unclear" if it is meant as an answer but names none; else "none"."""
     word, end = token[0], token.end()
-    if _COUNT.match(text, end):
+    if _COUNT.match(text, end) or (word in "ie" and text[end : end + 2] in (".e", ".g")):
         return "none"
     if word in ("a", "A", "I", "i") and not _VERB_AFTER_A.match(text, end):
         return "none"

@@ -24,7 +24,7 @@ _TOKEN = re.compile(r"<\|[^<>|\n]{1,40}\|>")
 _TEX_FONT = re.compile(r"\\(?:text|textbf|mathrm|mathbf|bf|rm|quad)\b")
 #: Quotes and brackets become blanks, marks of emphasis vanish; round brackets and apostrophes carry meaning and stay.
 _DECORATION = str.maketrans(dict.fromkeys('"“”「」『』【】[]{}〈〉《》', " ") | dict.fromkeys("*`_$#\\", ""))
-_BULLET = re.compile(r"^ ?(?:[-•>] ?)+(?=\S)", re.MULTILINE)
+_BULLET = re.compile(r"^ ?(?:[-•>■◆●▪▶★☆] ?)+(?=\S)", re.MULTILINE)
 _BLANKS = re.compile(r"[^\S\n]+")
 _LINES = re.compile(r" ?\n\s*")
 

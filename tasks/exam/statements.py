@@ -19,7 +19,7 @@ _WORDS = (
 )
 _BE = (
     r"(?: ?(?:would be|should be|must be|remains|is|are|は|が|是|为|為|은|는|[:=]|[-=]>|[→⇒-])){1,2}[ ,、]?"
-    r"(?:(?:therefore|thus|hence|clearly|(?:most )?(?:likely|probably)|definitely|indeed|simply"
+    r"(?:(?:therefore|thus|hence|clearly|(?:most )?(?:likely|probably)|definitely|indeed|simply|now|still"
     r"|したがって|従って|やはり|明らかに|おそらく|恐らく)[ ,、]{0,2})?"
     r"(?:(?:[2-5二三四] ?つ|two|three)[で:,、 ]{1,3})?"
 )

@@ -7,7 +7,18 @@ import time
 from pathlib import Path
 
 import pytest
-from hostile_replies import CONCLUDED, LETTER, MARKED, MIXED, MIXED_SEVERAL, REASONED, RESTATED, SEVERAL, SUPPOSED
+from hostile_replies import (
+    ASIDES,
+    CONCLUDED,
+    LETTER,
+    MARKED,
+    MIXED,
+    MIXED_SEVERAL,
+    REASONED,
+    RESTATED,
+    SEVERAL,
+    SUPPOSED,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from reply_samples import (
@@ -70,6 +81,7 @@ HOSTILE = {
     "several": (SEVERAL, DIGITS, 2, ()),
     "mixed": (MIXED, DIGITS, 1, ()),
     "mixed, several": (MIXED_SEVERAL, DIGITS, 2, ()),
+    "asides": (ASIDES, DIGITS, 1, ("甲", "乙", "丙", "丁", "戊")),
     "letter": (LETTER, LETTERS, 1, ()),
     "restated": (RESTATED, DIGITS, 1, DRUGS),
 }
