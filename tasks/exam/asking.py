@@ -213,7 +213,9 @@ def _alone(folder: Path) -> Iterator[int]:
                 break
             except BlockingIOError:
                 if time.monotonic() > deadline:
-                    raise RunIncomplete(f"another process is asking in {folder}: wait until it has finished") from None
+                    raise RunIncomplete(
+                        f"another process is asking in {folder}: wait until it has finished, or begin another"
+                    ) from None
                 time.sleep(_POLL_S)
         yield descriptor
     finally:

@@ -173,8 +173,8 @@ class _Waits:
     def _failing(self, lines: Sequence[bytes]) -> str:
         last, tries = Waiting.model_validate_json(lines[-1]), self._job.patience.max_retries + 1
         return (
-            f"no answer from {last.address or self._job.settings.model} ({last.message}): {len(lines)} calls have "
-            f"failed, each is tried {tries} times, with longer and longer waits; {self._done} answers are kept"
+            f"no answer from {last.address or self._job.settings.model} ({last.message}): failed calls so far: "
+            f"{len(lines)}; each is tried {tries} times, with longer and longer waits; {self._done} answers are kept"
         )
 
 

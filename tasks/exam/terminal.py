@@ -13,8 +13,9 @@ if TYPE_CHECKING:
     from tasks.exam.score_records import Scores, Tally
 
 _CELL = 24
+_OPEN = "not evaluable: "
 #: Numbers of items on one line.
-_LISTED = 12
+_LISTED = 40
 
 
 def print_scores(scores: Scores) -> None:
@@ -37,7 +38,9 @@ def print_scores(scores: Scores) -> None:
     ):
         typer.echo(f"{name:<14}{_numbered(numbers)}")
     for one in scores.criteria:
-        typer.echo(f"criterion     {one.name}: {_verdict(one.passed)}{' - ' + one.note if one.note else ''}")
+        typer.echo(
+            f"criterion     {one.name}: {_verdict(one.passed)}{' - ' + one.note.removeprefix(_OPEN) if one.note else ''}"
+        )
     usage, cost = scores.usage, scores.usage.cost
     price = "price not known" if cost is None else f"{cost:.4f} US dollars"
     typer.echo(f"used          {usage.input_tokens} tokens in, {usage.output_tokens} out, {price}")
@@ -48,7 +51,7 @@ def _spread(low: object, high: object) -> str:
 
 
 def _numbered(numbers: Sequence[int]) -> str:
-    """How many items, and which: the first dozen."""
+    """How many items, and which: the first forty."""
     if not numbers:
         return "0"
     more = ", ..." if len(numbers) > _LISTED else ""

@@ -89,7 +89,7 @@ def test_more_failed_calls_are_told_every_quarter_of_a_minute(tmp_path: Path, mo
         (tmp_path / "waiting.jsonl").write_text(line * calls + '{"torn')
         waits(done)
 
-    failing = f"no answer from {MODEL} (Connection error): {{}} calls have failed, each is tried 7 times"
+    failing = f"no answer from {MODEL} (Connection error): failed calls so far: {{}}; each is tried 7 times"
     assert [one.startswith(failing.format(calls)) for one, calls in zip(told, (1, 12), strict=False)] == [True, True]
     assert told[1].endswith("4 answers are kept")
     assert told[2:] == [f"no answer from {MODEL} for 45 s; 4 are kept"]
