@@ -38,9 +38,8 @@ def print_scores(scores: Scores) -> None:
     ):
         typer.echo(f"{name:<14}{_numbered(numbers)}")
     for one in scores.criteria:
-        typer.echo(
-            f"criterion     {one.name}: {_verdict(one.passed)}{' - ' + one.note.removeprefix(_OPEN) if one.note else ''}"
-        )
+        note = f" - {one.note.removeprefix(_OPEN)}" if one.note else ""
+        typer.echo(f"criterion     {one.name}: {_verdict(one.passed)}{note}")
     usage, cost = scores.usage, scores.usage.cost
     price = "price not known" if cost is None else f"{cost:.4f} US dollars"
     typer.echo(f"used          {usage.input_tokens} tokens in, {usage.output_tokens} out, {price}")

@@ -235,6 +235,16 @@ def test_a_comparison_has_both_chi_squares_and_letters_where_the_item_has(exam: 
     assert f"without Yates: {found.plain[0]:.4f}, p = {found.plain[1]:.4g}" in output
 
 
+def test_a_history_that_cannot_be_written_is_one_sentence(exam: Exam, tmp_path: Path, monkeypatch) -> None:
+    draw_nothing(monkeypatch)
+    place = tmp_path / "home" / "exams" / "practice" / "openai--gpt-test"
+    folder = saved(exam, place / "ja" / "a", range(1, 30))
+    (place / "lock").mkdir()
+    code, output = call("report", folder)
+    assert code == cli.USAGE_ERROR
+    assert "could not be written (Is a directory): mend its rights and try again" in output
+
+
 @pytest.mark.parametrize("command", [("score",), ("report",), ("compare", "no-run")])
 def test_a_file_in_place_of_a_run_is_one_sentence(tmp_path: Path, command: tuple[str, ...]) -> None:
     (tmp_path / "file").write_text("mine")
