@@ -55,6 +55,13 @@ _SUFFIX = re.compile(
     r"(?=[ 。.!)]*(?:\n|\Z)|[。.!](?!\.))",
     re.IGNORECASE,
 )
+#: Of an option that was named before, it takes the answer back.
+_DENIAL = re.compile(
+    r"(?:が|は) ?(?:正解|正答|答え) ?(?:では|じゃ|とは|でな)"
+    r"| (?:is|are)(?: not|n't) (?:the )?(?:(?:correct|right|best|final)(?: (?:answers?|options?|choices?))?|answers?)"
+    r"(?![A-Za-z])",
+    re.IGNORECASE,
+)
 _CONCLUDING = (
     r"\b(?:therefore|thus|hence|so|finally|ultimately|in (?:conclusion|summary)|overall|this leaves)\b|[∴⇒→]"
     r"|よって|したがって|従って|ゆえに|故に|以上(?:のこと)?(?:より|から)|結局|総合すると|消去法(?:により|で|から)|ということで|だから"
@@ -149,15 +156,6 @@ def denied_options(text: str, options: Options) -> list[tuple[int, tuple[str, ..
         if listed.kind == "denied":
             found.append((match.start(), listed.numbers))
     return found + [(match.start(), named_before(text, match.start(), options)) for match in _last(_DENIAL, text)]
-
-
-#: Of an option that was named before, it takes the answer back.
-_DENIAL = re.compile(
-    r"(?:が|は) ?(?:正解|正答|答え) ?(?:では|じゃ|とは|でな)"
-    r"| (?:is|are)(?: not|n't) (?:the )?(?:(?:correct|right|best|final)(?: (?:answers?|options?|choices?))?|answers?)"
-    r"(?![A-Za-z])",
-    re.IGNORECASE,
-)
 
 
 def _last(kind: re.Pattern[str], text: str) -> list[re.Match[str]]:

@@ -460,6 +460,8 @@ MIXED_SEVERAL = (
 )
 #: One option of five, labels 1 to 5, options named 甲 to 戊: asides, hedges, ornaments.
 ASIDES = (
+    ("Answer: 3\n\nLet me recap why: 1 and 2 are toxic.", "3"),
+    ("Answer: 3\n\nLet me recalculate. The dose is halved.", None),
     (
         "考察：\n・1は正しい。\n・2は誤り。正しくはβ遮断薬。\n・3は正しい。\nよって誤っているものは2。\n\n答え: 2",
         "2",
