@@ -7,7 +7,8 @@ import re
 _LINE_END = r"(?=[ 。.!…、)]*(?:\n|\Z)|[。.!…])"
 #: Anywhere after an answer.
 _WITHDRAWAL = re.compile(
-    r"(?<![A-Za-z])(?:wait(?= ?[,.!…—:;-]|\n|$)|scratch that|on second thought|correction ?:|let me (?:re-?(?:consider|think|do|calculat|comput|check|evaluat|examin|phrase|read)|correct)"
+    r"(?<![A-Za-z])(?:wait(?= ?[,.!…—:;-]|\n|$)|scratch that|on second thought|correction ?:"
+    r"|let me (?:re-?(?:consider|think|do|calculat|comput|check|evaluat|examin|phrase|read)|correct)"
     r"|i (?:was|am) (?:wrong|mistaken)|i made an? (?:mistake|error)|(?:my|that) answer (?:is|was) (?:wrong|incorrect)"
     r"|i (?:must |have to |should |hereby )?(?:retract|withdraw) (?:that|this|it|my)"
     r"|i(?:'ve| have)? changed? my (?:mind|answer)|(?:never ?mind|i take (?:it|that) back))"
