@@ -19,6 +19,8 @@ report, and `exams/<exam>/<model>/history.html`; and an event of the asset `phar
 | `limit` | only so many items, from the first |
 | `temperature` | of every model; 0 unless given |
 | `max_tokens` | of one reply, reasoning included; by the model unless given: 4096, the bundled one 48 |
+| `images` | whether diagrams are sent as pictures; by the model unless given |
+| `prompt` | `exams/prompts/<language>/<prompt>.yaml`; by the model unless given |
 | `baseline` | a run to compare with besides: `<model>/<language>/<time>` below `exams/<exam>` |
 
 `check_drift` is red when a model has drifted, for better or worse, and tells the channels of PHARMAFED_NOTIFY_URLS
@@ -29,7 +31,9 @@ run that raised an alarm, or else the first: an alarm is raised once.
 
 A reply that the limit of tokens cut off is no answer and is counted apart. A model that does not answer is tried again
 every five minutes for an hour; a refused key is not. Either leaves its own tasks red and the others alone; clear them,
-and only what was not answered is asked.
+and only what was not answered is asked. An item that never works need not hold back the rest: on the hub,
+`pharmafed exam ask <exam> --model <model> --language <language> --out <the run's folder> --leave <item>` finishes the
+run without it, with a range of points and no pass verdict; then clear the task.
 
 **Does not** ask an item twice that was answered, count a failed call as a wrong answer, or stop on an answer that it
 cannot read.
@@ -69,14 +73,17 @@ def evaluate(arm: dict[str, str]) -> None:
         params["exam"],
         arm["model"],
         arm["language"],
+        prompt=params["prompt"] or None,
         epochs=params["epochs"],
         limit=params["limit"],
         temperature=params["temperature"],
         max_tokens=params["max_tokens"],
+        images=params["images"],
         baseline=params["baseline"] or None,
         run_id=_run_id(),
         dag_run=context["run_id"],
         progress=lambda done, total: print(f"{done} of {total} answers"),
+        tell=print,
     )
     print(found.words)
     if settings.is_deployed():
@@ -142,6 +149,8 @@ with DAG(
         "limit": Param(None, type=["null", "integer"], minimum=1, title="Only so many items"),
         "temperature": Param(None, type=["null", "number"], minimum=0, maximum=2, title="Temperature"),
         "max_tokens": Param(None, type=["null", "integer"], minimum=1, title="Tokens of a reply"),
+        "images": Param(None, type=["null", "boolean"], title="Send diagrams"),
+        "prompt": Param("", type="string", pattern="^[A-Za-z0-9_-]*$", title="Prompt"),
         "baseline": Param(
             "",
             type="string",

@@ -70,15 +70,17 @@ def load_comparison(path: Path) -> Comparison | None:
         raise DataError(f"{path} is no comparison: evaluate the run again") from None
 
 
-def find_earlier(folder: Path, run: Run) -> list[Path]:
-    """The runs beside `folder` with equal settings that had ended when `run` began, oldest first.
+def find_earlier(folder: Path, run: Run, beside: Path | None = None) -> list[Path]:
+    """The runs in `beside`, the folder above unless given, with equal settings that had ended when `run` began.
+
+    Oldest first.
 
     Raises:
         DataError: a run there is damaged: a gap must not look like a steady history.
     """
     found = [
         (other.finished_at, path)
-        for path, other in finished_in(folder.parent)
+        for path, other in finished_in(beside or folder.parent)
         if path != folder and other.settings == run.settings and other.finished_at <= run.started_at
     ]
     return [path for _, path in sorted(found)]

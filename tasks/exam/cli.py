@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from tasks.errors import ConfigError
+from tasks.exam.terminal import print_comparison, print_scores
 from tasks.progress import bar
 
 if TYPE_CHECKING:
-    from tasks.exam.comparison_records import Comparison, Flip, Side
     from tasks.exam.records import Exam
-    from tasks.exam.score_records import Scores, Tally
 
 app = typer.Typer(no_args_is_help=True, help="Examinations for language models: ask, score, compare.")
 EXIT_DRIFT = 1
+_NO_HISTORY = "none: the folder lies by itself, without other runs of its model"
 Folder = Annotated[Path, typer.Argument(help="a run's folder, with run.json and responses.jsonl")]
 
 
@@ -65,34 +65,46 @@ def ask_model(
     temperature: Annotated[float | None, typer.Option(min=0, help="0 unless given")] = None,
     max_tokens: Annotated[int | None, typer.Option(min=1, help="of one reply; by the model unless given")] = None,
     images: Annotated[bool | None, typer.Option(help="send diagrams; decided by the model unless given")] = None,
+    leave: Annotated[
+        list[str] | None, typer.Option(help="an item that never works, by id or number: the rest is scored as a range")
+    ] = None,
+    new: Annotated[bool, typer.Option("--new", help="begin a run even where one was not finished")] = False,
     out: Annotated[Path | None, typer.Option(help="the run's folder; an unfinished run there goes on")] = None,
 ) -> None:
-    """Ask a model an exam, score its answers, and write the report."""
-    from tasks import settings
-    from tasks.exam import asking
-    from tasks.exam.archive import run_folder, score_folder
-    from tasks.exam.evaluate import data_dir, new_run_id, settings_for
-    from tasks.exam.items import exam_folder, load_exam
+    """Ask a model an exam, score it, compare it with the model's last run, and report; exit code 1 when it has drifted.
 
-    source = exam_folder(data_dir(), exam)
-    loaded = load_exam(source)
-    asked = settings_for(
-        loaded,
-        model,
-        language,
-        prompt=prompt,
-        epochs=epochs,
-        limit=limit,
-        temperature=temperature,
-        max_tokens=max_tokens,
-        images=images,
-    )
-    folder = out or run_folder(settings.home(), exam, model, language, new_run_id())
-    typer.echo(f"run  {folder}", err=True)
+    The same command again goes on with its run that was not finished.
+    """
+    from tasks.errors import DriftFound
+    from tasks.exam.archive import load_scored
+    from tasks.exam.drift import check_drift
+    from tasks.exam.evaluate import evaluate, new_run_id
+
     with bar("answers") as show:
-        asking.ask(loaded, source / "images", asked, folder, progress=show)
-    _print_scores(score_folder(loaded, folder).scores)
-    _write_reports(loaded, folder)
+        found = evaluate(
+            exam,
+            model,
+            language,
+            prompt=prompt,
+            epochs=epochs,
+            limit=limit,
+            temperature=temperature,
+            max_tokens=max_tokens,
+            images=images,
+            leave=leave or (),
+            run_id=new_run_id() if new else None,
+            out=out,
+            progress=show,
+            tell=show.note,
+        )
+    print_scores(load_scored(_exam_of(found.folder), found.folder).scores)
+    typer.echo(f"report   {found.folder / 'report.html'}")
+    typer.echo(f"history  {found.history or _NO_HISTORY}")
+    try:
+        typer.echo(check_drift(found.folder))
+    except DriftFound as error:
+        typer.echo(str(error))
+        raise typer.Exit(EXIT_DRIFT) from None
 
 
 @app.command()
@@ -107,25 +119,28 @@ def score(
     scored = load_scored if out else score_folder
     scores = scored(_exam_of(folder), folder).scores
     if out is not None:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_bytes(to_json(scores.metrics()))
-    _print_scores(scores)
+        try:
+            out.parent.mkdir(parents=True, exist_ok=True)
+            out.write_bytes(to_json(scores.metrics()))
+        except OSError as error:
+            raise ConfigError(f"{out} cannot be written ({error.strerror}): name a file that can be") from None
+    print_scores(scores)
 
 
 @app.command()
 def report(folder: Folder) -> None:
     """Write a saved run's report again, and its model's history, offline."""
-    _write_reports(_exam_of(folder), folder)
-
-
-def _write_reports(exam: Exam, folder: Path) -> None:
+    from tasks.exam.archive import COMPARISON, load_scored
+    from tasks.exam.drift import compare_with_earlier
     from tasks.exam.evaluate import data_dir
     from tasks.exam.items import exam_folder
     from tasks.exam.report_files import write_history, write_report
 
+    exam = _exam_of(folder)
+    if not (folder / COMPARISON).exists():
+        compare_with_earlier(exam, folder, load_scored(exam, folder))
     typer.echo(f"report   {write_report(exam, exam_folder(data_dir(), exam.id) / 'images', folder)}")
-    history = write_history(exam, folder)
-    typer.echo(f"history  {history or 'none: the folder lies by itself, without other runs of its model'}")
+    typer.echo(f"history  {write_history(exam, folder) or _NO_HISTORY}")
 
 
 @app.command("compare")
@@ -140,7 +155,7 @@ def compare_runs(
 
     exam = _exam_of(b)
     found = compare(exam, load_scored(exam, a), load_scored(exam, b), alpha=alpha)
-    _print_comparison(found)
+    print_comparison(exam, found)
     if found.decision.verdict == "drift":
         raise typer.Exit(EXIT_DRIFT)
 
@@ -151,78 +166,3 @@ def _exam_of(folder: Path) -> Exam:
     from tasks.exam.run_files import load_run
 
     return load_exam(exam_folder(data_dir(), load_run(folder)[0].settings.exam))
-
-
-def _print_scores(scores: Scores) -> None:
-    typer.echo(f"exam {scores.exam}, run {scores.run}: {_verdict(scores.passed)}")
-    typer.echo(f"{'subject':<16}{'essential':>14}{'general':>14}{'total':>14}")
-    for row in scores.table:
-        cells = "".join(f"{_cell(tally):>14}" for tally in (row.essential, row.general, row.total))
-        typer.echo(f"{row.subject:<16}{cells}")
-    overall, (low, high) = scores.overall, scores.overall.interval_1
-    typer.echo(f"points        {scores.points} of {scores.points_possible}")
-    typer.echo(f"entered       {_share(overall.correct, overall.entered)}, 95% interval {low:.1%} to {high:.1%}")
-    typer.echo(f"all           {_share(overall.correct, overall.items)}, guessing {overall.guess or 0:.1%}")
-    typer.echo(f"not readable  {overall.unparsed}")
-    typer.echo(f"cut off       {overall.cut_off}")
-    typer.echo(f"not answered  {len(scores.coverage.missing)}")
-    for one in scores.criteria:
-        typer.echo(f"criterion     {one.name}: {_verdict(one.passed)}{' - ' + one.note if one.note else ''}")
-    usage, cost = scores.usage, scores.usage.cost
-    price = "price not known" if cost is None else f"{cost:.4f} US dollars"
-    typer.echo(f"used          {usage.input_tokens} tokens in, {usage.output_tokens} out, {price}")
-
-
-def _verdict(passed: bool | None) -> str:
-    return {True: "passed", False: "failed", None: "not evaluable"}[passed]
-
-
-def _cell(tally: Tally) -> str:
-    from tasks.exam.statistics import percent
-
-    return f"{tally.correct}/{tally.items} {percent(tally.correct, tally.items)}"
-
-
-def _share(part: int, whole: int) -> str:
-    from tasks.exam.statistics import percent
-
-    return f"{part}/{whole} = {percent(part, whole)}%"
-
-
-def _print_comparison(found: Comparison) -> None:
-    decision, test = found.decision, found.overall
-    typer.echo(decision.verdict + (f": b is {decision.direction}" if decision.direction else ""))
-    for name, side in (("a", found.a), ("b", found.b)):
-        typer.echo(f"{name}  {_side(side, found.pairs)}")
-    typer.echo(f"lost {test.lost}, gained {test.gained} of {found.pairs} items; exact McNemar p = {test.p:.4g}")
-    if found.lost_unreadable:
-        typer.echo(f"of {found.lost_unreadable} of the lost items the new reply is unreadable")
-    threshold = decision.threshold if decision.threshold is not None else "none with so few flips"
-    typer.echo(f"alarm from a net change of: {threshold} (alpha {decision.alpha:g}, at least {decision.min_net})")
-    if found.unpaired.yates:
-        statistic, p = found.unpaired.yates
-        typer.echo(f"unpaired chi-square with Yates, as the paper: {statistic:.4f}, p = {p:.4g}")
-    if found.detectable:
-        seen = found.detectable
-        typer.echo(f"detectable at {seen.discordance:.0%} flips: {seen.items} items, {seen.share:.1%}")
-    for setting in found.differences:
-        typer.echo(f"differs: {setting.name}: {setting.a}, then {setting.b}")
-    for note in found.notes:
-        typer.echo(f"note: {note}")
-    for one in found.slices:
-        if one.p_holm < decision.alpha:
-            typer.echo(f"slice {one.dimension} {one.value}: net {one.test.net:+} of {one.pairs}, Holm {one.p_holm:.4g}")
-    _print_flips("lost", found.lost)
-    _print_flips("gained", found.gained)
-
-
-def _side(side: Side, pairs: int) -> str:
-    low, high = side.interval
-    share = _share(side.correct, pairs)
-    return f"{side.run}: {side.model}, {side.language}: {share}, 95% interval {low:.1%} to {high:.1%}"
-
-
-def _print_flips(name: str, flips: Sequence[Flip]) -> None:
-    for flip in flips:
-        before, after = ("+".join(answer or ("?",)) for answer in (flip.answer_before, flip.answer_after))
-        typer.echo(f"{name:<7}{flip.number:>4}  {flip.item}  {before} -> {after}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from operator import attrgetter
 
 from tasks.errors import ExamError, ModelRefused, ModelUnavailable, RunIncomplete
@@ -13,6 +13,18 @@ from tasks.exam.reading import read_reply
 from tasks.exam.records import ExamItem, Response, RunSettings
 
 _number = attrgetter("number")
+
+
+def unanswered(
+    items: Sequence[ExamItem], settings: RunSettings, answers: Mapping[Key, Answer], leave: Collection[str]
+) -> tuple[str, ...]:
+    """Those of `leave` that have no answer in some epoch, by item number: the run goes on without them."""
+    epochs = range(1, settings.epochs + 1)
+    return tuple(
+        item.id
+        for item in sorted(items, key=_number)
+        if item.id in leave and any((item.id, epoch) not in answers for epoch in epochs)
+    )
 
 
 def responses(items: Sequence[ExamItem], settings: RunSettings, answers: Mapping[Key, Answer]) -> tuple[Response, ...]:
@@ -54,15 +66,24 @@ def error_of(failures: Sequence[Failure], model: str, num_answered: int, num_ask
     where = f"at item {failure.item}" if failure.item else "before the first item"
     status = f" with status {failure.status}" if failure.status else ""
     more = f" ({len(failures)} calls failed)" if len(failures) > 1 else ""
-    failed = f"{model} failed {where}{status}{more}"
-    kind, remedy = _ERRORS[failure.kind], _remedy(failure)
+    at = f" at {failure.address}" if failure.address else ""
+    failed = f"failed {where}{status}{more}"
+    kind, remedy = _ERRORS[failure.kind], _remedy(failure) + _leave(failures, num_answered)
     left = f"{num_answered} of {num_asked} answers are kept. {remedy}"
-    error = kind(f"{failed}: {failure.message}. {left}")
-    error.add_note(f"{failed} ({failure.kind}). {left}")
+    error = kind(f"{model}{at} {failed}: {failure.message}. {left}")
+    error.add_note(f"{model} {failed} ({failure.kind}). {left}")
     return error
 
 
 _ERRORS = {"refused": ModelRefused, "unavailable": ModelUnavailable, "broken": RunIncomplete}
+
+
+def _leave(failures: Sequence[Failure], num_answered: int) -> str:
+    """How to go on without items that never work, once it is seen that others do."""
+    items = sorted({one.item for one in failures if one.item})
+    if not num_answered or not items or any(one.kind == "refused" for one in failures):
+        return ""
+    return f". What never works can be left: {' '.join(f'--leave {item}' for item in items)}"
 
 
 def _remedy(failure: Failure) -> str:

@@ -27,16 +27,18 @@ _NAMES = {COMPARISON: "the run before", ANCHOR: "the anchor"}
 
 
 def compare_with_earlier(
-    exam: Exam, folder: Path, now: ScoredRun, baseline: ScoredRun | None = None
+    exam: Exam, folder: Path, now: ScoredRun, baseline: ScoredRun | None = None, *, beside: Path | None = None
 ) -> tuple[Comparison | None, Comparison | None]:
     """Write the run's comparisons to its folder; returns those with the run before and, if it is another, the anchor.
+
+    Earlier runs are looked for in `beside`, the folder above unless given.
 
     What an earlier evaluation of the run left there goes where there is nothing to compare with.
 
     Raises:
         DataError: a run beside it, or a comparison of one, is damaged.
     """
-    earlier = find_earlier(folder, now.run)
+    earlier = find_earlier(folder, now.run, beside)
     previous, anchor = (earlier[-1], _anchor(earlier)) if earlier else (None, None)
     if anchor == previous:
         anchor = None

@@ -17,6 +17,7 @@ import threading
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from inspect_ai import Task
 from inspect_ai import eval as run_task
@@ -36,12 +37,14 @@ from inspect_ai.model import (
 from inspect_ai.solver import Generate, Solver, TaskState, solver
 
 from tasks.exam.journal import Answer, Journal
-from tasks.exam.questions import BUNDLED, Failure, Failures, Job, Question
+from tasks.exam.questions import BUNDLED, WAITING, Failure, Failures, Job, Question, Waiting
 from tasks.exam.redaction import holds_a_key, redact
 from tasks.files import write_private
 from tasks.storage import to_json
 
 _REFUSING = {401: "refused", 402: "refused", 403: "refused", 404: "refused"}
+#: Of a message that says nothing of the reason, as "Connection error".
+_SHORT = 40
 _MARKUP = re.compile(r"\[/?[a-z ]+\]")
 
 
@@ -138,10 +141,45 @@ def _failure(error: BaseException, item: str | None, model: Model | None) -> Fai
     cause = (attempt.exception() if attempt is not None else None) or error
     status = getattr(cause, "status_code", None) or getattr(cause, "code", None)
     status = status if isinstance(status, int) else None
-    message = _MARKUP.sub("", " ".join(str(cause).split())).removeprefix("ERROR: ").rstrip(".") or type(cause).__name__
-    kind = "unavailable" if model is not None and model.should_retry(cause) else "broken"
+    kind = "unavailable" if model is not None and Model.should_retry(model, cause) else "broken"
     kind = _REFUSING.get(status or 0, kind) if item is not None else "refused"
-    return Failure.model_validate({"kind": kind, "item": item, "status": status, "message": redact(message)[:500]})
+    said = {"message": _words(cause), "address": None if model is None else _address(model)}
+    return Failure.model_validate({"kind": kind, "item": item, "status": status, **said})
+
+
+def _words(error: BaseException) -> str:
+    """What `error` says, and where that is little the reason beneath it, without keys that a server echoes."""
+    said = _MARKUP.sub("", " ".join(str(error).split())).removeprefix("ERROR: ").rstrip(".") or type(error).__name__
+    beneath = error
+    while beneath.__cause__ is not None:
+        beneath = beneath.__cause__
+    if beneath is not error and len(said) < _SHORT and (reason := " ".join(str(beneath).split())) not in ("", said):
+        said += f" ({reason})"
+    return redact(said)[:500]
+
+
+def _address(model: Model) -> str | None:
+    """Scheme, host and port of the model's host, where its provider has one; never what else an address may hold."""
+    for holder in (model.api, getattr(model.api, "client", None)):
+        parts = urlsplit(str(getattr(holder, "base_url", None) or ""))
+        if parts.hostname:
+            return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
+    return None
+
+
+def _tell_of_retries(model: Model) -> None:
+    """Each call that failed and is tried again leaves a line in `waiting.jsonl`: whoever waits is told why."""
+    address, retried = _address(model), model.should_retry
+
+    def should_retry(error: BaseException) -> bool:
+        again = retried(error)
+        if again:
+            line = Waiting(address=address, message=_words(error)).model_dump_json().encode()
+            with os.fdopen(os.open(WAITING, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "wb") as file:
+                file.write(line + b"\n")
+        return again
+
+    model.should_retry = should_retry  # type: ignore[method-assign,assignment]  # inspect asks it before every retry
 
 
 def _find_model(name: str) -> Model:
@@ -166,6 +204,7 @@ def run(job: Job, journal: Journal) -> list[Failure]:
         if isinstance(error, OSError):
             raise
         return [_failure(error, None, None)]
+    _tell_of_retries(model)
     calls = _Calls(job, model, journal)
     # A model on this processor answers one at a time; waiting for its turn would count against the time-out.
     connections = 1 if job.settings.model.startswith(BUNDLED) else job.max_connections

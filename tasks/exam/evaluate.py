@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 
-from tasks import settings
+from tasks import layout, settings
 from tasks.errors import ConfigError
 from tasks.exam import asking, report_files
-from tasks.exam.archive import load_scored, run_folder, score_folder
+from tasks.exam.archive import load_scored, score_folder
 from tasks.exam.comparison_records import Outcome, most_telling
 from tasks.exam.drift import compare_with_earlier
 from tasks.exam.items import exam_folder, load_exam
@@ -43,6 +43,7 @@ class Evaluated(Record):
 
     run: str
     folder: Path
+    history: Path | None
     correct: int
     entered: int
     items: int
@@ -134,22 +135,33 @@ def evaluate(
     model: str,
     language: Language,
     *,
+    prompt: str | None = None,
     epochs: int = 1,
     limit: int | None = None,
     temperature: float | None = None,
     max_tokens: int | None = None,
+    images: bool | None = None,
+    leave: Sequence[str] = (),
     baseline: str | None = None,
     home: Path | None = None,
     run_id: str | None = None,
+    out: Path | None = None,
     dag_run: str | None = None,
     progress: asking.Progress | None = None,
+    tell: asking.Tell | None = None,
 ) -> Evaluated:
-    """Ask, score, compare and report, all in the run's folder. The same `run_id` again goes on where it was left.
+    """Ask, score, compare and report, all in the run's folder. An unfinished run there goes on where it was left.
 
     Args:
+        prompt, epochs, limit, temperature, max_tokens, images: see `settings_for`.
+        leave: items, by id or number, that are not asked any more; where one has no answer, there is no pass verdict.
         baseline: a run's folder below `<home>/exams/<exam>/`: `<model>/<language>/<run id>`.
         home: the deployment's directory unless given.
+        run_id: unless given, that of the model's unfinished run with these settings, or else a new one.
+        out: the run's folder, instead of its place in `home`; it is compared with the runs in that place.
         dag_run: the run of Airflow that this is part of, for the web UI.
+        progress: called with (answers so far, answers in all).
+        tell: called with a line on the run's folder, and on calls that fail and are tried again.
 
     Raises:
         DataError, ConfigError: exam, prompt, baseline or a run to compare with are not sound. A baseline is read before
@@ -161,18 +173,30 @@ def evaluate(
     exam = load_exam(source)
     reference = load_scored(exam, _below(home / "exams" / exam_id, baseline)) if baseline else None
     asked = settings_for(
-        exam, model, language, epochs=epochs, limit=limit, temperature=temperature, max_tokens=max_tokens
+        exam,
+        model,
+        language,
+        prompt=prompt,
+        epochs=epochs,
+        limit=limit,
+        temperature=temperature,
+        max_tokens=max_tokens,
+        images=images,
     )
-    folder = run_folder(home, exam_id, model, language, run_id or new_run_id())
-    asking.ask(exam, source / "images", asked, folder, progress=progress)
+    left, beside = _ids(exam, leave), home / layout.exam_runs(exam_id, model, language)
+    folder = out or (beside / run_id if run_id else _go_on_or_begin(beside, asked, tell))
+    if tell is not None:
+        tell(f"run  {folder}")
+    asking.ask(exam, source / "images", asked, folder, leave=left, progress=progress, tell=tell)
     now = score_folder(exam, folder)
-    previous, anchor = compare_with_earlier(exam, folder, now, reference)
+    previous, anchor = compare_with_earlier(exam, folder, now, reference, beside=beside)
     found = most_telling(previous, anchor)
     report_files.write_report(exam, source / "images", folder, dag_run=dag_run)
-    report_files.write_history(exam, folder)
+    history = report_files.write_history(exam, folder)
     return Evaluated(
         run=now.run.id,
         folder=folder,
+        history=history,
         correct=now.scores.overall.correct,
         entered=now.scores.coverage.entered,
         items=now.scores.coverage.items,
@@ -186,6 +210,28 @@ def evaluate(
 def _check_model(model: str) -> None:
     if not _MODEL.fullmatch(model):
         raise ConfigError(f"model {model!r} is not named <provider>/<model>, as openai/gpt-4o: correct the name")
+
+
+def _go_on_or_begin(beside: Path, asked: RunSettings, tell: asking.Tell | None) -> Path:
+    """The folder of the unfinished run with these settings, or a new one; says which, and which others are left."""
+    found, others = asking.find_unfinished(beside, asked)
+    if tell is not None and found is not None:
+        tell("goes on with the run that was not finished: only what was not answered is asked")
+    if tell is not None and found is None:
+        for path, differing in others:
+            tell(f"left alone: the unfinished run {path}, which asks with other {differing}")
+    return found or beside / new_run_id()
+
+
+def _ids(exam: Exam, named: Sequence[str]) -> tuple[str, ...]:
+    """Items by id or number, as ids. Raises ConfigError: there is no such item."""
+    known = {item.id: item.id for item in exam.items} | {str(item.number): item.id for item in exam.items}
+    unknown = [name for name in named if name not in known]
+    if unknown:
+        raise ConfigError(
+            f"exam {exam.id} has no item {', '.join(unknown)}: name items by id, as {exam.items[0].id}, or by number"
+        )
+    return tuple(known[name] for name in named)
 
 
 def _below(folder: Path, baseline: str) -> Path:

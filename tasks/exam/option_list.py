@@ -10,12 +10,16 @@ from typing import Literal
 from tasks.exam.numeric import is_quantity
 from tasks.exam.reply_text import normalise
 
-_LEAD = re.compile(r"[ (':、,]{0,6}(?:(?:option|choice|number|no\.|選択肢|番号)s? ?:? ?)?[(']? ?", re.IGNORECASE)
-_TOKEN = re.compile(r"\d+(?:\.\d+)?|[A-Za-z]+")
-_CLOSE = re.compile(r"[)']{0,2}(?:番目?)?[)']?")
+_LEAD = re.compile(r"[ (':、,→⇒∴]{0,6}(?:(?:option|choice|number|no\.|選択肢|番号)s? ?:? ?)?[(']? ?", re.IGNORECASE)
+KANJI = "一二三四五六七八九十"
+#: A numeral of kanji is a word only where no other word goes on with it: 「三番」, not 「三環系」.
+_TOKEN = re.compile(
+    rf"\d+(?:\.\d+)?|[A-Za-z]+|[{KANJI}](?=番|で|だ|[がを、。,.) \n]|[と・](?:[{KANJI}]|\d)|および|及び|\Z)"
+)
+_CLOSE = re.compile(r"[)']{0,2}(?:番目?|번)?[)']?")
 _DETAIL = re.compile(r"[.:]? ?\([^()\n]{0,200}\)")
 _SEPARATOR = re.compile(r" ?(?:(?:, ?)?\band\b|[,、・/&+;]|および|及び|ならびに|並びに|と) ?| (?=[('\dA-Z])")
-_EITHER = re.compile(r" ?(?:,? ?\bor\b|または|又は|もしくは|か(?=[ ('\dA-Za-z])) ?", re.IGNORECASE)
+_EITHER = re.compile(r" ?(?:,? ?\bor\b|または|又は|もしくは|あるいは|ないし|か(?=[ ('\dA-Za-z])) ?", re.IGNORECASE)
 _RANGE = re.compile(r" ?[-~–—] ?(?:\d|[A-Z](?![A-Za-z]))")
 #: "3 of them", "2つ": a count or a quantity, no label.
 _COUNT = re.compile(
@@ -23,13 +27,15 @@ _COUNT = re.compile(
     r"|of (?:the|these|them)\b)",
     re.IGNORECASE,
 )
-_BOUNDARY = re.compile(r"\Z|[\s.,;:!?()'、。・…/=&+<>~|→⇒-]|[でだとがはをの番にもか]|および|及び|または|又は")
+_BOUNDARY = re.compile(
+    r"\Z|[\u2600-\u27bf\U0001f300-\U0001faff\s.,;:!?()'、。・…/=&+<>~|→⇒-]|[でだとがはをの番번にもか]|および|及び|または|又は"
+)
 _SENTENCE_END = re.compile(r" ?(?:です|だ|である|でした|番です)? ?(?:\Z|[\n.!。,)])")
 _VERB_AFTER_A = re.compile(
     r" (?:is|are|because|since|as|and|or|with|for|which|by|due|based|the|follows?|would|should|can|has)\b"
     r"| (?![a-z])|[^ ]|\Z"
 )
-_SUPPOSED = re.compile(r" ?(?:なら|であれば|だとす|とすれば|[だか]と(?:思|考え)[^\n。]{1,8}(?:が|けど|けれど))")
+_SUPPOSED = re.compile(r" ?番?(?:なら|であれば|だとす|とすれば|[だか]?と(?:思|考え)[^\n。]{1,8}(?:が|けど|けれど))")
 _DENIED = re.compile(
     r" ?番?(?:(?:では|じゃ)(?:な|あり|ござい)|でな|とは(?:限|言え|いえ)|は(?:誤|間違|不)"
     r"|is(?:n't| (?:not|wrong|incorrect)\b))"
@@ -45,8 +51,11 @@ _REPLACED = re.compile(r" ?(?:では|じゃ)(?:なく(?:て)?)[ 、,]?| ?(?:→|
 _BARE_END = re.compile(r"[ .。)!]{0,9}(?:です|だ)?[ .。!]{0,9}\Z")
 _NEXT_LINE = re.compile(r"[ .]?\n([^\n]{1,200})")
 _LABELLED = re.compile(r"\(?(\d+|[A-Z])[.):] (?=[^ ])")
+#: An option's text may end with a full stop before the next one.
+_STOP = re.compile(r"(?:[。.](?=[,、;・ ]))?")
 _GAP = re.compile(r"[.:)]? ?-? ?")
 _EDGE = " .。、,;:!'"
+_LABEL_BEHIND = re.compile(r" ?\((?:option|選択肢)? ?(\d{1,2}|[A-Za-z])\)[ .。]{0,3}\Z", re.IGNORECASE)
 _MAX_LABELS = 12
 _MAX_LINE = 1000
 #: "3, no, 4, no, 5": a reply that goes on so has no answer.
@@ -78,6 +87,8 @@ class Options:
 
     def number(self, token: str) -> str | None:
         """The option that a whole word names."""
+        if token in KANJI:
+            token = str(KANJI.index(token) + 1)
         return self.by_label.get(token) or (self.by_label.get(token.upper()) if len(token) == 1 else None)
 
     def joined(self, token: str) -> list[str]:
@@ -152,7 +163,7 @@ def read_list(text: str, position: int, options: Options, *, changes: int = 0) -
         return _below_key(text, position, options)
     line = _line(text, position)
     for words in (line, line.partition("。")[0]):
-        quoted = options.quoted(words)
+        quoted = options.quoted(words) or _quoted_with_label(words, options)
         if quoted is not None:
             return OptionList("list" if quoted else "unclear", tuple(quoted), position + len(words))
     labels, end, trouble = _labels(text, position, options)
@@ -167,6 +178,13 @@ def read_list(text: str, position: int, options: Options, *, changes: int = 0) -
     if _DENIED.match(text, end):
         return _instead(text, end, labels, options, changes)
     return _continued(text, end, labels, options)
+
+
+def _quoted_with_label(words: str, options: Options) -> list[str] | None:
+    """An option's text with its own label behind it: "aspirin (2)"."""
+    found = _LABEL_BEHIND.search(words)
+    quoted = options.quoted(words[: found.start()]) if found else None
+    return quoted if found and quoted and quoted == [options.number(found[1])] else None
 
 
 def _instead(text: str, end: int, denied: list[str], options: Options, changes: int) -> OptionList:
@@ -246,7 +264,7 @@ def _labels(text: str, position: int, options: Options) -> tuple[list[str], int,
 def _label(text: str, token: re.Match[str], options: Options) -> list[str] | Trouble:
     """The options that one word names; "unclear" if it is meant as an answer but names none; else "none"."""
     word, end = token[0], token.end()
-    if _COUNT.match(text, end):
+    if _COUNT.match(text, end) or (word in "ie" and text[end : end + 2] in (".e", ".g")):
         return "none"
     if word in ("a", "A", "I", "i") and not _VERB_AFTER_A.match(text, end):
         return "none"
@@ -265,9 +283,14 @@ def _past_detail(text: str, end: int, number: str, options: Options) -> int:
     place = _GAP.match(text, end).end()  # type: ignore[union-attr]  # matches the empty text too
     quoted = options.text_at(text, place)
     if quoted is not None:
-        return place + len(options.texts[int(quoted) - 1]) if quoted == number else -1
+        stop = _STOP.match(text, place + len(options.texts[int(quoted) - 1])) if quoted == number else None
+        return stop.end() if stop else -1
     detail = _DETAIL.match(text, end)
-    return detail.end() if detail else end
+    if detail and _EITHER.match(detail[0].lstrip(" .:(")):
+        return -1
+    if detail is None or (options.n_select > 1 and options.number(detail[0].strip(" .:()")) not in (None, number)):
+        return end
+    return detail.end()
 
 
 def _line(text: str, position: int) -> str:

@@ -1,87 +1,57 @@
 """Which options a model's reply names, read by a small grammar. No clear answer is None, never a guess.
 
-    reply      = JSON object with the key `answer`, and nothing else
-               | text with statements: the last one counts, unless a later remark withdraws or denies it
-               | text whose only bare line is a list
+    reply      = JSON object with the key `answer`, alone or at the end
+               | text with statements: the last one counts, see below
+               | text whose first or last line, or all of it, is a list
                | text that calls exactly n_select options right: "2が正しい", "Option 2 is correct."
     statement  = KEY BE list | list "is the correct answer" | CORRECTION list    "Answer: 2, 5", "答えは3", "wait, 4"
+               | "therefore" list | list "を選ぶ" | the reply's first or last line, if it is a list
     list       = label (SEPARATOR label)*                           exactly n_select different ones, or no answer
     label      = one of the item's labels as a whole word, in brackets or not, its own option's text after it or not;
                  or an option's text, whole and exact
 
+The last statement is the answer, unless a later remark withdraws or denies it. Where an earlier statement says
+otherwise, something must decide between the two: the last is a line of its own, a conclusion or "final" and the earlier
+one is not, or the model has thought again in between, or has denied the earlier one. Else there is no answer.
 A word is a label only as a whole: "AB" is not A. What a statement says but is no option ("Answer: 7", "3 or 4",
-"1-3", three of two) leaves the reply without an answer; an earlier statement is not taken instead. What is supposed,
-or said of wrong options ("Incorrect answer: 3", "不正解：3"), is no statement.
+"1-3", three of two) leaves the reply without an answer; an earlier statement is not taken instead. What is asked or
+supposed ("maybe the answer is 3"), said by others, or of wrong options ("不正解：3"), is no statement. The model's own
+reasoning, in whatever marks, is not read: see `reasoning`.
 """
 
 from __future__ import annotations
 
 import json
 import re
+from bisect import bisect_left
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 
-from tasks.exam.denials import is_no_claim, is_taken_back
+from tasks.exam.denials import is_no_claim, is_taken_back, turns
 from tasks.exam.option_list import Options, bare_list, read_list
-from tasks.exam.reply_text import normalise, strip_reasoning, unwrap
+from tasks.exam.reasoning import strip_reasoning
+from tasks.exam.reply_text import normalise, unwrap
+from tasks.exam.statements import PASSING, Statement, denied_options, find_statements, named_before
 
-Reading = tuple[str, ...] | None
-
-_KEY = re.compile(
-    r"(?:(?<![A-Za-z])(?<!no )(?:answers?|ans|(?:correct|right|best) (?:options?|choices?)|(?:option|choice)(?= ?:))"
-    r"(?![A-Za-z])"
-    r"|解答|回答|正解|正答|答え|こたえ|答(?![えァ-ヶ一-龠])|正しい選択肢|適切な選択肢|選択肢(?= ?:))"
-    r"(?: ?(?:番号|number|の選択肢|の番号|\(s\)))?(?: ?\([^()\n]{0,30}\))?"
-    r"(?: ?(?:would be|should be|must be|is|are|は|が|[:=]|[-=]>|[→⇒-])){1,2}[ ,、]?(?:not [^\n.]{1,12}? but )?",
-    re.IGNORECASE,
-)
-#: "Answer 3" and "答え 3", only where the line starts with it.
-_HEADED = re.compile(r"^(?:final )?(?:answer|解答|回答|正解|答え)[ \n](?=\S)", re.IGNORECASE | re.MULTILINE)
-_CHOOSE = re.compile(r"(?<![A-Za-z])I(?: would|'d|'ll| will)? (?:choose|select|pick|go with) ", re.IGNORECASE)
-_CORRECTION = re.compile(
-    r"(?:(?<![A-Za-z])(?:wait|sorry|correction|i mean(?:t)?|make that"
-    r"|(?<=[.!?,:\n…] )(?:actually|no(?=,))|^actually|^no(?=,))(?![A-Za-z])"
-    r"|(?:^|(?<=[。.!…\n ]))正しくは|訂正(?:します)?|やっぱり|やはり|いや|いえ)"
-    r"[ ,:、。.…—!-]{0,6}(?:no[ ,.]{1,2})?(?:正しくは[ 、]?|it(?:'s| is) |that(?:'s| is) )?",
-    re.IGNORECASE | re.MULTILINE,
-)
-_SUFFIX = re.compile(
-    r"(?:が|は) ?(?:正解|正答|答え)(?! ?(?:では|じゃ|でな|か|とは|と(?:誤|勘違|思われ|思いがち|思いき|され|見)))"
-    r"| (?:is|are) the (?:(?:correct|right|best|final) )?(?:answers?|options?|choices?)"
-    r"(?![A-Za-z])(?! (?:many|most|some))"
-    r"|を(?:選びます|選択します)(?=[ 。.!)]*(?:\n|\Z)|[。.!])",
-    re.IGNORECASE,
-)
 #: Words on one option, which may be about any: they count where there is no statement, and all of them together.
 _RIGHT_ONE = re.compile(r"(?:正しい|適切な|該当する)(?:もの|の)は[ 、]?")
 _PRAISE = re.compile(
-    r"が(?:最も)? ?(?:正しい|適切)(?:です|だ|である|と(?:考え|思|判断)[^\n。]{0,8})?(?= ?(?:[。.!,、)]|\n|\Z))"
+    r"が(?:最も)? ?(?:正しい|適切|妥当|適当|該当する|当てはまる)"
+    r"(?:です|だ|である|と(?:考え|思|判断)[^\n。]{0,8})?(?= ?(?:[。.!,、)]|\n|\Z))"
     r"| (?:is|are) (?:correct|right|the most appropriate)(?= ?(?:[.!,;)]|\n|\Z)| (?:because|since|as)\b)",
     re.IGNORECASE,
 )
-#: Of an option that was named before, it takes the answer back.
-_DENIAL = re.compile(
-    r"(?:が|は) ?(?:正解|正答|答え) ?(?:では|じゃ|とは|でな)"
-    r"| (?:is|are)(?: not|n't) (?:the )?(?:(?:correct|right|best|final)(?: (?:answers?|options?|choices?))?|answers?)"
-    r"(?![A-Za-z])",
-    re.IGNORECASE,
+#: A reply with more is a loop.
+_MAX_PRAISED = 200
+#: Without blanks and underscores.
+_JSON_KEYS = frozenset(
+    {"answer", "answers", "finalanswer", "choice", "option", "selected", "selectedoption", "selection"}
+    | {"答え", "解答", "回答", "正解", "正答", "選択", "選択肢", "最終解答"}
 )
-_WINDOW = 60
-#: Of each kind; a reply with more is a loop.
-_MAX_STATEMENTS = 200
+_LAST_OBJECT = re.compile(r"\{[^{}]*\}\s*\Z")
 
 
-@dataclass(frozen=True)
-class _Statement:
-    """What one statement says, and where it ends. `reading` is None where it names no clear answer."""
-
-    reading: Reading
-    start: int
-    end: int
-
-
-def parse_reply(raw: str, labels: Sequence[str], n_select: int, choices: Sequence[str] = ()) -> Reading:
+def parse_reply(raw: str, labels: Sequence[str], n_select: int, choices: Sequence[str] = ()) -> tuple[str, ...] | None:
     """1-based option numbers, ascending, as strings; None when no clear answer of exactly `n_select` can be read.
 
     Args:
@@ -99,8 +69,9 @@ def parse_reply(raw: str, labels: Sequence[str], n_select: int, choices: Sequenc
         known, reading = _from_json(body, options)
         if known:
             return reading
-    text = normalise(body)
-    statement = _last_statement(text, options) or _bare_statement(text, options) or _praised(text, options)
+    text = normalise(_from_last_json(body))
+    found = find_statements(text, options)
+    statement = _decided(text, found, options) if found else _praised(text, options)
     if statement is None or is_taken_back(text, statement.end) or _is_denied(text, statement, options):
         return None
     return statement.reading
@@ -111,16 +82,11 @@ def _options(labels: tuple[str, ...], n_select: int, choices: tuple[str, ...]) -
     return Options.of(labels, n_select, choices)
 
 
-def _from_json(body: str, options: Options) -> tuple[bool, Reading]:
+def _from_json(body: str, options: Options) -> tuple[bool, tuple[str, ...] | None]:
     """Whether the text is a JSON object with an answer, and the answer."""
-    try:
-        value = json.loads(body)
-    except (ValueError, RecursionError):
+    known, answer = _json_answer(body)
+    if not known:
         return False, None
-    keys = [key for key in value if normalise(key).lower() in ("answer", "answers", "答え", "解答", "回答", "正解")]
-    if len(keys) != 1:
-        return False, None
-    answer = value[keys[0]]
     parts = answer if isinstance(answer, list) else [answer]
     if not parts or any(isinstance(part, bool) or not isinstance(part, int | str) for part in parts):
         return True, None
@@ -128,95 +94,60 @@ def _from_json(body: str, options: Options) -> tuple[bool, Reading]:
     return True, options.chosen([number for part in numbers for number in part or ("?",)])
 
 
-def _last_statement(text: str, options: Options) -> _Statement | None:
-    found = (_last_of(kind, text, options) for kind in (_KEY, _HEADED, _CHOOSE, _CORRECTION, _SUFFIX))
-    return max((one for one in found if one), key=lambda one: one.start, default=None)
+def _json_answer(body: str) -> tuple[bool, object]:
+    try:
+        value = json.loads(body)
+    except (ValueError, RecursionError):
+        return False, None
+    keys = [key for key in value if normalise(key).lower().replace(" ", "") in _JSON_KEYS]
+    return (True, value[keys[0]]) if len(keys) == 1 else (False, None)
 
 
-def _last_of(kind: re.Pattern[str], text: str, options: Options) -> _Statement | None:
-    """The last match of one kind that says something, looked for from the end."""
-    for match in reversed(list(kind.finditer(text))[-_MAX_STATEMENTS:]):
-        if kind is _SUFFIX:
-            statement = _before(text, match, options)
-        else:
-            statement = _after(text, match, options, certain=kind is _CORRECTION)
-        if statement is not None:
-            return statement
-    return None
+def _from_last_json(body: str) -> str:
+    """The text, with a JSON object that ends it as a line `Answer: ...`."""
+    last = body.rfind("{")
+    found = _LAST_OBJECT.match(body, last) if last >= 0 else None
+    known, answer = _json_answer(found[0]) if found else (False, None)
+    if found is None or not known:
+        return body
+    parts = answer if isinstance(answer, list) else [answer]
+    return f"{body[:last]}\nAnswer: {', '.join(map(str, parts))}"
 
 
-def _after(text: str, match: re.Match[str], options: Options, *, certain: bool) -> _Statement | None:
-    """The list after a key. A `certain` kind is a common word: it counts only before a list and the sentence's end."""
-    if is_no_claim(text, match.start()):
-        return None
-    found = read_list(text, match.end(), options)
-    if found.kind in ("none", "denied"):
-        return None
-    reading = options.chosen(found.numbers) if found.kind == "list" else None
-    if certain and (reading is None or not found.ends_sentence(text)):
-        return None
-    return _Statement(reading, match.start(), found.end)
+def _decided(text: str, found: Sequence[Statement], options: Options) -> Statement | None:
+    """The last statement, unless an earlier one says otherwise and nothing decides between the two.
+
+    What decides: the last one is more meant as the last word (see `statements`), or in between the model has thought
+    again or denied the earlier answer.
+    """
+    last = found[-1]
+    if last.reading is None:
+        return last
+    thought_again, denied = turns(text), denied_options(text, options)
+    for one in found[:-1]:
+        if one.rank < last.rank or set(one.numbers) <= set(last.reading):
+            continue
+        turned = bisect_left(thought_again, one.end) < bisect_left(thought_again, last.end)
+        taken_back = any(place >= one.end and set(numbers) & set(one.numbers) for place, numbers in denied)
+        if not turned and not taken_back:
+            return None
+    return last
 
 
-def _before(text: str, match: re.Match[str], options: Options) -> _Statement | None:
-    """The list that ends where a suffix such as "is the correct answer" starts."""
-    numbers = () if is_no_claim(text, match.start()) else _named_before(text, match.start(), options)
-    return _Statement(options.chosen(numbers), match.start(), match.end()) if numbers else None
-
-
-def _named_before(text: str, start: int, options: Options) -> tuple[str, ...]:
-    """The options of the list that ends at `start`; none where no list ends there."""
-    clause = _clause(text, start)
-    if quoted := options.quoted(text[clause:start]):
-        return tuple(quoted)
-    for word in re.finditer(r"[A-Za-z]+|\d+", text[clause:start]):
-        found = read_list(text, clause + word.start(), options)
-        if found.kind in ("list", "denied") and found.end <= start and not text[found.end : start].strip(" )番'"):
-            return found.numbers
-    return ()
-
-
-def _clause(text: str, end: int) -> int:
-    """Where the last clause before `end` starts."""
-    first = max(0, end - _WINDOW)
-    found = [
-        text.rfind(mark, first, end) + len(mark) for mark in ("\n", "。", ". ", ":", ";") if mark in text[first:end]
-    ]
-    return max(found, default=first)
-
-
-def _is_denied(text: str, statement: _Statement, options: Options) -> bool:
+def _is_denied(text: str, statement: Statement, options: Options) -> bool:
     """Whether a later sentence says that an option of the statement is not the answer."""
-    denied: set[str] = set()
-    for match in list(_KEY.finditer(text, statement.end))[-_MAX_STATEMENTS:]:
-        found = read_list(text, match.end(), options)
-        denied |= set(found.numbers) if found.kind == "denied" else set()
-    for match in list(_DENIAL.finditer(text, statement.end))[-_MAX_STATEMENTS:]:
-        denied |= set(_named_before(text, match.start(), options))
-    return bool(denied & set(statement.reading or ()))
+    found = denied_options(text, options)
+    return any(place >= statement.end and set(numbers) & set(statement.reading or ()) for place, numbers in found)
 
 
-def _praised(text: str, options: Options) -> _Statement | None:
+def _praised(text: str, options: Options) -> Statement | None:
     """A reply that calls just as many options right as are asked for, without a word that it answers."""
     named: dict[str, int] = {}
-    for match in list(_RIGHT_ONE.finditer(text))[-_MAX_STATEMENTS:]:
+    for match in list(_RIGHT_ONE.finditer(text))[-_MAX_PRAISED:]:
         found = read_list(text, match.end(), options)
         if found.kind == "list" and not is_no_claim(text, match.start()):
             named |= dict.fromkeys(found.numbers, found.end)
-    for match in list(_PRAISE.finditer(text))[-_MAX_STATEMENTS:]:
+    for match in list(_PRAISE.finditer(text))[-_MAX_PRAISED:]:
         if not is_no_claim(text, match.start()):
-            named |= dict.fromkeys(_named_before(text, match.start(), options), match.end())
-    return _Statement(options.chosen(named), 0, max(named.values())) if named else None
-
-
-def _bare_statement(text: str, options: Options) -> _Statement | None:
-    """A reply that is nothing but a list, or whose first or last line is the only list among its lines."""
-    whole = bare_list(text, options)
-    if whole is not None:
-        return _Statement(options.chosen(whole), 0, len(text))
-    lines = text.split("\n")
-    lists = {index: found for index, line in enumerate(lines) if (found := bare_list(line, options)) is not None}
-    if len({tuple(found) for found in lists.values()}) != 1 or not {0, len(lines) - 1} & lists.keys():
-        return None
-    position = len("\n".join(lines[: max(lists) + 1]))
-    return _Statement(options.chosen(lists[max(lists)]), 0, position)
+            named |= dict.fromkeys(named_before(text, match.start(), options), match.end())
+    return Statement(tuple(named), options.chosen(named), 0, max(named.values()), PASSING) if named else None

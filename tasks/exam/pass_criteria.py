@@ -43,6 +43,13 @@ def _open(name: Literal["points", "essential", "contraindicated"], why: str) -> 
     return Criterion(name=name, lines=(), passed=None, note=f"not evaluable: {why}")
 
 
+def still_open(criterion: Criterion, missing: int) -> Criterion:
+    """The criterion while `missing` items have no response: what is not met so far may be met with them."""
+    if criterion.passed is not False or criterion.name == "contraindicated":
+        return criterion
+    return criterion.model_copy(update={"passed": None, "note": f"not evaluable: {missing} items have no response"})
+
+
 def _points(exam: Exam, right: set[str]) -> Criterion:
     possible = POINTS_PER_ITEM * len(exam.items)
     bound = _ceil(_SHARE[0] * possible, _SHARE[1]) if exam.pass_rules is None else exam.pass_rules.points

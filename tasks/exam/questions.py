@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Literal
 
@@ -16,6 +17,8 @@ from tasks.records import Digest, Record
 BUNDLED = "pharmafed/"
 #: What providers take, by the first bytes of the file.
 _SIGNATURES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF8", b"RIFF")
+#: In the run's folder while the engine runs.
+WAITING = "waiting.jsonl"
 
 
 class Question(Record):
@@ -47,6 +50,13 @@ class Job(Record):
     patience: Patience
 
 
+class Waiting(Record):
+    """A line of `waiting.jsonl`: a call that failed and is tried again."""
+
+    address: str | None = Field(description="of the model's host, where inspect knows it")
+    message: str
+
+
 class Failure(Record):
     """A call that gave no answer. No response is made of it.
 
@@ -57,6 +67,7 @@ class Failure(Record):
     item: str | None = Field(description="null where the model could not even be set up")
     status: int | None = Field(default=None, description="HTTP status, where there was one")
     message: str
+    address: str | None = Field(default=None, description="of the model's host, where inspect knows it")
 
 
 class Failures(Record):
@@ -65,8 +76,15 @@ class Failures(Record):
     failures: tuple[Failure, ...]
 
 
-def make_job(exam: Exam, images: Path, settings: RunSettings, max_connections: int, patience: Patience) -> Job:
-    """Everything to be asked, checked before the first call is paid for.
+def make_job(
+    exam: Exam,
+    images: Path,
+    settings: RunSettings,
+    max_connections: int,
+    patience: Patience,
+    leave: Collection[str] = (),
+) -> Job:
+    """Everything to be asked, but for the items in `leave`, checked before the first call is paid for.
 
     Raises:
         ConfigError: exam or prompt are not those that `settings` pin, an item lacks the language, or no item is left.
@@ -77,7 +95,9 @@ def make_job(exam: Exam, images: Path, settings: RunSettings, max_connections: i
         raise ConfigError(f"exam {exam.id} has digest {exam.digest}, the settings pin {settings.exam_digest}: new run")
     if digest != settings.prompt_digest:
         raise ConfigError(f"prompt {settings.prompt} has digest {digest}, the settings pin {settings.prompt_digest}")
-    questions = tuple(_question(exam, item, images, settings, prompt) for item in items_to_ask(exam, settings))
+    questions = tuple(
+        _question(exam, item, images, settings, prompt) for item in items_to_ask(exam, settings) if item.id not in leave
+    )
     if not questions:
         raise ConfigError(
             f"exam {exam.id} with limit {settings.limit}, pictures {'sent' if settings.images else 'not sent'}, has "

@@ -5,8 +5,9 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Literal
 
-from tasks.exam.parsing import Reading, parse_reply
+from tasks.exam.parsing import parse_reply
 from tasks.exam.records import CUT_OFF, ExamItem, Language, Response
+from tasks.exam.statements import Reading
 
 #: An answer, None where none can be read, or a reply that the limit of tokens ended.
 Answer = Reading | Literal["cut off"]

@@ -205,13 +205,18 @@ class Response(Record):
 
 
 class Run(Record):
-    """A finished run: every asked item has a response in every epoch. `responses_sha256` seals responses.jsonl."""
+    """A finished run: every item but those `left` has a response in every epoch. `responses_sha256` seals them."""
 
     id: FolderName
     settings: RunSettings
     started_at: datetime
     finished_at: datetime
     num_asked: int
+    left: tuple[str, ...] = Field(
+        default=(),
+        exclude_if=lambda value: not value,
+        description="items that were left without a response, as asked for; left out of the file where there is none",
+    )
     responses_sha256: Digest
     engine: str = Field(description="inspect-ai with its version")
     code_version: str

@@ -1,4 +1,4 @@
-"""A reply's text without what only decorates it: width, markup, reasoning that the model did not mean as its answer."""
+"""A reply's text without what only decorates it: width and markup."""
 
 from __future__ import annotations
 
@@ -12,30 +12,27 @@ _ENCLOSED = str.maketrans(
     | {chr(start + n): f" {chr(65 + n)} " for start in (0x24B6, 0x1F150, 0x1F170) for n in range(26)}
     | {chr(0x249C + n): f" {chr(97 + n)} " for n in range(26)}
     | {chr(0x24D0 + n): f" {chr(97 + n)} " for n in range(26)}
+    | {"\ufe0f": None, "\u20e3": None}
 )
 _BLOCK_TAG = re.compile(r"</?(?:br|p|div|li|ul|ol|tr|td|h[1-6]|pre)\b[^<>]{0,200}>", re.IGNORECASE)
 _TAG = re.compile(r"</?[a-zA-Z][^<>]{0,200}>")
 _FENCE = re.compile(r"^[ \t]*(?:```|~~~)[\w-]*[ \t]*$", re.MULTILINE)
-_BOXED = re.compile(r"\\boxed\s{0,3}\{")
+#: `\boxed{3}` and `<answer>3</answer>` say "Answer: 3" on a line of its own.
+_BOXED = re.compile(r"\\(?:boxed|fbox)\s{0,3}\{")
+_ANSWER_TAG = re.compile(r"<(/?)(?:final[_ -]?)?answer>", re.IGNORECASE)
+_TOKEN = re.compile(r"<\|[^<>|\n]{1,40}\|>")
 _TEX_FONT = re.compile(r"\\(?:text|textbf|mathrm|mathbf|bf|rm|quad)\b")
 #: Quotes and brackets become blanks, marks of emphasis vanish; round brackets and apostrophes carry meaning and stay.
 _DECORATION = str.maketrans(dict.fromkeys('"“”「」『』【】[]{}〈〉《》', " ") | dict.fromkeys("*`_$#\\", ""))
-_BULLET = re.compile(r"^ ?(?:[-•>] ?)+(?=\S)", re.MULTILINE)
+_BULLET = re.compile(r"^ ?(?:[-•>■◆●▪▶★☆] ?)+(?=\S)", re.MULTILINE)
 _BLANKS = re.compile(r"[^\S\n]+")
 _LINES = re.compile(r" ?\n\s*")
 
 
-def strip_reasoning(raw: str) -> str:
-    """What follows the model's own reasoning block; nothing where the block never ends."""
-    before, end, after = raw.rpartition("</think>")
-    rest = after if end else before + after
-    return "" if "<think>" in rest else rest
-
-
 def unwrap(text: str) -> str:
     """Without code fences, tags and HTML escapes; JSON stays JSON."""
-    text = _TAG.sub("", _BLOCK_TAG.sub("\n", _FENCE.sub("", text)))
-    return html.unescape(text).strip()
+    text = _ANSWER_TAG.sub(lambda tag: "\n" if tag[1] else "\nAnswer: ", _TOKEN.sub("\n", _FENCE.sub("", text)))
+    return html.unescape(_TAG.sub("", _BLOCK_TAG.sub("\n", text))).strip()
 
 
 def normalise(text: str) -> str:

@@ -17,7 +17,19 @@ from tasks.exam.comparison_records import Comparison
 from tasks.exam.exam_index import index_of
 from tasks.exam.records import Exam, Response, Run
 from tasks.exam.report_items import items_by_subject, plain
-from tasks.exam.report_tables import alarm_level, bounds, facts, flips, p_words, row, signed, slices, tiles, usage_words
+from tasks.exam.report_tables import (
+    alarm_level,
+    bounds,
+    facts,
+    flips,
+    p_words,
+    row,
+    signed,
+    slices,
+    spread,
+    tiles,
+    usage_words,
+)
 from tasks.exam.run_files import responses_sha256
 from tasks.exam.score_records import Scores
 from tasks.exam.slices import guess_probability
@@ -122,6 +134,7 @@ def build_history(
         model=plain(model),
         charts=_drawn([chart]),
         left_out=left_out,
+        first={run.id for run in {run.settings.language: run for run, *_ in reversed(ordered)}.values()},
         rows=[
             (run, scores, row("", scores.overall), found, usage_words(scores))
             for run, scores, found in reversed(ordered)
@@ -174,12 +187,12 @@ def _banners(scores: Scores, told: Sequence[tuple[str, Comparison]], guess: floa
 
 
 def _passed(scores: Scores) -> _Banner:
-    points = f"{scores.points} of {scores.points_possible} points"
+    points = f"{spread(scores.points, scores.most[1])} of {scores.points_possible} points"
     if blank := len(scores.coverage.without_picture):
         points += f", with {words.count(blank, 'diagram')} left blank that the model was not shown"
     if scores.coverage.missing:
         left = len(scores.coverage.missing)
-        return _Banner("warn", "No pass verdict", f"{points} so far: {left} items have no complete response.")
+        return _Banner("warn", "No pass verdict", f"{points}: {left} items have no complete response.")
     if scores.passed is None:
         return _Banner("warn", "No pass verdict", f"{points}; a criterion cannot be judged: {_notes(scores)}.")
     if scores.passed:

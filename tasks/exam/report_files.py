@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from tasks.errors import DataError
 from tasks.exam.archive import ANCHOR, BASELINE, COMPARISON, finished_in, load_comparison, load_scored, model_folder
 from tasks.exam.comparison_records import Comparison, most_telling
 from tasks.exam.records import Exam
@@ -50,17 +51,23 @@ def write_history(exam: Exam, folder: Path) -> Path | None:
     above = model_folder(folder, run)
     if above is None:
         return None
-    with alone(above):
-        runs = [
-            (path, one)
-            for language in exam.languages
-            for path, one in finished_in(above / language)
-            if one.settings.model == run.settings.model
-        ]
-        ours = [path for path, one in runs if one.settings.exam_digest == exam.digest]
-        entries = [(found.run, found.scores, compared) for found, compared in (_sitting(exam, path) for path in ours)]
-        files = build_history(exam, run.settings.model, entries, left_out=len(runs) - len(ours))
-        write_files(above, {name: files[name] for name in HISTORY_TYPES})
+    try:
+        with alone(above):
+            runs = [
+                (path, one)
+                for language in exam.languages
+                for path, one in finished_in(above / language)
+                if one.settings.model == run.settings.model
+            ]
+            ours = [path for path, one in runs if one.settings.exam_digest == exam.digest]
+            entries = [
+                (found.run, found.scores, compared) for found, compared in (_sitting(exam, path) for path in ours)
+            ]
+            files = build_history(exam, run.settings.model, entries, left_out=len(runs) - len(ours))
+            write_files(above, {name: files[name] for name in HISTORY_TYPES})
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise DataError(f"{above} could not be written ({reason}): mend its rights and try again") from None
     return above / HISTORY
 
 

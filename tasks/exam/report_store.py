@@ -142,9 +142,12 @@ def fetch(store: ReadableStore, key: str) -> bytes | None:
 
 def index_page(entries: Iterable[ExamEntry], *, heading: str, base: str) -> bytes:
     """Runs by exam and model, newest first; `base` leads from the page to `exams/`."""
-    groups: dict[tuple[str, str], list[ExamEntry]] = {}
-    for entry in _newest_first(entries):
-        groups.setdefault((entry.exam, entry.model), []).append(entry)
+    groups: dict[tuple[str, str], list[tuple[ExamEntry, bool]]] = {}
+    found = _newest_first(entries)
+    oldest = {(entry.exam, entry.model, entry.language): entry for entry in found}  # the last one of each stays
+    for entry in found:
+        alone = oldest[entry.exam, entry.model, entry.language] is entry
+        groups.setdefault((entry.exam, entry.model), []).append((entry, alone))
     return pages.render("exam_index.html", heading=heading, base=base, groups=sorted(groups.items()))
 
 

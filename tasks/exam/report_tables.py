@@ -33,11 +33,25 @@ def tiles(scores: Scores) -> list[tuple[str, str, str]]:
     overall, usage = scores.overall, scores.usage
     return [
         ("Accuracy 1", f"{percent(overall.correct, overall.entered)}%", f"{bounds(overall.interval_1)}, of entered"),
-        ("Accuracy 2", f"{percent(overall.correct, overall.items)}%", f"{bounds(overall.interval_2)}, of all"),
-        ("Points", str(scores.points), f"of {scores.points_possible}"),
+        ("Accuracy 2", *_accuracy_2(scores)),
+        ("Points", spread(scores.points, scores.most[1]), f"of {scores.points_possible}"),
         ("Unparsed", str(overall.unparsed), _unread(overall)),
         ("Cost", usage_words(scores), f"{usage.input_tokens + usage.output_tokens:,} tokens"),
     ]
+
+
+def _accuracy_2(scores: Scores) -> tuple[str, str]:
+    """With its interval; or its range, where items have no response."""
+    overall, most = scores.overall, scores.most[0]
+    low, high = (percent(correct, overall.items) for correct in (overall.correct, most))
+    if most == overall.correct:
+        return f"{low}%", f"{bounds(overall.interval_2)}, of all"
+    return f"{spread(low, high)}%", "of all: some have no response"
+
+
+def spread(low: object, high: object) -> str:
+    """One figure, or from one to another."""
+    return str(low) if low == high else f"{low} to {high}"
 
 
 def _unread(overall: Tally) -> str:

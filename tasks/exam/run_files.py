@@ -113,3 +113,6 @@ def _read(path: Path) -> bytes:
         raise DataError(
             f"{path} is missing: there is no finished run in this folder; run it again to finish it"
         ) from None
+    except OSError as error:
+        reason = f"{path.parent} is a file" if path.parent.is_file() else error.strerror or type(error).__name__
+        raise DataError(f"{path} cannot be read ({reason}): name a run's folder") from None

@@ -159,6 +159,13 @@ class Scores(Record):
     cut_off: tuple[int, ...] = Field(default=(), description="of those whose majority the limit of tokens has ended")
     items: tuple[ItemScore, ...]
 
+    @property
+    def most(self) -> tuple[int, int]:
+        """Right items and points if all items that have no complete response were right: the end of the range."""
+        right = {one.number for one in self.items if one.verdict in ("correct", "unasked")}
+        more = len(set(self.coverage.missing) - right)
+        return self.overall.correct + more, self.points + more * (self.points_possible // self.overall.items)
+
     def metrics(self) -> Metrics:
         """The headline figures, flat."""
         overall = self.overall

@@ -22,7 +22,7 @@ from collections.abc import Mapping, Sequence
 
 from tasks.errors import DataError
 from tasks.exam.exam_index import index_of
-from tasks.exam.pass_criteria import POINTS_PER_ITEM, criteria, verdict
+from tasks.exam.pass_criteria import POINTS_PER_ITEM, criteria, still_open, verdict
 from tasks.exam.reading import Answer, read_response
 from tasks.exam.records import Exam, ExamItem, Response, Run, Verdict
 from tasks.exam.run_files import responses_sha256
@@ -60,6 +60,8 @@ def score(exam: Exam, run: Run, responses: Sequence[Response]) -> Scores:
     answers = {item: None if vote == "cut off" else vote for item, vote in votes.items()}
     overall, coverage = tally(index_of(exam).all, verdicts), _coverage(exam, run, replies, verdicts)
     judged = criteria(exam, verdicts, answers)
+    if coverage.missing:
+        judged = tuple(still_open(one, len(coverage.missing)) for one in judged)
     return Scores(
         exam=exam.id,
         exam_digest=run.settings.exam_digest,

@@ -175,6 +175,8 @@ def test_the_exam_is_a_process_for_each_arm_in_a_pool(bag: DagBag) -> None:
         ("epochs", [1, 5], [0, 101, 1.5, "1"]),
         ("limit", [None, 20], [0, -1, "20"]),
         ("temperature", [None, 0, 0.7, 1], [-0.1, "0", 3]),
+        ("images", [None, True, False], ["", 1, "yes"]),
+        ("prompt", ["", "v1", "short"], [None, "../v1", "a/b", 1]),
         ("max_tokens", [None, 1, 4096], [0, -1, 1.5, "20"]),
         (
             "baseline",

@@ -26,6 +26,7 @@ from tasks.exam.journal import Answer, Journal, read_answers
 from tasks.exam.questions import Patience, make_job
 from tasks.exam.records import Exam, Response, Run
 from tasks.exam.run_files import load_run
+from tasks.exam.scoring import score
 
 KEY = "sk-only-for-tests"
 QUICK = Patience(max_retries=1, attempt_timeout_s=2, failures=3)
@@ -265,6 +266,47 @@ def test_a_server_error_that_stays_blocks_the_run_and_keeps_the_other_answers(tm
     assert _no_report(folder)
     assert read_answers(folder / "answers.jsonl").keys() == {(f"t{n:03}", 1) for n in (1, 2, 4, 5, 6)}
     assert all(part in str(error.value) for part in (MODEL, "item t003", "status 500", "5 of 6", "later"))
+
+
+def test_an_item_that_never_works_is_left_and_the_paid_answers_are_scored(tmp_path, monkeypatch):
+    of, folder = exam([item(number) for number in range(1, 7)]), tmp_path / "run"
+    down = Reply(status=500, retry_after_s=0.05)
+    with ScriptedServer(Script({"item-3;": (down,)}, key=KEY)) as server:
+        with pytest.raises(ModelUnavailable, match=r"What never works can be left: --leave t003$"):
+            _ask(server.url, folder, of, monkeypatch)
+        asked = server.asked.total()
+        run = asking.ask(of, folder, settings(of), folder, leave=("t003", "t004"))
+
+    assert server.asked.total() == asked, "nothing is asked any more"
+    assert (run.left, run.num_asked) == (("t003",), 5), "an answer that is there is kept"
+    assert load_run(folder)[0] == run
+    found = score(of, *load_run(folder))
+    assert (found.coverage.missing, found.passed, found.points, found.most) == ((3,), None, 10, (6, 12))
+    assert [one.passed for one in found.criteria if one.name == "points"] in ([True], [None])
+
+
+def test_a_run_of_which_nothing_is_left_out_is_written_as_ever(asked):
+    assert asked.run.left == ()
+    assert b'"left"' not in (asked.folder / "run.json").read_bytes()
+
+
+@pytest.mark.parametrize("place", ["file", "file/run", "/sys/run", "/proc/run"])
+def test_a_folder_that_cannot_hold_a_run_is_one_sentence(tmp_path, monkeypatch, place):
+    (tmp_path / "file").write_text("mine")
+
+    with pytest.raises(ConfigError, match=r"cannot hold a run \(.+\): name a folder that can be written$") as error:
+        _ask("http://127.0.0.1:9/v1", tmp_path / place, exam([item(1)]), monkeypatch)
+
+    assert str(tmp_path / place) in str(error.value)
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_a_folder_without_the_right_to_write_is_one_sentence(tmp_path, monkeypatch):
+    """Whoever runs the tests may be root, whom no rights keep out."""
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+
+    with pytest.raises(ConfigError, match=r"cannot hold a run \(Permission denied\)"):
+        _ask("http://127.0.0.1:9/v1", tmp_path, exam([item(1)]), monkeypatch)
 
 
 def test_an_engine_that_dies_before_it_has_read_its_job_leaves_no_run(tmp_path, monkeypatch):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
@@ -14,6 +14,7 @@ from tasks.exam.comparison_records import Comparison
 from tasks.exam.drift import check_drift
 from tasks.exam.evaluate import new_run_id, plan_arms, settings_for
 from tasks.exam.score_records import Scores
+from tasks.storage import to_json
 
 
 @pytest.fixture
@@ -116,6 +117,99 @@ def test_a_damaged_run_beside_it_is_named(home: Path, monkeypatch: pytest.Monkey
     edited.write_bytes(edited.read_bytes().replace(b"Answer", b"answer", 1))
     with pytest.raises(DataError, match=r"r1/responses.jsonl has sha256 .* it was changed"):
         run_once(home, "r2")
+
+
+def _leave_unfinished(home: Path, run_id: str, **changes: object) -> Path:
+    """As a process leaves it that was killed in the middle."""
+    folder = home / "exams" / "paper" / "openai--gpt-test" / "ja" / run_id
+    asked = settings_for(EXAM, MODEL, "ja", **changes)  # type: ignore[arg-type]
+    folder.mkdir(parents=True)
+    (folder / "asking.json").write_bytes(to_json(asking.Started(settings=asked, started_at=datetime.now(UTC))))
+    return folder
+
+
+def test_the_same_evaluation_again_goes_on_with_its_unfinished_run(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    play(monkeypatch, ALL, ALL)
+    told: list[str] = []
+    _leave_unfinished(home, "20260101T000000Z")
+    folder = _leave_unfinished(home, "20260201T000000Z")
+    other = _leave_unfinished(home, "20260301T000000Z", temperature=0.7)
+
+    found = evaluate.evaluate("paper", MODEL, "ja", home=home, tell=told.append)
+
+    assert found.folder == folder, "the newest with these settings"
+    assert told == ["goes on with the run that was not finished: only what was not answered is asked", f"run  {folder}"]
+    assert not (other / "run.json").exists()
+
+
+def test_where_no_run_is_unfinished_a_new_one_begins_and_others_are_told(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    play(monkeypatch, ALL, ALL)
+    told: list[str] = []
+    other = _leave_unfinished(home, "20260301T000000Z", temperature=0.7, epochs=2)
+    damaged = _leave_unfinished(home, "20260401T000000Z")
+    (damaged / "asking.json").write_text("{}")
+    run_once(home, "20260501T000000Z")
+
+    found = evaluate.evaluate("paper", MODEL, "ja", home=home, tell=told.append)
+
+    assert found.run not in ("20260301T000000Z", "20260401T000000Z", "20260501T000000Z")
+    assert told == [
+        f"left alone: the unfinished run {other}, which asks with other temperature, epochs",
+        f"run  {found.folder}",
+    ]
+
+
+def test_a_run_that_was_answered_but_not_reported_is_finished_and_not_asked_anew(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    play(monkeypatch, ALL, ALL)
+    folder = run_once(home, "r1").folder
+    for name in ("entry.json", "report.html", "scores.json"):
+        (folder / name).unlink()
+    model = play(monkeypatch, ALL)
+    monkeypatch.setattr(asking, "ask", lambda *_, **__: None)
+
+    assert evaluate.evaluate("paper", MODEL, "ja", home=home).folder == folder
+    assert (folder / "report.html").exists()
+    assert model.asked == []
+
+
+def test_a_run_in_a_folder_of_its_own_is_compared_with_the_models_last_one(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    play(monkeypatch, ALL, ALL - set(range(11, 21)))
+    run_once(home, "r1")
+    (tmp_path / "out" / "beside").mkdir(parents=True)
+    (tmp_path / "out" / "beside" / "run.json").write_text("of another program")
+
+    found = evaluate.evaluate("paper", MODEL, "ja", home=home, out=tmp_path / "out" / "mine")
+
+    assert (found.folder, found.history) == (tmp_path / "out" / "mine", None)
+    assert (found.previous, found.verdict) == ("r1", "drift")
+
+
+def test_items_are_left_by_id_or_number_and_others_are_refused(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    left: list[tuple[str, ...]] = []
+    model = FakeModel(ALL)
+
+    def ask(*arguments: object, leave: tuple[str, ...], **_: object) -> object:
+        left.append(leave)
+        return model(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(asking, "ask", ask)
+    run_once(home, "r1", leave=[EXAM.items[4].id, "7"])
+    assert left == [(EXAM.items[4].id, EXAM.items[6].id)]
+    with pytest.raises(ConfigError, match=r"exam paper has no item 99, x: name items by id, as p001, or by number"):
+        run_once(home, "r2", leave=["1", "99", "x"])
+    assert len(left) == 1
+
+
+def test_prompt_and_pictures_are_settings_of_an_evaluation(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = play(monkeypatch, ALL)
+    run_once(home, "r1", prompt="short", images=False)
+    assert (model.asked[0].prompt, model.asked[0].images) == ("ja/short", False)
 
 
 def test_a_baseline_is_compared_with_besides(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

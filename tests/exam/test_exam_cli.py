@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection
+from datetime import UTC, datetime
 from itertools import combinations
 from pathlib import Path
 
@@ -15,9 +16,13 @@ from year_samples import write_year
 
 from tasks import cli
 from tasks.exam import asking, evaluate, practice
+from tasks.exam.archive import load_scored
+from tasks.exam.comparing import compare
 from tasks.exam.items import exam_folder, load_exam
 from tasks.exam.records import Exam, ExamItem
+from tasks.exam.report_store import index_page, list_entries
 from tasks.exam.run_files import write_run
+from tasks.exam.statistics import percent
 
 
 @pytest.fixture(scope="module")
@@ -44,14 +49,18 @@ def call(*arguments: object) -> tuple[int, str]:
     return result.exit_code, " ".join(result.output.replace("│", " ").split())
 
 
-def saved(of: Exam, folder: Path, right: Collection[int], **settings: object) -> Path:
+def saved(of: Exam, folder: Path, right: Collection[int], *, minute: int | None = None, **settings: object) -> Path:
     """A saved run in which these items are right."""
     given = [
         response(item, item.answers[0] if item.number in right else _not_accepted(item))
         for item in of.items
         if not item.no_solution
     ]
-    write_run(folder, run(of, given, folder.name, **settings), given)
+    made = run(of, given, folder.name, **settings)
+    if minute is not None:
+        at = datetime(2026, 1, 1, 0, minute, tzinfo=UTC)
+        made = made.model_copy(update={"started_at": at, "finished_at": at})
+    write_run(folder, made, given)
     return folder
 
 
@@ -105,6 +114,38 @@ def test_ask_scores_what_the_model_answers(exam: Exam, tmp_path: Path, monkeypat
     assert (out / "scores.json").exists()
     assert (out / "report.html").exists()
     assert f"report {out / 'report.html'} history none" in output
+    assert f"run {out.name} is the first of its kind" in output
+
+
+def test_ask_compares_with_the_last_run_and_tells_drift(exam: Exam, monkeypatch: pytest.MonkeyPatch) -> None:
+    draw_nothing(monkeypatch)
+    right = {item.number for item in exam.items}
+    monkeypatch.setattr(asking, "ask", FakeModel(right, right, right - set(range(1, 21))))
+    ids = iter(("r1", "r2", "r3"))
+    monkeypatch.setattr(evaluate, "new_run_id", lambda: next(ids))
+    call("ask", "practice", "--model", "openai/x")
+    code, output = call("ask", "practice", "--model", "openai/x")
+    assert (code, "no drift against run r1, the run before" in output) == (0, True)
+    code, output = call("ask", "practice", "--model", "openai/x")
+    assert code == 1
+    assert "openai/x on exam practice in ja is worse than in run r2, the run before" in output
+    page = index_page(list_entries(), heading="Exams", base="").decode()
+    assert page.count("nothing to compare with") == 1
+    assert (page.count(">no drift<"), page.count(">drift<")) == (1, 1)
+
+
+def test_a_report_written_again_is_compared_with_the_run_before(
+    exam: Exam, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draw_nothing(monkeypatch)
+    place = tmp_path / "home" / "exams" / "practice" / "openai--gpt-test" / "ja"
+    for name, minute in (("r1", 1), ("r2", 2)):
+        saved(exam, place / name, range(1, 34), minute=minute)
+    assert call("report", place / "r2")[0] == 0
+    assert (place / "r2" / "comparison.json").exists()
+    assert not (place / "r1" / "comparison.json").exists()
+    page = index_page(list_entries(), heading="Exams", base="").decode()
+    assert (page.count(">no drift<"), page.count("nothing to compare with")) == (1, 0)
 
 
 def test_ask_finds_a_folder_by_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -145,6 +186,78 @@ def test_scoring_and_comparing_leave_no_report(exam: Exam, tmp_path: Path) -> No
     a, b = (saved(exam, tmp_path / name, range(1, 30)) for name in "ab")
     assert [call("score", a)[0], call("compare", a, b)[0]] == [0, 0]
     assert sorted(path.name for path in a.iterdir()) == ["responses.jsonl", "run.json", "scores.json"]
+
+
+def test_scores_are_shown_by_subject_and_section_with_both_accuracies(exam: Exam, tmp_path: Path) -> None:
+    """Of the subject's essential items three are right of four entered and, with its drawing left blank, of five."""
+    solved = [item for item in exam.items if not item.no_solution]
+    right = {item.number for item in solved} - {next(one.number for one in solved if not one.diagram)}
+    entered = [one for one in solved if not one.diagram]
+    given = [response(one, one.answers[0] if one.number in right else _not_accepted(one)) for one in entered]
+    given[-1] = given[-1].model_copy(update={"raw": "Answer: 1, 2, 3 or 4"})
+    write_run(tmp_path / "a", run(exam, given, "a", images=False), given)
+    code, output = call("score", tmp_path / "a")
+    found = load_scored(exam, tmp_path / "a").scores
+    assert code == 0
+    for row in found.table:
+        cells = [
+            f"{one.correct}/{one.items} {percent(one.correct, one.entered)} {percent(one.correct, one.items)}"
+            for one in (row.essential, row.general, row.total)
+        ]
+        assert f"{row.subject} {' '.join(cells)}" in output
+    assert any(row.total.entered < row.total.items for row in found.table)
+    assert f"not readable 1: items {entered[-1].number} cut off 0" in output
+
+
+def test_a_run_without_some_items_is_a_range_without_a_verdict(exam: Exam, tmp_path: Path) -> None:
+    given = [response(one, one.answers[0]) for one in exam.items if not one.no_solution][2:]
+    write_run(tmp_path / "a", run(exam, given, "a"), given)
+    code, output = call("score", tmp_path / "a")
+    assert code == 0
+    assert "run a: not evaluable" in output
+    assert "points 128 to 132 of 132" in output
+    assert "all 64/66 = 97.0% to 66/66 = 100.0%" in output
+    assert "not answered 2: items" in output
+
+
+def test_a_comparison_has_both_chi_squares_and_letters_where_the_item_has(exam: Exam, tmp_path: Path) -> None:
+    solved = [item for item in exam.items if not item.no_solution]
+    lettered = next(item for item in solved if item.labels[0] == "A" and item.n_select == 1)
+    right = {item.number for item in solved}
+    a, b = saved(exam, tmp_path / "a", right), saved(exam, tmp_path / "b", right - {lettered.number})
+    _, output = call("compare", a, b)
+    before, after = (lettered.labels[int(one[0]) - 1] for one in (lettered.answers[0], _not_accepted(lettered)))
+    assert f"{lettered.id} {before} -> {after}" in output
+    found = compare(exam, load_scored(exam, a), load_scored(exam, b)).unpaired
+    assert found.yates
+    assert found.plain
+    assert f"with Yates, as the paper: {found.yates[0]:.4f}, p = {found.yates[1]:.4g}" in output
+    assert f"without Yates: {found.plain[0]:.4f}, p = {found.plain[1]:.4g}" in output
+
+
+def test_a_history_that_cannot_be_written_is_one_sentence(exam: Exam, tmp_path: Path, monkeypatch) -> None:
+    draw_nothing(monkeypatch)
+    place = tmp_path / "home" / "exams" / "practice" / "openai--gpt-test"
+    folder = saved(exam, place / "ja" / "a", range(1, 30))
+    (place / "lock").mkdir()
+    code, output = call("report", folder)
+    assert code == cli.USAGE_ERROR
+    assert "could not be written (Is a directory): mend its rights and try again" in output
+
+
+@pytest.mark.parametrize("command", [("score",), ("report",), ("compare", "no-run")])
+def test_a_file_in_place_of_a_run_is_one_sentence(tmp_path: Path, command: tuple[str, ...]) -> None:
+    (tmp_path / "file").write_text("mine")
+    code, output = call(*command, tmp_path / "file")
+    assert code == cli.USAGE_ERROR
+    assert "is a file): name a run's folder" in output
+
+
+def test_metrics_that_cannot_be_written_are_one_sentence(exam: Exam, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    code, output = call("score", saved(exam, tmp_path / "a", range(1, 30)), "--out", tmp_path / "file" / "m.json")
+    assert code == cli.USAGE_ERROR
+    assert "cannot be written" in output
 
 
 def test_an_edited_run_is_refused(exam: Exam, tmp_path: Path) -> None:

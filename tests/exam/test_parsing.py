@@ -4,8 +4,21 @@ from __future__ import annotations
 
 import random
 import time
+from pathlib import Path
 
 import pytest
+from hostile_replies import (
+    ASIDES,
+    CONCLUDED,
+    LETTER,
+    MARKED,
+    MIXED,
+    MIXED_SEVERAL,
+    REASONED,
+    RESTATED,
+    SEVERAL,
+    SUPPOSED,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from reply_samples import (
@@ -24,6 +37,7 @@ from reply_samples import (
     VALUES,
 )
 
+from tasks.exam.items import exam_folder, load_exam
 from tasks.exam.parsing import parse_reply
 
 
@@ -60,6 +74,49 @@ def test_options_that_begin_with_a_number(raw: str, answer: str | None) -> None:
 @pytest.mark.parametrize(("raw", "answer"), NAMED.items())
 def test_options_that_are_letters(raw: str, answer: str | None) -> None:
     assert parse_reply(raw, DIGITS, 1, CURVES) == (None if answer is None else (answer,))
+
+
+HOSTILE = {
+    "reasoned": (REASONED, DIGITS, 1, ()),
+    "several": (SEVERAL, DIGITS, 2, ()),
+    "mixed": (MIXED, DIGITS, 1, ()),
+    "mixed, several": (MIXED_SEVERAL, DIGITS, 2, ()),
+    "asides": (ASIDES, DIGITS, 1, ("甲", "乙", "丙", "丁", "戊")),
+    "letter": (LETTER, LETTERS, 1, ()),
+    "restated": (RESTATED, DIGITS, 1, DRUGS),
+}
+ROWS = [(raw, answer, *asked) for rows, *asked in HOSTILE.values() for raw, answer in rows]
+
+
+@pytest.mark.parametrize(("raw", "answer", "labels", "n_select", "choices"), ROWS)
+def test_a_reply_that_is_hard_to_read(raw, answer, labels, n_select, choices) -> None:
+    assert parse_reply(raw, labels, n_select, choices) == (None if answer is None else tuple(answer))
+
+
+def test_the_hard_replies_are_many_and_of_both_kinds() -> None:
+    unreadable = [raw for raw, answer, *_ in ROWS if answer is None]
+    assert (len(ROWS) >= 400, len(unreadable) >= 100) == (True, True)
+
+
+@pytest.mark.parametrize("supposed", SUPPOSED)
+def test_what_is_supposed_is_never_the_answer(supposed: str) -> None:
+    """Alone it is none; before a conclusion, in whatever form the reasoning is marked, the conclusion counts."""
+    assert parse_reply(supposed.format(d="2"), DIGITS, 1) is None
+    for place, concluded in enumerate(CONCLUDED):
+        for marked in (MARKED[place % len(MARKED)], MARKED[(place + 3) % len(MARKED)]):
+            one = marked.format(r=supposed.format(d="2"), f=concluded.format(a="4"))
+            assert parse_reply(one, DIGITS, 1) == ("4",), one
+            two = marked.format(r=supposed.format(d="C"), f=concluded.format(a="B, E"))
+            assert parse_reply(two, LETTERS, 2) == ("2", "5"), two
+
+
+@pytest.mark.parametrize("concluded", CONCLUDED)
+def test_two_answers_that_nothing_decides_between_are_unreadable(concluded: str) -> None:
+    first, second = concluded.format(a="2"), concluded.format(a="4")
+    assert parse_reply(f"Answer: 2\n\nThe dose fits.\n\n{second}", DIGITS, 1) in (
+        [None] if not concluded.startswith(("Final", "結論")) else [("4",)]
+    )
+    assert parse_reply(f"{first}\n\n考え直すと、用量が合わない。\n\n{second}", DIGITS, 1) == ("4",)
 
 
 def test_two_quoted_options_and_two_joined_letters() -> None:
@@ -145,6 +202,19 @@ PIECES = [
     "wait",
     "or",
     "²",
+    "<think>",
+    "</think>",
+    "[THINK]",
+    "<|channel|>final<|message|>",
+    "\\boxed{",
+    "よって、",
+    "を選ぶ。",
+    "Final",
+    "?",
+    "かも",
+    "五",
+    "~~",
+    '{"answer":',
 ]
 
 
@@ -201,6 +271,16 @@ def _long_replies() -> dict[str, str]:
         "正しいのは",
         "不",
         ". no",
+        "~~",
+        "<|channel|>",
+        "よって、3を選ぶ。",
+        "Hmm. ",
+        "if the answer is 3 ",
+        "3\n",
+        "1. a\n2. b\n",
+        "The answer is 3?\n",
+        "五",
+        "[THINK]",
     ]
     return {"prose": prose} | {piece: piece * (50_000 // len(piece)) for piece in repeated}
 
@@ -220,3 +300,45 @@ def test_a_long_reply_is_read_at_its_end() -> None:
     prose = _long_replies()["prose"].replace("answer", "idea")
     assert parse_reply(f"{prose}\nAnswer: 3", DIGITS, 1) == ("3",)
     assert parse_reply(prose, DIGITS, 1) is None
+
+
+WHOLE_RUNS = {
+    "thinking": "<thinking>First thought: the answer is {wrong}. Too toxic.</thinking>\n\n{right}",
+    "Mistral": "[THINK]正解は{wrong}に見える。[/THINK]よって、{right}を選ぶ。",
+    "Harmony": "<|channel|>analysis<|message|>答えは{wrong}?<|end|><|channel|>final<|message|>**{right}**",
+    "plain": "まず、答えは{wrong}かもしれないと考えた。しかし用量が合わない。\n\n結論：{right}",
+    "by option": "{options}\n\n以上より、{right}が正解である。",
+    "answer first": "**答え: {right}**\n\n解説：一見すると正解は{wrong}だが、用量が合わない。\n\n{options}",
+    "restated": "Perhaps the answer is {wrong}. On a closer look it is toxic.\n\nAnswer: {texts}",
+    "box": "The answer is {wrong}, I first thought. Let me check the dose.\n\n$\\boxed{{{right}}}$",
+    "boxes": "Not {wrong}, which is toxic.\n\n{boxes}",
+    "JSON": '{{"reasoning": "the answer is {wrong}?", "answer": "{right}"}}',
+    "changed mind": "答え: {wrong}\n\nもう一度確認すると、用量が合わない。\n\n答え: {right}",
+}
+
+
+@pytest.mark.parametrize("form", WHOLE_RUNS)
+def test_a_whole_run_is_read_as_it_was_meant_in_whatever_form(form: str, practice_data: Path) -> None:
+    read = {}
+    for one in load_exam(exam_folder(practice_data, "practice")).items:
+        for language in () if one.no_solution else one.text:
+            choices = one.text[language].choices
+            meant = one.answers[0]
+            others = [number for number in map(str, range(1, one.num_choices + 1)) if number not in meant]
+            names = [one.labels[int(number) - 1] for number in meant]
+            texts = [
+                f"{label}. {choices[int(number) - 1]}" for label, number in zip(names, meant, strict=True) if choices
+            ]
+            raw = WHOLE_RUNS[form].format(
+                wrong=", ".join(one.labels[int(number) - 1] for number in others[: one.n_select]),
+                right=", ".join(names),
+                texts=", ".join(texts or names),
+                boxes=" and ".join(f"\\boxed{{{name}}}" for name in names),
+                options="\n".join(
+                    f"{label}. {text}: 検討した。" for label, text in zip(one.labels, choices, strict=False)
+                ),
+            )
+            read[one.number, language] = (parse_reply(raw, one.labels, one.n_select, choices), meant, raw)
+    wrong = [found for found in read.values() if found[0] != found[1]]
+    assert len(read) > 100
+    assert wrong == []
