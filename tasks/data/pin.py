@@ -154,6 +154,15 @@ def verify_site(site_dir: Path, pin_file: Path, site: str) -> str:
     return listing_digest(files)
 
 
+def differs_from_pin(path: Path, pin_file: Path) -> bool:
+    """Whether a site's file, `sites/<site>/<file>`, is pinned with other bytes than it has, or is missing."""
+    try:
+        pinned = read_pin(pin_file).site_files(path.parent.name).get(path.name)
+    except ConfigError:
+        return False
+    return pinned is not None and not (path.is_file() and md5_of(path) == pinned)
+
+
 def read_pin(pin_file: Path) -> Pin:
     """Read `data.dvc`.
 

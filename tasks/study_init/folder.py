@@ -13,7 +13,8 @@ from typing import Any
 import pandas as pd
 from pydantic import TypeAdapter, ValidationError
 
-from tasks.data.tables import read_header, read_table
+from tasks.data.csv_file import read_header
+from tasks.data.tables import read_table
 from tasks.errors import ConfigError, DataError
 from tasks.study import Identifier, SiteName
 
