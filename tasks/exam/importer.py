@@ -23,6 +23,7 @@ from tasks.exam.items import IMAGE_FORMATS, check_exam, picture_digest, text_len
 from tasks.exam.jsonl import Line, read_lines
 from tasks.exam.numeric import labels_for
 from tasks.exam.records import Exam, ExamItem, ItemText, Section, Subject
+from tasks.foreign_files import listed
 
 NUM_ITEMS = 345
 #: Items 1-90 are the essential section.
@@ -252,9 +253,8 @@ def _pictures(folder: Path, problems: Mapping[str, _Problem]) -> dict[str, tuple
     if not folder.is_dir():
         raise DataError(f"{folder} is no folder of images: name one, or import without pictures")
     names: dict[str, list[str]] = defaultdict(list)
-    for path in sorted(folder.iterdir()):
-        if not path.name.startswith("."):
-            names[_owner(path, problems)].append(path.name)
+    for path in listed(folder):
+        names[_owner(path, problems)].append(path.name)
     needed = [key for key, problem in sorted(problems.items()) if not problem.text_only or problem.choices == "IMAGES"]
     missing = [key for key in needed if key not in names]
     if missing:
