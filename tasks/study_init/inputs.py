@@ -11,13 +11,13 @@ import pandas as pd
 from tasks.study import LEAKING_COLUMNS, Input
 from tasks.study_init.columns import Column, Profile
 from tasks.study_init.label import Outcome
-from tasks.study_init.measured import NONE_IN_TIME, Rows, kinds, measured, qualifiers, qualifies, times
+from tasks.study_init.measured import NONE_IN_TIME, Rows, is_result, kinds, measured, qualifiers, qualifies, times
 from tasks.study_init.rounding import plain
 from tasks.study_init.subjects import Subjects
 
 #: Share of a site's subjects that must have a row on or before a day for it to be taken as the baseline.
 _HAVE_BASELINE = 0.8
-_QUALIFIES = "says how a value was measured"
+_ABOUT, _QUALIFIES = "says what a row is about", "says how a value was measured"
 #: A name in a study file may have 64 characters; one is kept for a number.
 _LONGEST = 60
 
@@ -63,15 +63,18 @@ def find_candidates(profiles: Mapping[str, Profile], subjects: Subjects, outcome
 
 def _from_single_rows(found: Candidates, profile: Profile, columns: list[Column], subjects: Subjects) -> None:
     every = pd.Series(True, index=profile.rows.index)
+    what = kinds(profile, columns, dated=True) if any(map(is_result, columns)) else []
     how = {c.name for c in qualifiers(columns) if any(qualifies(c, other, profile) for other in columns)}
     for column in columns:
         why = _no_input(column) if profile.rows[column.name].notna().any() else "no value"
         if why is None and column.name in how:
             why = _QUALIFIES
+        if why is None and column in what:
+            why = _ABOUT
         if why is not None:
             found.leave_out(profile.name, column.name, why)
         elif column.is_numeric:
-            for rows in measured(profile, column, [], every, subjects.column):
+            for rows in measured(profile, column, what if is_result(column) else [], every, subjects.column):
                 _add_rows(found, profile.name, column, rows, None)
         else:
             _add_codes(found, profile.name, column)
@@ -139,7 +142,7 @@ def _text(value: str | float) -> str:
 
 def _no_mean(column: Column, about: list[Column], late: bool) -> str | None:
     if column in about:
-        return "says what a row is about"
+        return _ABOUT
     if not column.is_numeric:
         return _no_input(column) or "a category in each row: an input could be `where` it is one, with reduce: any"
     if LEAKING_COLUMNS.match(column.name) or column.looks_like_code:

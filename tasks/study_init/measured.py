@@ -33,7 +33,7 @@ _QUALIFIER = re.compile(
 )
 #: A result that was not obtained: nothing that a value may be of.
 _STATUS = re.compile(r"stat$")
-_RESULT = re.compile(r"(^|_)(value|valuenum|value_as_number|result|amount|level|aval)$")
+_RESULT = re.compile(r"(^|_)(value|valuenum|value_as_number|result|amount|level|aval)$|^[a-z]{2}(orres|stresn)$")
 _TIME = re.compile(r"(^|_)(day|dy|studyday|relday|ady|week|month|visit|visit_?n(um|o)?|avisitn)(_|$)")
 #: The study day first; the day on which something ended or was planned after it; a visit's number last.
 _TIME_ORDER = (r"(?<!visit)(?<!visit_)(?<!end_)(?<!en)(day|dy)(_|$)", r"day|dy", r"week", r"month")
@@ -54,6 +54,16 @@ class Rows:
 def words(name: str) -> str:
     """`studyDay` and `Study day` as study_day."""
     return re.sub(r"[^a-z0-9]+", "_", re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()).strip("_")
+
+
+def has_many_rows(profile: Profile) -> bool:
+    """Whether a patient may have several."""
+    return len(profile.key) != 1
+
+
+def is_result(column: Column) -> bool:
+    """Whether a number's name leaves open what was measured: another column says it."""
+    return column.is_numeric and bool(_RESULT.search(words(column.name)))
 
 
 def times(columns: list[Column]) -> list[Column]:
@@ -135,8 +145,7 @@ def qualifies(qualifier: Column, column: Column, profile: Profile) -> bool:
     stem = _stem(words(qualifier.name))
     if stem and any(words(c.name).startswith(stem) for c in others):
         return words(column.name).startswith(stem)
-    one_row_each = len(profile.key) == 1
-    return not one_row_each or bool(_RESULT.search(words(column.name)))
+    return has_many_rows(profile) or is_result(column)
 
 
 def _stem(name: str) -> str:
@@ -151,7 +160,8 @@ def _of_one_quality(rows: pd.DataFrame, found: Rows, qualifying: list[Column]) -
         yield found
         return
     first, *others = qualifying
-    spelt = rows[first.name].map(_plain, na_action="ignore").fillna("").astype(str)
+    values = rows[first.name].astype(object)
+    spelt = values.map({value: _plain(value) for value in values.dropna().unique()}).where(values.notna(), "")
     counts = rows["\0patient"].groupby(spelt).nunique()
     common = sorted(counts[counts >= MIN_CELL].index, key=lambda value: (-counts[value], value))
     alone = len(counts) == 1

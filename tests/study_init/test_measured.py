@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ def noise(i: int, salt: int = 0) -> float:
 
 
 @pytest.fixture
-def draft(tmp_path: Path, project: Path) -> Iterator[Callable[..., Draft]]:
+def draft(tmp_path: Path, project: Path) -> Callable[..., Draft]:
     """Drafts a study of patients with an age and of one more table, and has it hold at every site."""
 
     def make(rows_of: Make, table: str = "labs", patient: Callable[[str, int], Row] | None = None) -> Draft:
@@ -48,7 +48,7 @@ def draft(tmp_path: Path, project: Path) -> Iterator[Callable[..., Draft]]:
         assert {s: [c.id for c in r.failures] for s, r in results.items()} == {s: [] for s in SITES}
         return drafted
 
-    yield make
+    return make
 
 
 def inputs(draft: Draft) -> dict[str, Input]:
