@@ -96,8 +96,8 @@ class Difference:
 
 
 def folder_version(folder: Path) -> str:
-    """The digest that `dvc add <folder>` would write: "<md5>.dir"."""
-    return listing_digest(file_digests(folder))
+    """The digest that `dvc add <folder>` would write: "<md5>.dir". Strays do not count."""
+    return listing_digest(file_digests(folder, lambda name: is_stray(PurePosixPath(name))))
 
 
 def site_versions(pin_file: Path) -> dict[str, str]:
