@@ -11,7 +11,7 @@ import pandas as pd
 from tasks.study import LEAKING_COLUMNS, Input
 from tasks.study_init.columns import Column, Profile
 from tasks.study_init.label import Outcome
-from tasks.study_init.measured import NONE_IN_TIME, Rows, is_result, kinds, measured, qualifiers, qualifies, times
+from tasks.study_init.measured import LATE, NONE_IN_TIME, Rows, is_result, kinds, measured, qualifiers, qualifies, times
 from tasks.study_init.rounding import plain
 from tasks.study_init.subjects import Subjects
 
@@ -62,7 +62,6 @@ def find_candidates(profiles: Mapping[str, Profile], subjects: Subjects, outcome
 
 
 def _from_single_rows(found: Candidates, profile: Profile, columns: list[Column], subjects: Subjects) -> None:
-    every = pd.Series(True, index=profile.rows.index)
     what = kinds(profile, columns, dated=True) if any(map(is_result, columns)) else []
     how = {c.name for c in qualifiers(columns) if any(qualifies(c, other, profile) for other in columns)}
     for column in columns:
@@ -74,7 +73,7 @@ def _from_single_rows(found: Candidates, profile: Profile, columns: list[Column]
         if why is not None:
             found.leave_out(profile.name, column.name, why)
         elif column.is_numeric:
-            for rows in measured(profile, column, what if is_result(column) else [], every, subjects.column):
+            for rows in measured(profile, column, what if is_result(column) else [], None, subjects.column):
                 _add_rows(found, profile.name, column, rows, None)
         else:
             _add_codes(found, profile.name, column)
@@ -111,7 +110,7 @@ def _from_many_rows(found: Candidates, profile: Profile, columns: list[Column], 
     dates = [c for c in columns if c.type in ("date", "partial_date")]
     window = _baseline(profile, dated[0].name, subjects) if dated else None
     late = bool(dated or dates) and window is None
-    known = profile.rows[window[0]] <= window[1] if window else pd.Series(True, index=profile.rows.index)
+    known = profile.rows[window[0]] <= window[1] if window else None
     what = kinds(profile, columns, dated=window is not None)
     about, how = [*dated, *what], qualifiers(columns)
     for column in columns:
@@ -148,7 +147,7 @@ def _no_mean(column: Column, about: list[Column], late: bool) -> str | None:
     if LEAKING_COLUMNS.match(column.name) or column.looks_like_code:
         return _no_input(column)
     if late:
-        return "rows may lie after the outcome: add on_or_before with a study day, then reduce: mean"
+        return LATE
     return None
 
 

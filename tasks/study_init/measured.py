@@ -37,6 +37,10 @@ _RESULT = re.compile(r"(^|_)(value|valuenum|value_as_number|result|amount|level|
 _TIME = re.compile(r"(^|_)(day|dy|studyday|relday|ady|week|month|visit|visit_?n(um|o)?|avisitn)(_|$)")
 #: The study day first; the day on which something ended or was planned after it; a visit's number last.
 _TIME_ORDER = (r"(?<!visit)(?<!visit_)(?<!end_)(?<!en)(day|dy)(_|$)", r"day|dy", r"week", r"month")
+#: A visit by its name alone, and the names of those at the start.
+_VISIT = re.compile(r"(^|_)(a?visit|timepoint|epoch|event)(_name)?$")
+_START = re.compile(r"screen|baseline|^pre|random|enrol|inclusion|admission|^(day|visit|v) ?[01]$|^(week|month|t) ?0$")
+LATE = "rows may lie after the outcome: add on_or_before with a study day, then reduce: mean"
 NONE_IN_TIME = "no row on or before"
 Where = dict[str, str | float]
 
@@ -95,14 +99,16 @@ def kinds(profile: Profile, columns: list[Column], *, dated: bool) -> list[Colum
     return found
 
 
-def measured(profile: Profile, column: Column, kinds: list[Column], known: pd.Series, subject: str) -> Iterator[Rows]:
+def measured(
+    profile: Profile, column: Column, kinds: list[Column], known: pd.Series | None, subject: str
+) -> Iterator[Rows]:
     """The rows of each kind that have a value in `column`, and those of too few patients not at all.
 
     Args:
         profile: the table.
         column: a number.
         kinds: what tells rows apart.
-        known: for each row whether it is known in time.
+        known: for each row whether it is known in time; None where no column tells the time.
         subject: the column that names the patient.
     """
     rows = profile.rows.assign(**{"\0patient": profile.site + "\0" + profile.rows[subject].astype(str)})
@@ -116,10 +122,13 @@ def measured(profile: Profile, column: Column, kinds: list[Column], known: pd.Se
         own = rows[_meet(rows, where) & rows[column.name].notna()]
         if own.empty:
             yield Rows(where, why="no value")
-        elif not known[own.index].any():
+        elif known is None and any(_is_late(c, where[c.name]) for c in kinds):
+            yield Rows(where, why=LATE)
+        elif known is not None and not known[own.index].any():
             yield Rows(where, why=NONE_IN_TIME)
         else:
-            yield from _of_one_quality(own[known[own.index]], Rows(where, values), qualifying)
+            in_time = own if known is None else own[known[own.index]]
+            yield from _of_one_quality(in_time, Rows(where, values), qualifying)
 
 
 def _is_test(column: Column) -> bool:
@@ -195,6 +204,11 @@ def _why_not(qualifier: Column, common: list[str]) -> str | None:
 def _plain(value: object) -> str:
     """Spellings of one unit: `mg/dL` and `MG/DL`, and the two characters for micro."""
     return "".join(unicodedata.normalize("NFKC", str(value)).casefold().split())
+
+
+def _is_late(kind: Column, value: str | float) -> bool:
+    """Whether a visit, of which nothing but the name is known, is not plainly at the start."""
+    return bool(_VISIT.search(words(kind.name))) and not _START.search(words(str(value)).replace("_", " "))
 
 
 def _common(rows: pd.DataFrame, column: str) -> list[str | float]:

@@ -255,10 +255,22 @@ def test_the_study_day_comes_before_the_visits_number(draft: Callable[..., Draft
     assert "the same for everybody" not in why(made, "sbp")
 
 
+def test_a_table_of_the_start_alone_is_read_whatever_its_visits_are_called(draft: Callable[..., Draft]) -> None:
+    rows = [{"visit": name, "day": day} for name, day in (("V2", 0), ("Run-in", -7))]
+    made = draft(lambda site, i: [{**row, "sbp": 110 + noise(i, n)} for n, row in enumerate(rows)], "vitals")
+    assert set(inputs(made)) == {"v2_sbp", "run_in_sbp"}
+
+
 def test_where_there_is_only_a_visits_number_its_rows_are_named(draft: Callable[..., Draft]) -> None:
     made = draft(lambda site, i: [{k: v for k, v in row.items() if k != "day"} for row in visits(site, i)], "vitals")
     assert set(inputs(made)) == {"screening_sbp"}
     assert "where visit is Baseline: no row on or before visitnum 1" in why(made, "sbp")
+
+
+def test_of_visits_that_have_only_names_those_at_the_start_are_read(draft: Callable[..., Draft]) -> None:
+    made = draft(lambda site, i: [{k: row[k] for k in ("visit", "sbp")} for row in visits(site, i)], "vitals")
+    assert set(inputs(made)) == {"screening_sbp", "baseline_sbp"}
+    assert "where visit is Week 4: rows may lie after the outcome" in why(made, "sbp")
 
 
 def test_a_column_without_any_value_says_so(draft: Callable[..., Draft]) -> None:
