@@ -10,6 +10,7 @@ from typing import Any
 
 from airflow.sdk import DAG, CronTriggerTimetable, ExceptionRetryPolicy, RetryAction, RetryRule, get_current_context
 
+from tasks.foreign_files import listed
 from tasks.settings import project_dir
 
 #: An object store that does not answer is worth waiting for, and so is a model, for longer: its provider counts calls
@@ -39,7 +40,7 @@ def nightly(cron: str) -> CronTriggerTimetable:
 
 def study_names() -> list[str]:
     """The studies that this project holds, by file name."""
-    return sorted(path.stem for path in (project_dir() / "studies").glob("*.yaml"))
+    return [path.stem for path in listed(project_dir() / "studies", "*.yaml")]
 
 
 def suites_dir() -> Path:

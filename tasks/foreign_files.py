@@ -11,8 +11,9 @@ import hashlib
 import os
 import stat
 from collections.abc import Iterator
+from fnmatch import fnmatchcase
 from io import BufferedReader
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from tasks.errors import ConfigError, DataError, PharmafedError
 
@@ -21,6 +22,13 @@ MAX_TEXT_BYTES = 4 << 20
 #: Files below one folder, and folders within folders.
 MAX_FILES = 100_000
 MAX_DEPTH = 32
+#: What desktops, office programs, editors and network drives leave in a folder: never data, and never refused.
+#: As patterns for names that both `fnmatch` and a `.dvcignore` take.
+STRAYS = (
+    *("._*", ".DS_Store", ".AppleDouble", "__MACOSX", ".Spotlight-V100", ".Trashes", ".fseventsd", ".TemporaryItems"),
+    *("[Dd]esktop.ini", "[Tt]humbs.db", "ehthumbs.db", "$RECYCLE.BIN", "System Volume Information"),
+    *("~$*", ".~lock.*#", "*.swp", "*~", ".directory", ".Trash-*", ".nfs*", "@eaDir", "lost+found"),
+)
 _NEVER_WAIT = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
 
@@ -50,6 +58,16 @@ def read_ordinary(path: Path, max_bytes: int = MAX_TEXT_BYTES, error: type[Pharm
     if len(content) > max_bytes:
         raise error(f"{path}: grew beyond the {max_bytes:,} bytes that such a file may have while it was read")
     return content
+
+
+def is_stray(path: PurePath) -> bool:
+    """Whether any part of a relative path is what STRAYS names."""
+    return any(fnmatchcase(part, pattern) for part in path.parts for pattern in STRAYS)
+
+
+def listed(folder: Path, pattern: str = "*") -> list[Path]:
+    """What lies in `folder` and matches, in order of name, without strays; nothing where there is no such folder."""
+    return sorted(path for path in folder.glob(pattern) if not is_stray(path.relative_to(folder)))
 
 
 def ordinary_files(folder: Path) -> Iterator[Path]:

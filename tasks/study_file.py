@@ -10,6 +10,7 @@ import yaml
 from pydantic import ValidationError
 
 from tasks.errors import ConfigError
+from tasks.foreign_files import listed
 from tasks.study import Condition, Input, Study
 from tasks.study_privacy import PRIVACY_SECTIONS
 from tasks.yaml_file import line_of, read_yaml
@@ -31,7 +32,7 @@ def load_study(path: Path, *, columns: dict[str, set[str]] | None = None) -> Stu
     try:
         study, root = _parse(path, path.stat().st_mtime_ns)
     except FileNotFoundError:
-        known = ", ".join(sorted(p.stem for p in path.parent.glob("*.yaml"))) or "none"
+        known = ", ".join(path.stem for path in listed(path.parent, "*.yaml")) or "none"
         raise ConfigError(f"no study file {path}; studies in {path.parent}: {known}") from None
     if columns is not None:
         _check_columns(path, root, study, columns)
@@ -40,7 +41,7 @@ def load_study(path: Path, *, columns: dict[str, set[str]] | None = None) -> Stu
 
 def load_studies(folder: Path, *, columns: dict[str, set[str]] | None = None) -> dict[str, Study]:
     """Read every `*.yaml` in `folder`, by name."""
-    return {path.stem: load_study(path, columns=columns) for path in sorted(folder.glob("*.yaml"))}
+    return {path.stem: load_study(path, columns=columns) for path in listed(folder, "*.yaml")}
 
 
 @cache

@@ -6,13 +6,13 @@ import hashlib
 import os
 import socket
 from collections.abc import Callable
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import pytest
 
 from tasks import foreign_files
 from tasks.errors import ConfigError, DataError
-from tasks.foreign_files import md5_of, ordinary_files, read_ordinary
+from tasks.foreign_files import is_stray, listed, md5_of, ordinary_files, read_ordinary
 
 pytestmark = pytest.mark.timeout(30)
 
@@ -97,3 +97,35 @@ def test_a_digest_is_that_of_the_content(tmp_path: Path) -> None:
     content = os.urandom(3_000_000)
     (tmp_path / "a").write_bytes(content)
     assert md5_of(tmp_path / "a") == hashlib.md5(content, usedforsecurity=False).hexdigest()
+
+
+LEFT_BEHIND = ("._labs.csv", ".DS_Store", "~$labs.xlsx", "desktop.ini", "Desktop.ini", "Thumbs.db", ".~lock.labs.csv#")
+LEFT_BEHIND += ("labs.csv~", ".labs.csv.swp", "__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information")
+MEANT = (
+    "labs.csv",
+    "labs.CSV",
+    "_labs.csv",
+    ".labs.csv",
+    "labs (1).csv",
+    "labs~1.csv",
+    "desktop.csv",
+    "macosx",
+    "thumbs",
+)
+
+
+@pytest.mark.parametrize("name", [*LEFT_BEHIND, *MEANT])
+def test_what_desktops_leave_behind_is_known_by_its_name(name: str, tmp_path: Path) -> None:
+    assert is_stray(PurePath(name)) is (name in LEFT_BEHIND)
+    assert is_stray(PurePath(name, "labs.csv")) is (name in LEFT_BEHIND)
+    (tmp_path / name).touch()
+    assert [path.name for path in listed(tmp_path)] == [name] * (name in MEANT)
+
+
+def test_what_is_listed_matches_and_is_in_order(tmp_path: Path) -> None:
+    for name in ("b.yaml", "._a.yaml", "a.yaml", "c.json", "d/._e.yaml", "d/e.yaml", "@eaDir/f.yaml"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    assert [path.name for path in listed(tmp_path, "*.yaml")] == ["a.yaml", "b.yaml"]
+    assert [path.name for path in listed(tmp_path, "*/*.yaml")] == ["e.yaml"]
+    assert listed(tmp_path / "none") == []

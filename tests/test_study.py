@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -91,6 +92,16 @@ def line_of(text: str, part: str) -> int:
 
 
 # what ships
+
+
+def test_what_desktops_leave_behind_is_no_study_and_no_suite(tmp_path: Path) -> None:
+    for folder in ("studies", "expectations"):
+        shutil.copytree(PROJECT / folder, tmp_path / folder)
+    (tmp_path / "studies/._xanomeline_derm56.yaml").write_bytes(b"\0\5\x16\7")
+    (tmp_path / "expectations/._adsl.json").write_bytes(b"\0\5\x16\7")
+    columns = all_columns(tmp_path / "expectations")
+    assert columns == all_columns(PROJECT / "expectations")
+    assert list(load_studies(tmp_path / "studies", columns=columns)) == list(load_studies(PROJECT / "studies"))
 
 
 def test_both_shipped_studies_load_against_the_suites() -> None:

@@ -23,6 +23,7 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 from tasks import settings
 from tasks.errors import ConfigError, StoreError
 from tasks.exam import report_store as exams
+from tasks.foreign_files import listed
 from tasks.report import pages, store
 
 if TYPE_CHECKING:
@@ -194,7 +195,7 @@ def _may_read(request: Request, user: BaseUser, dag_id: str) -> bool:
 
 
 def _studies_in_project() -> list[str]:
-    return [path.stem for path in (settings.project_dir() / "studies").glob("*.yaml")]
+    return [path.stem for path in listed(settings.project_dir() / "studies", "*.yaml")]
 
 
 def _rounds(study: str) -> Sequence[store.RunEntry]:

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from tasks import settings
 from tasks.data import pin as pins
+from tasks.foreign_files import listed
 
 if TYPE_CHECKING:
     from tasks.validation.runner import ValidationResult
@@ -69,7 +70,7 @@ def verify() -> None:
 def _verify_table(data_dir: Path, pin: pins.Pin, differing: set[str]) -> Table:
     table = Table("folder", "files", "bytes", "pinned digest", "")
     for folder in sorted({*pin.folders, *pins.folders_in(data_dir)}):
-        sizes = [path.stat().st_size for path in (data_dir / folder).rglob("*") if path.is_file()]
+        sizes = [path.stat().st_size for path in listed(data_dir / folder, "**/*") if path.is_file()]
         digest = pins.listing_digest(pin.folder_files(folder))[:12] if folder in pin.folders else "not pinned"
         state = "[red]differs[/red]" if folder in differing else "ok"
         table.add_row(folder, str(len(sizes)), f"{sum(sizes):,}", digest, state)

@@ -21,7 +21,7 @@ from pathspec import PathSpec
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from tasks.errors import ConfigError, DataPinMismatch
-from tasks.foreign_files import md5_of, ordinary_files
+from tasks.foreign_files import STRAYS, is_stray, listed, md5_of, ordinary_files
 from tasks.yaml_file import read_yaml
 
 SITES, EXAMS = "sites", "exams"
@@ -96,8 +96,8 @@ class Difference:
 
 
 def folder_version(folder: Path) -> str:
-    """The digest that `dvc add <folder>` would write: "<md5>.dir"."""
-    return listing_digest(file_digests(folder))
+    """The digest that `dvc add <folder>` would write: "<md5>.dir". Strays do not count."""
+    return listing_digest(file_digests(folder, lambda name: is_stray(PurePosixPath(name))))
 
 
 def site_versions(pin_file: Path) -> dict[str, str]:
@@ -113,6 +113,8 @@ def site_versions(pin_file: Path) -> dict[str, str]:
 def verify(data_dir: Path, pin_file: Path) -> list[Difference]:
     """Every file of every site and exam that is missing, changed or extra; empty if the folder is as pinned.
 
+    What desktops leave behind (`tasks.foreign_files.STRAYS`) is no file more, here and in `verify_site`.
+
     Raises:
         ConfigError: see `read_pin`.
     """
@@ -120,7 +122,7 @@ def verify(data_dir: Path, pin_file: Path) -> list[Difference]:
     ignore = _dvc_ignore(pin_file)
     differences = []
     for parent in (data_dir / SITES, data_dir / EXAMS):
-        loose = [path.name for path in parent.iterdir() if path.is_file()] if parent.is_dir() else []
+        loose = [path.name for path in listed(parent) if path.is_file()]
         differences += [Difference(parent.name, name, "extra") for name in loose if not ignore(name)]
     for folder in {*pin.folders, *folders_in(data_dir)}:
         differences += _compare(folder, pin.folder_files(folder), data_dir / folder, ignore)
@@ -130,7 +132,7 @@ def verify(data_dir: Path, pin_file: Path) -> list[Difference]:
 def folders_in(data_dir: Path) -> list[str]:
     """The sites' and exams' folders on disk: sites/701, exams/practice."""
     parents = (data_dir / SITES, data_dir / EXAMS)
-    found = [path for parent in parents if parent.is_dir() for path in parent.iterdir() if path.is_dir()]
+    found = [path for parent in parents for path in listed(parent) if path.is_dir()]
     return sorted(path.relative_to(data_dir).as_posix() for path in found)
 
 
@@ -152,6 +154,15 @@ def verify_site(site_dir: Path, pin_file: Path, site: str) -> str:
         named += f"{', ' * bool(named)}{extra} file(s) that are not pinned" if extra else ""
         raise DataPinMismatch(f"site {site}: {site_dir} is not what {pin_file.name} pins: {named}; {RESTORE}; {REPIN}")
     return listing_digest(files)
+
+
+def differs_from_pin(path: Path, pin_file: Path) -> bool:
+    """Whether a site's file, `sites/<site>/<file>`, is pinned with other bytes than it has, or is missing."""
+    try:
+        pinned = read_pin(pin_file).site_files(path.parent.name).get(path.name)
+    except ConfigError:
+        return False
+    return pinned is not None and not (path.is_file() and md5_of(path) == pinned)
 
 
 def read_pin(pin_file: Path) -> Pin:
@@ -182,12 +193,13 @@ def _read_document(pin_file: Path) -> dict[str, Any]:
 
 
 def write_pin(data_dir: Path) -> Pin:
-    """`dvc add <data_dir>`, then record the listing in its `.dvc` file.
+    """`dvc add <data_dir>`, then record the listing in its `.dvc` file. First, `.dvcignore` is told of all STRAYS.
 
     Raises:
         ConfigError: DVC refuses, or the folder holds a file that is neither in sites/<site>/ nor in exams/<exam>/.
     """
     pin_file = data_dir.with_name(f"{data_dir.name}.dvc")
+    _ignore_strays(pin_file.with_name(".dvcignore"))
     command = [sys.executable, "-m", "dvc", "add", "--quiet", data_dir.name]
     run = subprocess.run(command, cwd=data_dir.parent, capture_output=True, text=True, check=False)
     if run.returncode:
@@ -204,10 +216,9 @@ def write_pin(data_dir: Path) -> Pin:
 
 
 def file_digests(folder: Path, ignore: Ignore | None = None) -> dict[str, str]:
-    """Path below `folder` -> md5, for every file whose name is not to be ignored, in DVC's order."""
-    paths = [path for path in ordinary_files(folder) if not (ignore and ignore(path.name))]
-    digests = {path.relative_to(folder).as_posix(): md5_of(path) for path in paths}
-    return dict(sorted(digests.items()))
+    """Path below `folder` -> md5, for every file whose path is not to be ignored, in DVC's order."""
+    paths = {path.relative_to(folder).as_posix(): path for path in ordinary_files(folder)}
+    return {name: md5_of(paths[name]) for name in sorted(paths) if not (ignore and ignore(name))}
 
 
 def listing_digest(files: Mapping[str, str]) -> str:
@@ -228,18 +239,29 @@ def _in_place(path: PurePosixPath) -> bool:
 def _compare(where: str, pinned: Mapping[str, str], folder: Path, ignore: Ignore) -> list[Difference]:
     found = file_digests(folder, ignore) if folder.is_dir() else {}
     differences = [Difference(where, name, "missing") for name in pinned.keys() - found.keys()]
-    differences += [Difference(where, name, "extra") for name in found.keys() - pinned.keys()]
+    extra = [name for name in found.keys() - pinned.keys() if not is_stray(PurePosixPath(name))]
+    differences += [Difference(where, name, "extra") for name in extra]
     common = pinned.keys() & found.keys()
     differences += [Difference(where, name, "changed") for name in common if pinned[name] != found[name]]
     return sorted(differences)
 
 
 def _dvc_ignore(pin_file: Path) -> Ignore:
-    """Whether the `.dvcignore` beside the pin file keeps a file of this name out of DVC."""
-    path = pin_file.with_name(".dvcignore")
-    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-    spec = PathSpec.from_lines("gitignore", lines)
+    """Whether the `.dvcignore` beside the pin file keeps a file, by its path below the folder, out of DVC."""
+    spec = PathSpec.from_lines("gitignore", _ignored(pin_file.with_name(".dvcignore")))
     return lambda name: bool(spec.match_file(name))
+
+
+def _ignored(path: Path) -> list[str]:
+    return path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+
+
+def _ignore_strays(path: Path) -> None:
+    """Add what is missing, so that DVC leaves out what we do."""
+    lines = _ignored(path)
+    missing = [pattern for pattern in STRAYS if pattern not in lines]
+    if missing:
+        path.write_text("\n".join([*lines, *missing, ""]), encoding="utf-8")
 
 
 def _write_listing(pin_file: Path, files: Mapping[str, str]) -> None:

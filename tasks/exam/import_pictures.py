@@ -8,10 +8,10 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from tasks.errors import DataError
-from tasks.exam.faults import Faults, listed
+from tasks.exam.faults import Faults, first_few
 from tasks.exam.items import IMAGE_FORMATS, picture_digest
 from tasks.exam.national import NUM_ITEMS
-from tasks.foreign_files import MAX_TEXT_BYTES, read_ordinary
+from tasks.foreign_files import MAX_TEXT_BYTES, listed, read_ordinary
 
 #: Names and digests of an item's pictures.
 Pictures = tuple[tuple[str, str], ...]
@@ -69,11 +69,11 @@ def find_pictures(
     if not folder.is_dir():
         raise DataError(f"{folder} is no folder of images: name one, or import without pictures")
     names: dict[str, list[str]] = defaultdict(list)
-    for path in sorted(folder.iterdir()):
-        if not path.name.startswith(".") and (key := _owner(path, ids, needed, faults)):
+    for path in listed(folder):
+        if key := _owner(path, ids, needed, faults):
             names[key].append(path.name)
     if missing := [f"{key}.png" for key in sorted(needed) if key not in names]:
-        problem = f"lacks the pictures of {len(missing)} of {len(needed)} items: {listed(missing)}"
+        problem = f"lacks the pictures of {len(missing)} of {len(needed)} items: {first_few(missing)}"
         faults.add(folder, problem, "Add them")
     return {key: tuple(_digests(folder, key, files, faults)) for key, files in names.items()}
 

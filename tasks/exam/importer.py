@@ -16,7 +16,7 @@ from pathlib import Path
 from tasks.exam.answer_keys import Key, KeyProblem, accepted_sets, note_takes_out, read_key, read_n_select, read_note
 from tasks.exam.cases import Linked, link
 from tasks.exam.corrections import read_corrections
-from tasks.exam.faults import Faults, listed
+from tasks.exam.faults import Faults, first_few
 from tasks.exam.import_pictures import Pictures, find_pictures, read_diagrams
 from tasks.exam.import_report import ImportReport, report_on
 from tasks.exam.items import check_exam, text_length
@@ -144,7 +144,7 @@ def _check_subjects(about: Found[Metadata], sources: _Sources, faults: Faults) -
     said = {int(item[3:]) for item, one in sources.corrections.items() if one.category}
     for found in imbalances(subjects):
         if not said.issuperset(found.suspects):
-            names = listed(f"{sources.exam}{number:03}" for number in found.suspects)
+            names = first_few(f"{sources.exam}{number:03}" for number in found.suspects)
             problem = f"{found.words}; it may be {names}"
             remedy = "Look them up in the published paper and give the `category` of each, the present one too"
             faults.add(sources.metadata, problem, f"{remedy}, in a file of --corrections")

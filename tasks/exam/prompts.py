@@ -11,7 +11,7 @@ from pydantic import AfterValidator, ValidationError
 
 from tasks.errors import ConfigError
 from tasks.exam.records import ExamItem, ItemText, Language
-from tasks.foreign_files import read_ordinary
+from tasks.foreign_files import listed, read_ordinary
 from tasks.records import Digest, Record
 from tasks.settings import project_dir
 from tasks.yaml_file import parse_yaml
@@ -59,7 +59,7 @@ def load_prompt(name: str) -> tuple[Prompt, Digest]:
         content = read_ordinary(path)
         return Prompt.model_validate(parse_yaml(path, content).content), hashlib.sha256(content).hexdigest()
     except FileNotFoundError:
-        known = sorted(str(p.relative_to(path.parents[1]).with_suffix("")) for p in path.parents[1].glob("*/*.yaml"))
+        known = [str(p.relative_to(path.parents[1]).with_suffix("")) for p in listed(path.parents[1], "*/*.yaml")]
         raise ConfigError(f"no prompt {name!r} at {path}: choose one of {', '.join(known) or 'none'}") from None
     except ValidationError as error:
         raise ConfigError(f"{path} does not hold a prompt: {error}") from None

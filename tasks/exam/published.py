@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 
 from tasks.errors import DataError
 from tasks.exam.corrections import corrected, is_whole
-from tasks.exam.faults import Faults, listed
+from tasks.exam.faults import Faults, first_few
 from tasks.exam.jsonl import Line, read_lines
 from tasks.exam.national import FIRST_YEAR, NUM_ITEMS
 from tasks.exam.records import Correction
@@ -150,4 +150,4 @@ def _check_ids(path: Path, found: set[str], exam: str, faults: Faults) -> None:
     """Every one of the 345 items is there."""
     expected = [f"{exam}{number:03}" for number in range(1, NUM_ITEMS + 1)]
     if missing := [key for key in expected if key not in found]:
-        faults.add(path, f"lacks {len(missing)} of {NUM_ITEMS} ids: {listed(missing)}", "Fetch the whole file")
+        faults.add(path, f"lacks {len(missing)} of {NUM_ITEMS} ids: {first_few(missing)}", "Fetch the whole file")

@@ -21,6 +21,7 @@ from pydantic import BaseModel, ConfigDict
 from tasks import layout
 from tasks.enrolment import parse_certificate
 from tasks.errors import ConfigError, ObjectMissing, PrivacyError, StoreError, StoreUnavailable
+from tasks.foreign_files import listed
 from tasks.privacy.chain import MAX_ENTRY, Link
 from tasks.privacy.ledger import ENTRY_NAME, keys_by_site
 from tasks.privacy.verification import ChainReport, verify_chain
@@ -162,7 +163,7 @@ def load(folder: Path) -> dict[str, Evidence]:
             f"{folder} has no readable anchors.json ({type(error).__name__}): name a folder that "
             "`pharmafed privacy export` has written, whole"
         ) from None
-    ledgers = {path.name for path in folder.glob("ledger/*")}
+    ledgers = {path.name for path in listed(folder / "ledger")}
     return {site: _of_folder(folder, index, site) for site in sorted({*index.anchors, *ledgers})}
 
 

@@ -16,7 +16,7 @@ from tasks import clock
 from tasks.errors import DataError, DeadlinePassed, PharmafedError, SiteStepFailed
 from tasks.settings import PROJECT
 
-_COUNTS = re.compile(r"\b\d[\d,]* (?=cells|lines|file\(s\)|column names)")
+_COUNTS = re.compile(r"\b\d[\d,]* (?=cells|lines|fields?|columns|file\(s\)|column names)")
 _LINES = re.compile(r"\bline \d[\d,]*")
 
 
@@ -39,7 +39,7 @@ def no_values_in_errors(step: str, site: str) -> Iterator[None]:
         yield
         return
     except DataError as error:
-        failure = type(error)(_COUNTS.sub("some ", _LINES.sub("in some line", str(error))))
+        failure = type(error)(_COUNTS.sub("some ", _LINES.sub("some line", str(error))))
     except PharmafedError as error:
         failure = error
     except Exception as error:

@@ -16,6 +16,7 @@ from tasks.data.tables import read_tables
 from tasks.errors import DataError
 from tasks.features import build_inputs
 from tasks.files import write_private
+from tasks.foreign_files import listed
 from tasks.site.context import SiteContext
 from tasks.site.prepared import Patients, cache_file, load_patients, prepare_patients, save_patients
 from tasks.storage import to_json
@@ -108,7 +109,7 @@ def _check_key(ctx: SiteContext, version: str) -> str:
 
 
 def _suites_digest(folder: Path) -> str:
-    files = sorted(p for p in folder.iterdir() if p.suffix in (".json", ".yaml"))
+    files = [path for path in listed(folder) if path.suffix in (".json", ".yaml")]
     return _files_digest(tuple((p, p.stat().st_mtime_ns) for p in files))
 
 

@@ -5,7 +5,7 @@ Messages name file, line and column, never a cell.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,10 @@ from typing import Any
 import pandas as pd
 from pydantic import TypeAdapter, ValidationError
 
-from tasks.data.tables import read_header, read_table
+from tasks.data.csv_file import read_header
+from tasks.data.tables import read_table
 from tasks.errors import ConfigError, DataError
+from tasks.foreign_files import listed
 from tasks.study import Identifier, SiteName
 
 
@@ -67,7 +69,7 @@ def valid_name(kind: Any, text: str) -> bool:
 def _sites(root: Path) -> list[str]:
     if not root.is_dir():
         raise ConfigError(f"{root}: no such folder; give the folder with one sub-folder per site")
-    sites = sorted(path.name for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
+    sites = [path.name for path in listed(root) if path.is_dir() and not path.name.startswith(".")]
     if not sites:
         raise ConfigError(f"{root}: no sub-folders: make one per site, each with the same CSV files")
     for site in sites:
@@ -76,21 +78,44 @@ def _sites(root: Path) -> list[str]:
     return sites
 
 
-def _same_tables(root: Path, sites: Iterable[str]) -> list[str]:
-    found = {site: {path.stem for path in (root / site).glob("*.csv")} for site in sites}
+def _same_tables(root: Path, sites: list[str]) -> list[str]:
+    """The tables that every site has. What else lies there is left aside; what may be meant as a table is refused."""
+    found = {site: _tables(root / site) for site in sites}
     every = sorted(set().union(*found.values()))
     if not every:
         raise ConfigError(f"{root}: no CSV files (*.csv) in its sub-folders")
-    for site, tables in found.items():
-        missing = [f"{table}.csv" for table in every if table not in tables]
-        if missing:
-            raise DataError(f"{root / site}: lacks {', '.join(missing)}, which other sites have")
     for table in every:
-        if not valid_name(Identifier, table) or table == "inputs":
-            raise ConfigError(
-                f"{table}.csv: a table is named with small letters, digits and _, and not `inputs`: rename the files"
+        having = [site for site in sites if table in found[site]]
+        if 2 * len(having) < len(sites):
+            raise DataError(
+                f"{root / having[0] / table}.csv: only {len(having)} of {len(sites)} sites have such a file: "
+                "remove it, or add it to the others"
+            )
+        lacking = [site for site in sites if table not in found[site]]
+        if lacking:
+            raise DataError(
+                f"{root / lacking[0]}: lacks {table}.csv, which other sites have{_near(root, lacking[0], table)}"
             )
     return every
+
+
+def _tables(folder: Path) -> set[str]:
+    """The names of the files that end in .csv, each one that a table may have."""
+    files = [path for path in listed(folder) if path.suffix.lower() == ".csv"]
+    for path in files:
+        if path.suffix != ".csv":
+            raise ConfigError(f"{path}: a table's file ends in .csv, in small letters: rename it")
+        if not valid_name(Identifier, path.stem) or path.stem == "inputs":
+            raise ConfigError(
+                f"{path}: a table is named with small letters, digits and _, and not `inputs`: rename or remove it"
+            )
+    return {path.stem for path in files}
+
+
+def _near(root: Path, site: str, table: str) -> str:
+    """A file that may be the missing table in another form: `labs.xlsx`, `labs.csv.txt`, `labs.csv.gz`."""
+    near = [path.name for path in listed(root / site) if path.name.lower().startswith(f"{table}.")]
+    return f"; it has {near[0]}: export that as {table}.csv" if near else ""
 
 
 def _read(path: Path) -> pd.DataFrame:
@@ -103,6 +128,10 @@ def _read(path: Path) -> pd.DataFrame:
 def _check_header(path: Path, header: list[str]) -> None:
     if not any(header):
         raise DataError(f"{path}: line 1 is empty: the first line names the columns")
+    if header[0].lower().startswith("sep="):
+        raise DataError(
+            f"{path}: line 1 tells a spreadsheet the separator: delete it, the first line names the columns"
+        )
     if len(header) == 1 and (header[0].count(";") or header[0].count("\t")):
         sign = "semicolons" if ";" in header[0] else "tabs"
         raise DataError(f"{path}: columns are separated by {sign}: export it with commas, and decimals with a point")

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import pandas as pd
 
 from tasks.study import LEAKING_COLUMNS, Input
-from tasks.study_init.columns import TIME, Column, Profile
+from tasks.study_init.columns import Column, Profile
 from tasks.study_init.label import Outcome
+from tasks.study_init.measured import LATE, NONE_IN_TIME, Rows, is_result, kinds, measured, qualifiers, qualifies, times
+from tasks.study_init.rounding import plain
 from tasks.study_init.subjects import Subjects
 
 #: Share of a site's subjects that must have a row on or before a day for it to be taken as the baseline.
 _HAVE_BASELINE = 0.8
+_ABOUT, _QUALIFIES = "says what a row is about", "says how a value was measured"
 #: A name in a study file may have 64 characters; one is kept for a number.
 _LONGEST = 60
 
@@ -52,19 +55,26 @@ def find_candidates(profiles: Mapping[str, Profile], subjects: Subjects, outcome
         names |= {outcome.column} if profile.name == outcome.table else set()
         columns = [column for column in profile.columns.values() if column.name not in names]
         if profile.key == (subjects.column,):
-            _from_single_rows(found, profile, columns)
+            _from_single_rows(found, profile, columns, subjects)
         else:
             _from_many_rows(found, profile, columns, subjects)
     return found
 
 
-def _from_single_rows(found: Candidates, profile: Profile, columns: list[Column]) -> None:
+def _from_single_rows(found: Candidates, profile: Profile, columns: list[Column], subjects: Subjects) -> None:
+    what = kinds(profile, columns, dated=True) if any(map(is_result, columns)) else []
+    how = {c.name for c in qualifiers(columns) if any(qualifies(c, other, profile) for other in columns)}
     for column in columns:
-        why = _no_input(column)
+        why = _no_input(column) if profile.rows[column.name].notna().any() else "no value"
+        if why is None and column.name in how:
+            why = _QUALIFIES
+        if why is None and column in what:
+            why = _ABOUT
         if why is not None:
             found.leave_out(profile.name, column.name, why)
         elif column.is_numeric:
-            found.add(profile.name, column.name, column=column.name)
+            for rows in measured(profile, column, what if is_result(column) else [], None, subjects.column):
+                _add_rows(found, profile.name, column, rows, None)
         else:
             _add_codes(found, profile.name, column)
 
@@ -95,42 +105,50 @@ def _add_codes(found: Candidates, table: str, column: Column) -> None:
 
 
 def _from_many_rows(found: Candidates, profile: Profile, columns: list[Column], subjects: Subjects) -> None:
-    """Means over the rows that are known in time; one per category where the rows are of several kinds."""
-    times = [c for c in columns if c.is_numeric and TIME.search(c.name)]
+    """Means over the rows that are known in time, of one kind and quality each."""
+    dated = times(columns)
     dates = [c for c in columns if c.type in ("date", "partial_date")]
-    time = times[0].name if times else None
-    window = None if time is None else _baseline(profile, time, subjects)
-    late = bool(times or dates) and window is None
-    kinds = [c for c in columns if c.name in profile.key and c.type == "string"]
+    window = _baseline(profile, dated[0].name, subjects) if dated else None
+    late = bool(dated or dates) and window is None
+    known = profile.rows[window[0]] <= window[1] if window else None
+    what = kinds(profile, columns, dated=window is not None)
+    about, how = [*dated, *what], qualifiers(columns)
     for column in columns:
-        why = _no_mean(column, times, kinds, late)
+        why = _QUALIFIES if column in how else _no_mean(column, about, late)
         if why is not None:
             found.leave_out(profile.name, column.name, why)
             continue
-        rows = {"on_or_before": window} if window else {}
-        for name, where in _kinds(column, kinds):
-            found.add(profile.name, name, column=column.name, reduce="mean", **rows, **where)
+        for rows in measured(profile, column, what, known, subjects.column):
+            _add_rows(found, profile.name, column, rows, window, reduce="mean")
 
 
-def _no_mean(column: Column, times: list[Column], kinds: list[Column], late: bool) -> str | None:
-    if column in times or column in kinds:
-        return "says what a row is about"
+def _add_rows(
+    found: Candidates, table: str, column: Column, rows: Rows, window: tuple[str, float] | None, **parts: object
+) -> None:
+    """One input of these rows, or why there is none."""
+    if rows.why is not None:
+        time = f" {window[0]} {window[1]:g}" if window and rows.why == NONE_IN_TIME else ""
+        kind = ", ".join(f"{name} is {_text(value)}" for name, value in rows.where.items())
+        return found.leave_out(table, column.name, f"{f'where {kind}: ' * bool(kind)}{rows.why}{time}")
+    name = "_".join([*map(_text, rows.of), column.name, *map(_text, rows.split)])
+    more = {"where": rows.where} if rows.where else {}
+    found.add(table, name, column=column.name, **more, **({"on_or_before": window} if window else {}), **parts)
+
+
+def _text(value: str | float) -> str:
+    return value if isinstance(value, str) else str(plain(value))
+
+
+def _no_mean(column: Column, about: list[Column], late: bool) -> str | None:
+    if column in about:
+        return _ABOUT
     if not column.is_numeric:
         return _no_input(column) or "a category in each row: an input could be `where` it is one, with reduce: any"
     if LEAKING_COLUMNS.match(column.name) or column.looks_like_code:
         return _no_input(column)
     if late:
-        return "rows may lie after the outcome: add on_or_before with a study day, then reduce: mean"
+        return LATE
     return None
-
-
-def _kinds(column: Column, kinds: list[Column]) -> Iterator[tuple[str, dict[str, object]]]:
-    """Rows of several kinds (a test's code beside its value) are not averaged together."""
-    if len(kinds) != 1 or not kinds[0].categories:
-        yield column.name, {}
-        return
-    for value in kinds[0].categories:
-        yield f"{value}_{column.name}", {"where": {kinds[0].name: value}}
 
 
 def _baseline(profile: Profile, time: str, subjects: Subjects) -> tuple[str, float] | None:

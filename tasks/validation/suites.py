@@ -23,7 +23,7 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from tasks.errors import ConfigError
-from tasks.foreign_files import read_ordinary
+from tasks.foreign_files import listed, read_ordinary
 
 ROW_CONDITION = re.compile(r'^(\w+)(==|!=)"([^"]+)"$')
 #: Expectations that do more than look at the table: a JSON schema may name an address, which is then fetched.
@@ -129,7 +129,7 @@ def _load(path: Path, _mtime_ns: int) -> Suite:
 
 
 def suite_names(suites_dir: Path) -> list[str]:
-    return sorted(path.stem for path in suites_dir.glob("*.json"))
+    return [path.stem for path in listed(suites_dir, "*.json")]
 
 
 def table_columns(suites_dir: Path, table: str) -> dict[str, ColumnType]:

@@ -12,6 +12,8 @@ import yaml
 
 from tasks.data.pin import Difference, folder_version, read_pin, site_versions, verify, verify_site, write_pin
 from tasks.errors import ConfigError, DataPinMismatch
+from tasks.foreign_files import STRAYS
+from tasks.settings import PROJECT
 
 
 def dvc(project: Path, *args: str) -> None:
@@ -70,6 +72,47 @@ def test_each_difference_is_named(project: Path) -> None:
         Difference("sites/pool", "cm.csv", "changed"),
         Difference("sites/pool", "notes.txt", "extra"),
     ]
+
+
+def test_what_desktops_leave_behind_differs_from_no_pin(project: Path) -> None:
+    """Also where `.dvcignore` has been told nothing of it, as in a project of an earlier version."""
+    (project / ".dvcignore").write_text("")
+    strays = [
+        "701/._mh.csv",
+        "701/~$mh.csv",
+        "pool/desktop.ini",
+        "pool/@eaDir/cm.csv",
+        "._stray.csv",
+        "__MACOSX/701/mh.csv",
+    ]
+    for name in strays:
+        path = project / "data/sites" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"\0\5\x16\7")
+    assert verify(project / "data", project / "data.dvc") == []
+    pinned = site_versions(project / "data.dvc")["701"]
+    assert verify_site(project / "data/sites/701", project / "data.dvc", "701") == pinned
+    assert folder_version(project / "data/sites/701") == pinned
+    (project / "data/sites/pool/mh (1).csv").write_text("x\n")
+    assert verify(project / "data", project / "data.dvc") == [Difference("sites/pool", "mh (1).csv", "extra")]
+
+
+def test_what_desktops_leave_behind_is_not_pinned(project: Path) -> None:
+    """By DVC neither: pinning tells `.dvcignore` of it, and keeps what stood there."""
+    before = read_pin(project / "data.dvc")
+    (project / ".dvcignore").write_text("*.bak\n")
+    for name in ("701/._mh.csv", "pool/@eaDir/cm.csv", "pool/cm.bak"):
+        (project / "data/sites" / name).parent.mkdir(exist_ok=True)
+        (project / "data/sites" / name).write_text("x\n")
+    assert write_pin(project / "data") == before
+    lines = (project / ".dvcignore").read_text().splitlines()
+    assert lines == ["*.bak", *STRAYS]
+    write_pin(project / "data")
+    assert (project / ".dvcignore").read_text().splitlines() == lines
+
+
+def test_the_project_s_own_dvcignore_names_all(project: Path) -> None:
+    assert set(STRAYS) <= set((PROJECT / ".dvcignore").read_text().splitlines())
 
 
 def test_a_site_needs_only_its_own_folder(project: Path) -> None:

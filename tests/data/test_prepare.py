@@ -79,7 +79,10 @@ def test_values_are_the_sources_to_twelve_digits(prepared: Path) -> None:
 
 def test_a_second_run_changes_nothing(prepared: Path, suites_dir: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in prepared.rglob("*.csv")}
+    stray = prepared / "sites/701/._mh.csv"
+    stray.write_bytes(b"\0\5\x16\7")  # as a Mac leaves it: no other content
     summary = prepare(prepared, suites_dir=suites_dir)
+    stray.unlink()
     assert not any(site.written for site in summary.sites)
     assert {path: path.stat().st_mtime_ns for path in prepared.rglob("*.csv")} == before
     assert [entry.name for entry in prepared.parent.iterdir()] == ["data"]

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tasks.errors import DataError
-from tasks.exam.faults import MAX_FAULTS, Faults, listed
+from tasks.exam.faults import MAX_FAULTS, Faults, first_few
 
 
 def test_no_fault_is_no_error() -> None:
@@ -47,5 +47,5 @@ def test_of_very_many_faults_the_first_are_told() -> None:
 
 
 def test_names_are_listed_up_to_ten() -> None:
-    assert listed("abc") == "a, b, c"
-    assert listed(map(str, range(12))) == "0, 1, 2, 3, 4, 5, 6, 7, 8, 9 ... 12 in all"
+    assert first_few("abc") == "a, b, c"
+    assert first_few(map(str, range(12))) == "0, 1, 2, 3, 4, 5, 6, 7, 8, 9 ... 12 in all"

@@ -117,12 +117,13 @@ def test_all_faults_of_the_pictures_are_told_with_those_of_the_files(tmp_path: P
 
     images = write_pictures(tmp_path / "images", [f"100{n:03}" for n in range(15, 346, 5)])
     (images / "100010.png").write_bytes(b"<html>")
-    (images / "Thumbs.db").write_bytes(b"")
+    (images / "Thumbs.db").write_bytes(b"")  # what desktops leave behind is left aside
+    (images / "notes.txt").write_bytes(b"")
     write_pictures(images, ["100011"])
     with pytest.raises(DataError) as refused:
         import_exam(write_year(tmp_path / "year", edit=edit), "100", images=images)
     for says in (
         "6 faults", "(100004): an answer outside", "(100009): the subject 'Magic'", "lacks the pictures of 1 of 69",
-        "100010.png (100010) is not a whole image", "Thumbs.db is not named", "100011.png belongs to an item without",
+        "100010.png (100010) is not a whole image", "notes.txt is not named", "100011.png belongs to an item without",
     ):  # fmt: skip
         assert says in str(refused.value)

@@ -308,7 +308,7 @@ def test_pictures_come_with_their_digest(pictured: tuple[Path, Path], tmp_path: 
         ("100010.png", b"GIF", r"is GIF by its content: give it the right ending"),
         ("100011.png", b"PNG", r"belongs to an item without a diagram \(100011, text_only\)"),
         ("100999.png", b"PNG", r"100999\.png belongs to no item"),
-        ("Thumbs.db", b"PNG", r"Thumbs\.db is not named as a picture"),
+        ("notes.txt", b"PNG", r"notes\.txt is not named as a picture"),
     ],
 )
 def test_bad_pictures_are_refused(pictured: tuple[Path, Path], name: str, content: bytes | None, message: str) -> None:
@@ -319,6 +319,15 @@ def test_bad_pictures_are_refused(pictured: tuple[Path, Path], name: str, conten
         (images / name).write_bytes(content if len(content) != 3 else sample(images, content.decode()))
     with pytest.raises(DataError, match=message):
         import_exam(folder, "100", images=images)
+
+
+def test_what_desktops_leave_among_the_pictures_is_left_aside(pictured: tuple[Path, Path]) -> None:
+    folder, images = pictured
+    without, _ = import_exam(folder, "100", images=images)
+    for name in ("._100005.png", "Thumbs.db", "desktop.ini", ".DS_Store"):
+        (images / name).write_bytes(b"\0\5\x16\7")
+    exam, report = import_exam(folder, "100", images=images)
+    assert (exam, report.images) == (without, 69)
 
 
 def sample(images: Path, kind: str) -> bytes:

@@ -226,6 +226,14 @@ def test_an_export_is_verified_as_the_store_is(published: Published, tmp_path: P
     assert "pharmafed privacy verify evidence" in (folder / "README.txt").read_text()
 
 
+def test_an_export_that_was_opened_on_a_desktop_is_verified_alike(published: Published, tmp_path: Path) -> None:
+    """What it leaves in the folder of ledgers is no site."""
+    export(published.hub, published.study, tmp_path / "evidence")
+    before = load(tmp_path / "evidence")
+    (tmp_path / "evidence/ledger/.DS_Store").write_bytes(b"\0")
+    assert load(tmp_path / "evidence") == before
+
+
 def test_an_export_holds_no_token_and_no_key(published: Published, tmp_path: Path) -> None:
     export(published.hub, published.study, tmp_path / "evidence")
     files = [path for path in (tmp_path / "evidence").rglob("*") if path.is_file()]

@@ -296,11 +296,15 @@ def test_the_deadline_passes_through_the_other_guard() -> None:
 
 
 def test_counts_and_line_numbers_of_a_sites_data_stay_there() -> None:
-    text = "adsl.csv: column AGE: 31 cells are not whole numbers; 1,204 lines have not; line 7: a cell of more"
+    text = (
+        "adsl.csv: column AGE: 31 cells are not whole numbers; line 1,018 has 9 fields, the header has 8, first of "
+        "1,204 lines that do not fit; a cell of more (line 7)"
+    )
     with pytest.raises(DataError) as raised, no_values_in_errors("validate_data", "701"):
         raise DataError(text)
     assert str(raised.value) == (
-        "adsl.csv: column AGE: some cells are not whole numbers; some lines have not; in some line: a cell of more"
+        "adsl.csv: column AGE: some cells are not whole numbers; some line has some fields, the header has 8, first of "
+        "some lines that do not fit; a cell of more (some line)"
     )
     with pytest.raises(ValidationFailed, match="2 of 88 expectations"), no_values_in_errors("validate_data", "701"):
         raise ValidationFailed("2 of 88 expectations failed")

@@ -12,7 +12,9 @@ import pytest
 from unseen_study import CLINICS, PATIENTS, REMARK, SPIROMETRY, Row, read_csv, write_csv
 
 from tasks.errors import ConfigError, DataError, PharmafedError
-from tasks.study_init.draft import Options, draft_study
+from tasks.study_init.check import check_sites
+from tasks.study_init.draft import Draft, Options, draft_study
+from tasks.study_init.place import place
 
 LABEL = Options(label="patients.exacerbation")
 
@@ -89,6 +91,37 @@ BAD = {
     "a table missing": Bad(
         lambda folder: (folder / "cork/spirometry.csv").unlink(), DataError, "cork: lacks spirometry.csv, which other"
     ),
+    "a table in another form": Bad(
+        rename("cork/spirometry.csv", "cork/spirometry.csv.txt"),
+        DataError,
+        r"cork: lacks spirometry\.csv, .*; it has spirometry\.csv\.txt: export that as spirometry\.csv",
+    ),
+    "a workbook for a table": Bad(
+        rename("cork/spirometry.csv", "cork/Spirometry.XLSX"), DataError, r"it has Spirometry\.XLSX: export that as"
+    ),
+    "a table of one site": Bad(
+        lambda folder: shutil.copy(folder / "cork/patients.csv", folder / "cork/deaths.csv") and None,
+        DataError,
+        r"cork/deaths\.csv: only 1 of 6 sites have such a file: remove it, or add it to the others",
+    ),
+    "a copy beside the file": Bad(
+        lambda folder: shutil.copy(folder / "cork/patients.csv", folder / "cork/patients (1).csv") and None,
+        ConfigError,
+        r"cork/patients \(1\)\.csv: a table is named with .*: rename or remove it",
+    ),
+    "one table in capitals": Bad(
+        rename("cork/patients.csv", "cork/Patients.csv"),
+        ConfigError,
+        r"cork/Patients\.csv: a table is named with small",
+    ),
+    "an ending in capitals": Bad(
+        rename("cork/patients.csv", "cork/patients.CSV"),
+        ConfigError,
+        r"cork/patients\.CSV: a table's file ends in \.csv,",
+    ),
+    "a line for spreadsheets": Bad(
+        rewrite(lambda raw: b"sep=,\n" + raw), DataError, CORK + "line 1 tells a spreadsheet the separator: delete it"
+    ),
     "a header lacks a column": Bad(
         edit(lambda row: row, "cork", columns=PATIENTS[:3] + PATIENTS[4:]),
         DataError,
@@ -154,11 +187,6 @@ BAD = {
     "UTF-16": Bad(
         rewrite(lambda raw: raw.decode().encode("utf-16")), DataError, CORK + r"looks like UTF-16: .*\(line 1\)$"
     ),
-    "a byte-order mark": Bad(
-        rewrite(lambda raw: b"\xef\xbb\xbf" + raw),
-        DataError,
-        CORK + r"begins with a byte-order mark: .*\(line 1\)$",
-    ),
     "semicolons": Bad(
         rewrite(lambda raw: raw.replace(b",", b";")),
         DataError,
@@ -166,7 +194,9 @@ BAD = {
     ),
     "tabs": Bad(rewrite(lambda raw: raw.replace(b",", b"\t")), DataError, CORK + r"columns are sep.* tabs"),
     "cut off": Bad(rewrite(lambda raw: raw[:-3]), DataError, CORK + r".*the last line has no end"),
-    "a short line": Bad(rewrite(lambda raw: raw + b"P999,C-03\n"), DataError, CORK + r".*1 lines have not"),
+    "a short line": Bad(
+        rewrite(lambda raw: raw + b"P999,C-03\n"), DataError, CORK + r"line 57 has 2 fields, the header has 12"
+    ),
     "an empty file": Bad(rewrite(lambda raw: b""), DataError, CORK + r"the file is empty"),
     "a column without a name": Bad(
         rewrite(lambda raw: raw.replace(b"age", b"", 1)), DataError, CORK + r"column 4 has no usable name"
@@ -199,6 +229,35 @@ def test_bad_input_is_refused_by_name(folder: Path, project: Path, case: str) ->
     assert len(cells) > 55
     assert not {cell for cell in cells | {REMARK} if cell in str(caught.value)}
     assert caught.value.__context__ is None or not re.search(r"P\d{3}", repr(caught.value.__context__))
+
+
+def test_what_desktops_leave_behind_is_left_aside(folder: Path, project: Path, drafted: tuple[Draft, Path]) -> None:
+    """In one site's folder, in several, and beside them; the draft is the one without."""
+    shutil.copytree(folder / "cork", folder / "__MACOSX/cork")
+    for name in ("._patients.csv", "~$patients.csv", "desktop.ini", "Thumbs.db", ".DS_Store", "patients.csv~"):
+        (folder / "cork" / name).write_bytes(b"\0\5\x16\7")
+    (folder / "delft/._spirometry.csv").write_bytes(b"\0\5\x16\7")
+    (folder / "fulda/@eaDir").mkdir()
+    (folder / "notes.txt").write_text("who sent what")
+    draft = draft_study(folder, LABEL, project / "expectations")
+    assert dict(draft.texts) == dict(drafted[0].texts)
+    assert len(draft.copies) == 2 * len(CLINICS)
+
+
+def test_other_programs_tables_are_drafted_alike(folder: Path, project: Path, drafted: tuple[Draft, Path]) -> None:
+    """One site's export ends lines in CR LF, one's begins with a byte-order mark, one's ends in empty lines."""
+    changes: dict[str, Callable[[bytes], bytes]] = {
+        "cork": lambda raw: raw.replace(b"\n", b"\r\n"),
+        "delft": lambda raw: b"\xef\xbb\xbf" + raw,
+        "evora": lambda raw: raw + b"\n\n",
+        "fulda": lambda raw: raw.replace(b"\n", b"\r") + b",,,,,,,,,,,\r",
+    }
+    for site, change in changes.items():
+        (folder / site / "patients.csv").write_bytes(change((folder / site / "patients.csv").read_bytes()))
+    draft = draft_study(folder, LABEL, project / "expectations")
+    assert dict(draft.texts) == dict(drafted[0].texts)
+    place(draft, project)
+    assert all(result.success for result in check_sites(draft.study, project).values())
 
 
 def test_a_project_without_the_suite_for_inputs_is_refused(unseen: Path, tmp_path: Path) -> None:
