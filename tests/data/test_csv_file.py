@@ -154,6 +154,8 @@ def test_whatever_is_written_is_read(
     rows: list[list[str]], end: str, quoting: int, mark: bytes, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     """Every text in cells, as Python's writer writes it; the last row is filled: empty ones do not count."""
+    if quoting == csv.QUOTE_MINIMAL:  # the writer leaves what is no end of its own lines without quotes
+        rows = [[cell.replace("\r", "") for cell in row] for row in rows]
     path = tmp_path_factory.mktemp("written") / "a.csv"
     table = [["id", "note"], *([f"i{cells[0]}", cells[1]] for cells in rows)]
     with path.open("wb") as file:
