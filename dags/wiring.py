@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 from airflow.sdk import DAG, CronTriggerTimetable, ExceptionRetryPolicy, RetryAction, RetryRule, get_current_context
@@ -40,11 +39,6 @@ def nightly(cron: str) -> CronTriggerTimetable:
 def study_names() -> list[str]:
     """The studies that this project holds, by file name."""
     return sorted(path.stem for path in (project_dir() / "studies").glob("*.yaml"))
-
-
-def suites_dir() -> Path:
-    """The folder of the expectation suites."""
-    return project_dir() / "expectations"
 
 
 def at_site(site: str) -> dict[str, Any]:

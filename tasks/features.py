@@ -27,7 +27,7 @@ def build_labels(tables: Tables, study: Study) -> pd.Series:
     rows = tables[study.label.table]
     keep = np.ones(len(rows), dtype=bool)
     for condition in study.label.positive_when:
-        keep &= _meets(rows[condition.column], condition)
+        keep &= meets(rows[condition.column], condition)
     subjects = _subjects(tables, study)
     return pd.Series(subjects.isin(rows.loc[keep, study.data.subject]).astype(np.float64), index=subjects)
 
@@ -56,6 +56,8 @@ def _build_input(rows: pd.DataFrame, spec: Input, subject: str, subjects: pd.Ind
 
 
 def _empty(spec: Input) -> float:
+    if spec.reduce == "missing":
+        return 1.0
     return 0.0 if spec.reduce in ("any", "count", "count_distinct") else np.nan
 
 
@@ -67,6 +69,8 @@ def _reduce(rows: pd.DataFrame, spec: Input, subject: str) -> pd.Series:
     values = groups[spec.column]
     if spec.reduce == "count_distinct":
         return values.nunique()
+    if spec.reduce == "missing":
+        return (values.count() == 0).astype(np.float64)
     if spec.reduce == "mean":
         return values.mean()
     return _encode(values.last(), spec)
@@ -86,7 +90,8 @@ def _scale(values: npt.NDArray[np.float64], spec: Input) -> npt.NDArray[np.float
     return clipped * spec.gain
 
 
-def _meets(values: pd.Series, condition: Condition) -> npt.NDArray[np.bool_]:
+def meets(values: pd.Series, condition: Condition) -> npt.NDArray[np.bool_]:
+    """Which rows meet the condition, by the values of its column."""
     if condition.at_most is not None:
         met = values <= condition.at_most
     elif condition.at_least is not None:

@@ -14,11 +14,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-import numpy as np
 import pandas as pd
 
+from tasks.data.cells import trim, typed
 from tasks.errors import DataError
 from tasks.foreign_files import open_ordinary
+from tasks.study_reading import AS_IT_STANDS, Reading, TableRules
 from tasks.validation.suites import ColumnType, table_columns
 
 #: A table of ten million rows; its cells take several times as much memory.
@@ -32,8 +33,12 @@ _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _MEANS = {"integer": "whole numbers", "number": "finite numbers", "date": "dates yyyy-mm-dd", "partial_date": "dates"}
 
 
-def read_tables(site_dir: Path, tables: Iterable[str], suites_dir: Path) -> dict[str, pd.DataFrame]:
+def read_tables(
+    site_dir: Path, tables: Iterable[str], suites_dir: Path, reading: Reading | None = None
+) -> dict[str, pd.DataFrame]:
     """Read `<site_dir>/<table>.csv` for each table, typed as its suite's `meta.columns` says.
+
+    Cells are trimmed, and read by the study's `data.reading` where one is given.
 
     Types: string -> str, integer and number -> float64, date -> datetime64, partial_date (yyyy, yyyy-mm, yyyy-mm-dd) ->
     str; an empty cell is missing. A column that is missing or undeclared is left to the column expectation.
@@ -41,10 +46,14 @@ def read_tables(site_dir: Path, tables: Iterable[str], suites_dir: Path) -> dict
     Raises:
         DataError: a file is missing, empty, truncated or not UTF-8, or a cell is not of its column's type.
     """
-    return {table: read_table(site_dir / f"{table}.csv", table_columns(suites_dir, table)) for table in tables}
+    rules = reading or Reading()
+    return {
+        table: read_table(site_dir / f"{table}.csv", table_columns(suites_dir, table), rules.of_table(table))
+        for table in tables
+    }
 
 
-def read_table(path: Path, columns: Mapping[str, ColumnType]) -> pd.DataFrame:
+def read_table(path: Path, columns: Mapping[str, ColumnType], rules: TableRules = AS_IT_STANDS) -> pd.DataFrame:
     """Read one CSV file; see `read_tables`. The text is never in memory as a whole, only the cells."""
     with _open(path) as file:
         before = os.fstat(file.fileno())
@@ -56,7 +65,7 @@ def read_table(path: Path, columns: Mapping[str, ColumnType]) -> pd.DataFrame:
         raise DataError(f"{path}: not readable as CSV: export it again, or restore it with `dvc checkout`")
     if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
         raise DataError(f"{path}: written to while it was read: wait until the export has ended")
-    return _coerce(path, frame, columns)
+    return _coerce(path, frame, columns, rules)
 
 
 def read_header(path: Path) -> list[str]:
@@ -194,27 +203,16 @@ def _parse(file: BinaryIO) -> pd.DataFrame | None:
         return None
 
 
-def _coerce(path: Path, frame: pd.DataFrame, columns: Mapping[str, ColumnType]) -> pd.DataFrame:
+def _coerce(path: Path, frame: pd.DataFrame, columns: Mapping[str, ColumnType], rules: TableRules) -> pd.DataFrame:
     problems = []
     for column, type_ in columns.items():
-        if column not in frame.columns or type_ == "string":
+        if column not in frame.columns:
             continue
-        typed = _typed(frame[column], type_)
-        bad = int((typed.isna() & frame[column].notna()).sum())
+        frame[column], bad = typed(trim(frame[column]), type_, rules.of(column, is_text=type_ == "string"))
         if bad:
             problems.append(f"column {column}: {bad} cells are not {_MEANS[type_]}")
-        frame[column] = typed
     if problems:
-        raise DataError(f"{path}: {'; '.join(problems)}; correct the export")
+        raise DataError(
+            f"{path}: {'; '.join(problems)}; correct the export, or say under data.reading in the study what they mean"
+        )
     return frame
-
-
-def _typed(cells: pd.Series, type_: ColumnType) -> pd.Series:
-    """The cells in their type; what is not of it becomes missing."""
-    if type_ == "date":
-        return pd.to_datetime(cells.where(cells.str.len() == 10), format="%Y-%m-%d", errors="coerce")
-    if type_ == "partial_date":
-        return cells.where(cells.str.fullmatch(r"\d{4}(-\d{2}(-\d{2})?)?").fillna(False).astype(bool))
-    numbers = pd.to_numeric(cells, errors="coerce").astype(np.float64)
-    numbers = numbers.where(np.isfinite(numbers))
-    return numbers.where(numbers == numbers.round()) if type_ == "integer" else numbers

@@ -42,7 +42,9 @@ def read_sites(study: Study, project: Path | None = None) -> dict[str, SiteArray
 
 
 def _read_site(study: Study, site: str, project: Path) -> SiteArrays:
-    tables = read_tables(project / study.data.root / site, study.data.tables, project / study.data.suites)
+    tables = read_tables(
+        project / study.data.root / site, study.data.tables, project / study.data.suites, study.data.reading
+    )
     inputs = build_inputs(tables, study)
     labels = build_labels(tables, study).loc[inputs.index].to_numpy(dtype=np.float32)
     return SiteArrays(scale_inputs(inputs, study), labels)

@@ -241,7 +241,7 @@ def test_a_narrative_and_a_comma_in_quotes_are_read_whole(tmp_path: Path) -> Non
     narrative = 'fever, then ""better"",\n' * 5_000
     (tmp_path / "a.csv").write_text(f'A,B\n"{narrative}",1\n')
     (cell,) = read_table(tmp_path / "a.csv", KINDS)["A"]
-    assert cell == narrative.replace('""', '"')
+    assert cell == narrative.replace('""', '"').rstrip(), "without what pads it"
     assert csv.field_size_limit() == 131_072, "the process's own limit is as before"
 
 
