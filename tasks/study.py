@@ -65,13 +65,6 @@ class Data(Section):
         description="largest share of a site's patients that may lack an input; they get its centre",
     )
 
-    @model_validator(mode="after")
-    def _reads_its_own_tables(self) -> Data:
-        unknown = self.reading.unknown_tables(self.tables)
-        if unknown:
-            raise ValueError(f"reading.columns: {unknown[0]} is no TABLE.COLUMN of {', '.join(self.tables)}")
-        return self
-
 
 class Condition(Section):
     """One comparison on a row. All conditions of a label must hold in the same row."""
@@ -269,6 +262,10 @@ class Study(Section):
         names = [spec.name for spec in self.inputs]
         if len(names) != len(set(names)):
             raise ValueError("inputs use a name twice")
+        unknown = self.data.reading.unknown_tables(self.data.tables)
+        if unknown:
+            tables = ", ".join(self.data.tables)
+            raise ValueError(f"data.reading.columns has {unknown[0]}, which is no TABLE.COLUMN of {tables}")
         places = [("label.table", self.label.table)]
         places += [(f"inputs.{i}.table", spec.table) for i, spec in enumerate(self.inputs)]
         for place, table in places:

@@ -20,6 +20,7 @@ class Kind:
 
 
 INTEGER, NUMBER = Kind("integer", "that are whole numbers"), Kind("number", "that are numbers")
+YEAR = Kind("year", "that are whole numbers")
 DATE, PARTIAL = Kind("date", "that are dates yyyy-mm-dd"), Kind("partial_date", "that are dates")
 LONG = Kind("long", "of more than 15 digits")
 ZERO_LED = Kind("zero_led", "with leading zeros")
@@ -36,9 +37,10 @@ OTHER_DATE = Kind("other_date", "that are dates in another form", "export them a
 WORD = Kind("word", "that are other text", "--missing {place}=CODE if it stands for no value")
 
 #: Kinds that are measured values, however they are written.
-NUMBERLIKE = frozenset({INTEGER, NUMBER, BELOW, ABOVE, COMMA, COMMA_3, THOUSANDS, INFINITE})
+NUMBERLIKE = frozenset({INTEGER, YEAR, NUMBER, BELOW, ABOVE, COMMA, COMMA_3, THOUSANDS, INFINITE})
 _NUMBER = r"[-+]?((0|[1-9]\d{0,14})(\.\d*)?|\.\d+)([eE][+-]?\d{1,3})?"
 _FORMS = (
+    (YEAR, r"(19|20)\d\d"),
     (INTEGER, r"[-+]?(0|[1-9]\d{0,14})"),
     (NUMBER, _NUMBER),
     (LONG, r"-?[1-9]\d{15,}"),
@@ -80,7 +82,7 @@ def kind_of(text: str) -> Kind:
         if form.fullmatch(text):
             return INFINITE if kind is NUMBER and not math.isfinite(float(text)) else kind
     limit = LIMIT.fullmatch(text)
-    if limit and kind_of(limit["limit"]) in (INTEGER, NUMBER, COMMA, COMMA_3):
+    if limit and kind_of(limit["limit"]) in (INTEGER, YEAR, NUMBER, COMMA, COMMA_3):
         return BELOW if limit["side"] in "<≤" else ABOVE
     if any(char.isdigit() and not char.isascii() for char in text):
         return WIDE

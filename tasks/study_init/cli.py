@@ -64,13 +64,14 @@ def init(
     site reads its files by them.
     """
     from tasks.study_init.check import check_sites
-    from tasks.study_init.draft import Options, draft_study
-    from tasks.study_init.place import place
+    from tasks.study_init.draft import Options, draft_study, study_name
+    from tasks.study_init.place import place, refuse_taken
     from tasks.study_init.told import Answers
 
     project = settings.project_dir()
     told = [tuple(texts or ()) for texts in (missing, below_limit, above_limit, decimal, same, keep)]
     options = Options(label, subject, name, title, epsilon, rounds, Answers(*told))
+    refuse_taken(path, study_name(path, options), project)
     draft = draft_study(path, options, project / "expectations")
     written = place(draft, project)
     _tell(draft, written)

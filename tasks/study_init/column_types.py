@@ -19,8 +19,8 @@ from tasks.study_init.told import Told
 from tasks.study_reading import ColumnRules
 from tasks.validation.suites import ColumnType
 
-_NUMBERS = frozenset({kinds.INTEGER, kinds.NUMBER})
-_DATES = frozenset({kinds.DATE, kinds.PARTIAL})
+_NUMBERS = frozenset({kinds.INTEGER, kinds.YEAR, kinds.NUMBER})
+_DATES = frozenset({kinds.DATE, kinds.PARTIAL, kinds.YEAR})
 #: More different texts than this are no categories, so a code among them is one text of many.
 _FEW = 50
 
@@ -100,14 +100,14 @@ def _kinds(cells: pd.Series, rules: ColumnRules) -> Counter[Kind]:
 
 
 def _main_type(counts: Counter[Kind]) -> ColumnType:
-    """What most cells are that are no codes for a missing value."""
+    """What most cells are that are no codes for a missing value; of limits alone, `<18` and `>64`, are groups."""
     filled = counts.total() - counts[kinds.CODE]
-    numbers = sum(counts[kind] for kind in kinds.NUMBERLIKE)
-    if 2 * numbers > filled:
-        return "integer" if not counts[kinds.NUMBER] else "number"
     dates = counts[kinds.DATE] + counts[kinds.PARTIAL]
-    if dates and 2 * (dates + counts[kinds.INTEGER]) > filled:
-        return "partial_date" if counts[kinds.PARTIAL] or counts[kinds.INTEGER] else "date"
+    if dates and 2 * (dates + counts[kinds.YEAR]) > filled:
+        return "date" if dates == counts[kinds.DATE] and not counts[kinds.YEAR] else "partial_date"
+    numbers = sum(counts[kind] for kind in kinds.NUMBERLIKE)
+    if 2 * numbers > filled and numbers > counts[kinds.BELOW] + counts[kinds.ABOVE]:
+        return "number" if counts[kinds.NUMBER] else "integer"
     return "string"
 
 
@@ -128,7 +128,7 @@ def _names_something(cells: pd.Series, counts: Counter[Kind], *, is_code: bool) 
     """Whether digits are a name: of more than 15 digits, or with leading zeros and all of one length."""
     if counts[kinds.LONG] and 2 * counts[kinds.LONG] >= counts.total():
         return True
-    digits = counts[kinds.INTEGER] + counts[kinds.ZERO_LED]
+    digits = counts[kinds.INTEGER] + counts[kinds.YEAR] + counts[kinds.ZERO_LED]
     if not counts[kinds.ZERO_LED] or 2 * digits <= counts.total():
         return False
     lengths = cells.dropna().str.len().unique()

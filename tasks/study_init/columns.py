@@ -132,7 +132,7 @@ def _questions(source: Source, read: Read, told: Told) -> Iterator[Question]:
         yield read.question
     if read.question is not None or source.place in told.keep or is_named_like_a_code(source.name):
         return
-    asked = [coded_otherwise(source, read.values)]
+    asked = [coded_otherwise(source, read.values)] if read.type in ("string", "integer") else []
     if read.type == "string":
         asked = [spelled_twice(source, read.values), *asked]
     elif read.type in ("integer", "number") and not TIME.search(source.name):

@@ -60,7 +60,7 @@ def study_content(
         "description": f"Drafted by `pharmafed study init`. {len(sites)} sites train one logistic regression.",
         "owner": "data-science",
         "data": {
-            "root": f"data/studies/{wishes.name}",
+            "root": own_root(wishes.name),
             "suites": f"expectations/{wishes.name}",
             "tables": tables,
             "subject": subjects.column,
@@ -82,6 +82,11 @@ def study_content(
         },
         "evaluation": {"holdout_fraction": HOLDOUT_FRACTION, "split_seed": 0, "min_cell": MIN_CELL, **bins},
     }
+
+
+def own_root(study: str) -> str:
+    """The folder of a drafted study's sites."""
+    return f"data/studies/{study}"
 
 
 def as_study(content: dict[str, Any]) -> Study:

@@ -99,12 +99,13 @@ def _reading(told: Told, profiles: Mapping[str, Profile]) -> Reading:
 
 
 def _wishes(folder: SiteFolders, outcome: Outcome, options: Options) -> Wishes:
-    name = options.name or _name_of(folder.root)
+    name = study_name(folder.root, options)
     if not valid_name(Identifier, name):
         raise ConfigError(f"a study is named with small letters, digits and _, not {name!r}: give another --name")
     title = options.title or f"{outcome.column.replace('_', ' ').capitalize()} in the study {name}"
     return Wishes(name, title, options.epsilon, options.rounds)
 
 
-def _name_of(root: Path) -> str:
-    return re.sub(r"[^a-z0-9]+", "_", root.resolve().name.lower()).strip("_")
+def study_name(root: Path, options: Options) -> str:
+    """The name that is wished for, or the folder's."""
+    return options.name or re.sub(r"[^a-z0-9]+", "_", root.resolve().name.lower()).strip("_")

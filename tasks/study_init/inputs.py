@@ -21,11 +21,12 @@ _LONGEST = 60
 
 @dataclass(frozen=True)
 class LeftOut:
-    """A column that is no input, and why, in words that say nothing of a patient."""
+    """A column, or its rows `where` something is so, that is no input, and why; nothing of a patient."""
 
     table: str
     column: str
     why: str
+    where: str = ""
 
 
 @dataclass

@@ -90,12 +90,13 @@ def _left_out(columns: Iterable[LeftOut]) -> str:
     """What was left out, by reason."""
     reasons: dict[str, list[str]] = {}
     for each in columns:
-        reasons.setdefault(each.why, []).append(f"{each.table}.{each.column}")
+        rows = f" ({each.where})" if each.where else ""
+        reasons.setdefault(each.why, []).append(f"{each.table}.{each.column}{rows}")
     if not reasons:
         return ""
     lines = ["Left out:"]
     for why, names in reasons.items():
-        lines.append(f"  {_printable(why)}:")
+        lines.append(f"  {_printable(why)}")
         lines += [f"    {line}" for line in textwrap.wrap(_printable(", ".join(names)), 100, break_on_hyphens=False)]
     return _comment("\n".join(lines), indent="  ")
 

@@ -16,7 +16,8 @@ from tasks.study_init.rounding import plain
 _CODE = re.compile(r"-?(7{2,6}|8{2,6}|9{1,6})|-[1789]")
 #: 99 lies so many times as high as the next value, and 9 needs to be there for some rows: a count may be 9 once.
 _FAR, _ROWS_OF_NINE = 2.0, 3
-#: Zero is no value of a measurement whose least other value is more than so many of its smallest steps above it.
+#: Zero is no value of a measurement whose least other value lies more than so many steps above it; a step is the
+#: middle one between its lowest values.
 _STEPS, _VALUES = 5, 10
 
 
@@ -59,4 +60,4 @@ def _is_no_zero(distinct: npt.NDArray[np.float64]) -> bool:
     above = distinct[distinct > 0]
     if distinct[0] != 0 or len(above) < _VALUES:
         return False
-    return bool(above[0] > _STEPS * np.diff(above).min())
+    return bool(above[0] > _STEPS * np.median(np.diff(above[:_VALUES])))

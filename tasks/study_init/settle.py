@@ -28,7 +28,7 @@ from tasks.validation.suites import SuiteMeta
 NEARLY_PERFECT = 0.98
 #: One that ranks them so well is marked: it may be known only at the outcome.
 STRONG = 0.7
-#: An input that more than this share of the patients lack at most sites is left out.
+#: An input that more than this share of the patients lack at every site is left out.
 _MOSTLY_EMPTY = 0.5
 #: A name has 64 characters; so many are left for `_missing` and a number.
 _LONGEST = 52
@@ -62,12 +62,14 @@ def settle(candidates: Candidates, probe: Study, profiles: Mapping[str, Profile]
     """
     values, labels = _build(probe, profiles)
     kept, drafted, left_out = [], set(), list(candidates.left_out)
+    seen: set[bytes] = set()
     telling = _telling(candidates.inputs, values, labels)
     for spec in candidates.inputs:
         settled, measured = _scaled(spec, values[spec.name])
         why = _why_not(settled, values[spec.name], telling[_source(spec)], meta)
+        why = why or ("says the same as another input" if not _is_new(values[spec.name], seen) else None)
         if why is not None:
-            left_out.append(LeftOut(spec.table, str(spec.column), _of_kind(spec, why)))
+            left_out.append(LeftOut(spec.table, str(spec.column), why, _kind(spec)))
             continue
         kept.append(settled)
         drafted |= {spec.name} if measured else set()
@@ -75,6 +77,14 @@ def settle(candidates: Candidates, probe: Study, profiles: Mapping[str, Profile]
     inputs, gaps = _with_gaps(kept, values, probe.data.max_missing)
     strong = frozenset(spec.name for spec in kept if telling[_source(spec)] >= STRONG)
     return Settled(tuple(inputs), frozenset(drafted), tuple(dict.fromkeys(left_out)), strong, gaps)
+
+
+def _is_new(values: pd.Series, seen: set[bytes]) -> bool:
+    """Whether no input had these values before: an arm's code says the same as its name."""
+    key = values.to_numpy(dtype=np.float64).tobytes()
+    new = key not in seen
+    seen.add(key)
+    return new
 
 
 def _with_gaps(kept: list[Input], values: pd.DataFrame, most: float) -> tuple[list[Input], dict[str, str]]:
@@ -95,11 +105,15 @@ def _with_gaps(kept: list[Input], values: pd.DataFrame, most: float) -> tuple[li
         inputs.append(spec.model_copy(update={"max_missing": _tenth_above(share)}))
         where = missing.to_numpy().tobytes()
         if where not in known:
-            known[where] = free_name(f"{spec.name[:_LONGEST]}_missing", taken)
+            known[where] = free_name(f"{_of_all_codes(spec)[:_LONGEST]}_missing", taken)
             taken.add(known[where])
             inputs.append(_gap(spec, known[where]))
         gaps[spec.name] = known[where]
     return inputs, gaps
+
+
+def _of_all_codes(spec: Input) -> str:
+    return spec.name if spec.codes is None else str(spec.column)
 
 
 def _gap(spec: Input, name: str) -> Input:
@@ -190,8 +204,8 @@ def _why_not(spec: Input, values: pd.Series, telling: float, meta: SuiteMeta) ->
         return "the same for everybody"
     if telling >= NEARLY_PERFECT:
         return "tells the outcome nearly perfectly: is it known only afterwards?"
-    if values.isna().groupby(level=0).mean().median() > _MOSTLY_EMPTY:
-        return "empty for more than half of the patients of most sites"
+    if values.isna().groupby(level=0).mean().min() > _MOSTLY_EMPTY:
+        return "empty for more than half of the patients of every site"
     return None if spec.codes is not None else _outside(spec, values, meta)
 
 
@@ -205,7 +219,6 @@ def _outside(spec: Input, values: pd.Series, meta: SuiteMeta) -> str | None:
     return None
 
 
-def _of_kind(spec: Input, why: str) -> str:
-    """Of several inputs from one column, which one it is about; its categories are those of enough patients."""
-    kind = ", ".join(f"{column} is {value}" for column, value in spec.where.items())
-    return f"where {kind}: {why}" if kind else why
+def _kind(spec: Input) -> str:
+    """Of several inputs from one column, which one it is; its categories are those of enough patients."""
+    return ", ".join(f"{column} is {value}" for column, value in spec.where.items())

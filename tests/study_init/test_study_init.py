@@ -92,7 +92,7 @@ def test_the_file_says_what_to_edit_and_why(drafted: Drafted) -> None:
         "drafted from the data: replace by a protocol or textbook value, or it spends privacy outside the ledger"
     ) in said
     assert text.count("  # drafted") == 6
-    assert re.search(r"# +tells the outcome nearly perfectly: .*:\n +# +patients\.rescue_course\n", text)
+    assert re.search(r"# +tells the outcome nearly perfectly: .*\n +# +patients\.rescue_course\n", text)
     assert max(map(len, comments(text))) <= 120
 
 

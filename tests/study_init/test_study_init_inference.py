@@ -279,7 +279,7 @@ def test_what_gives_the_outcome_away_is_left_out(drafts: Callable[..., Draft]) -
     told = why(draft)
     assert {name for name, text in told.items() if "tells the outcome" in text} == {"score", "course", "days_to_event"}
     assert told["CNSR"] == "known only after the outcome"
-    assert "empty for more than half of the patients" in told["hardly"]
+    assert "empty for more than half of the patients of every site" in told["hardly"]
     assert told["same"] == "the same for everybody"
 
 
