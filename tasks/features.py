@@ -9,8 +9,10 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from pandas.api.types import is_numeric_dtype
 
-from tasks.study import Condition, Input, Study
+from tasks.errors import ConfigError
+from tasks.study import Cell, Condition, Input, Study
 
 Tables = dict[str, pd.DataFrame]
 
@@ -46,7 +48,7 @@ def _subjects(tables: Tables, study: Study) -> pd.Index:
 
 def _build_input(rows: pd.DataFrame, spec: Input, subject: str, subjects: pd.Index) -> pd.Series:
     for column, value in spec.where.items():
-        rows = rows[rows[column] == value]
+        rows = rows[_equal(rows[column], value)]
     if spec.on_or_before is not None:
         day, last = spec.on_or_before
         rows = rows[rows[day] <= last]
@@ -97,8 +99,18 @@ def meets(values: pd.Series, condition: Condition) -> npt.NDArray[np.bool_]:
     elif condition.at_least is not None:
         met = values >= condition.at_least
     elif condition.is_ is not None:
-        met = values == condition.is_
+        met = _equal(values, condition.is_)
     else:
-        met = (values != condition.is_not) | values.isna()
+        met = ~_equal(values, condition.is_not)
     mask: npt.NDArray[np.bool_] = met.fillna(False).to_numpy(dtype=bool)
     return mask
+
+
+def _equal(values: pd.Series, value: Cell | None) -> pd.Series:
+    """Raises ConfigError where a text is compared with numbers, or a number with texts: none would ever be equal."""
+    if is_numeric_dtype(values) == isinstance(value, str):
+        holds, given = ("numbers", "a text") if isinstance(value, str) else ("texts", "a number")
+        raise ConfigError(
+            f"column {values.name} holds {holds}, but the study compares it with {given}: correct the study"
+        )
+    return (values == value).fillna(False)

@@ -36,6 +36,8 @@ WIDE = Kind("wide", "in digits other than 0-9", "export them in ASCII")
 OTHER_DATE = Kind("other_date", "that are dates in another form", "export them as yyyy-mm-dd")
 WORD = Kind("word", "that are other text", "--missing {place}=CODE if it stands for no value")
 
+#: Characters of a number or date, however it is written; what is longer is a text.
+_LONGEST = 60
 #: Kinds that are measured values, however they are written.
 NUMBERLIKE = frozenset({INTEGER, YEAR, NUMBER, BELOW, ABOVE, COMMA, COMMA_3, THOUSANDS, INFINITE})
 _NUMBER = r"[-+]?((0|[1-9]\d{0,14})(\.\d*)?|\.\d+)([eE][+-]?\d{1,3})?"
@@ -73,9 +75,13 @@ _NO_VALUE = _NO_WORD | _words(
 )
 
 
-@lru_cache(maxsize=1 << 16)
 def kind_of(text: str) -> Kind:
     """The kind of a trimmed, filled cell."""
+    return WORD if len(text) > _LONGEST else _kind_of(text)
+
+
+@lru_cache(maxsize=1 << 16)
+def _kind_of(text: str) -> Kind:
     if text.casefold() in _NO_VALUE or re.fullmatch(r"\.[A-Z_]", text):
         return CODE  # SAS has special missing values .A to .Z and ._
     for kind, form in _COMPILED:

@@ -13,7 +13,7 @@ from tasks.study_init.questions import Question, at_sites, shell
 from tasks.study_init.rounding import plain
 
 #: A code is one digit, 7, 8 or 9, once or several times; -1 is one where nothing else is below zero.
-_CODE = re.compile(r"-?(7{2,6}|8{2,6}|9{1,6})|-[1789]")
+_CODE = re.compile(r"-?(7{1,6}|8{1,6}|9{1,6})|-1")
 #: 99 lies so many times as high as the next value, and 9 needs to be there for some rows: a count may be 9 once.
 _FAR, _ROWS_OF_NINE = 2.0, 3
 #: Zero is no value of a measurement whose least other value lies more than so many steps above it; a step is the

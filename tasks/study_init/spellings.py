@@ -19,8 +19,9 @@ from tasks.study_init.questions import Question, at_sites, shared, shell
 _SAME = "--same {place}:VALUE=OTHER,OTHER"
 #: More different values at a site than this are no codes.
 _MOST_CODES = 20
-#: More different texts than this are neither categories nor the names of tests.
-_MOST_VALUES = 1000
+#: More different texts than this are no categories, unless the column's name says that they are those of tests.
+_MOST_VALUES, _MOST_TESTS = 20, 1000
+_TESTS = re.compile(r"test|param|analyte|assay|item", re.IGNORECASE)
 #: Words for the same, in small letters; they count only where a column holds no others.
 _WORDS = {
     "yes": "y,yes,t,true,1,1.0,+,pos,positive,present,ja,j,oui,si,sí,sim,s,はい,有,あり,陽性",
@@ -37,9 +38,11 @@ _SEXES = {
 def spelled_twice(source: Source, values: pd.Series) -> Question | None:
     """A question about values of a text column that are equal up to case, blanks, width or words for yes and no."""
     texts = [str(text) for text in values.dropna().unique()]
-    if not 1 < len(texts) <= _MOST_VALUES:
+    if not 1 < len(texts) <= _MOST_TESTS:
         return None
     groups = _groups(texts)
+    if len(groups) > _MOST_VALUES and not _TESTS.search(source.name):
+        return None
     twice = [group for group in groups if len(group) > 1]
     if not twice:
         return None

@@ -39,7 +39,7 @@ class Told:
 
     def of(self, table: str, column: str, cells: Iterable[str]) -> ColumnRules:
         """What was said of one column that holds these texts, with every `--same` that fits them."""
-        own, found = self.columns.get(f"{table}.{column}", ColumnRules()), set(cells)
+        own, found = self.columns.get(f"{table}.{column}", ColumnRules()), set(cells if self.same else ())
         fitting = {v: o for v, o in self.same if set(o) & found and len({v, *o} & found) > 1 and v not in own.same}
         return own.model_copy(update={"same": {**own.same, **fitting}}) if fitting else own
 

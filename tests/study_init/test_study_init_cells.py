@@ -202,6 +202,10 @@ NUMBERS: dict[str, tuple[Cells, str | None]] = {
     "99 in a score": (odd(99, other=score), r"3 cells are 99, far from all others at south: --missing people\.v=99;"),
     "999 in a measurement": (odd(999), "3 cells are 999"),
     "9 in a scale to 3": (odd(9, SITES, other=lambda s, i: i % 4), "15 cells are 9"),
+    "8 and 9 in a flag": (
+        {"v": lambda s, i: 8 if i % 10 == 0 else 9 if i % 10 == 1 else i % 3 % 2},
+        r"30 cells are 8, 9, far from all others at all sites",
+    ),
     "-9 and -99": (
         {"v": lambda s, i: -9 if i % 10 == 0 else -99 if i % 10 == 1 else score(s, i)},
         r"30 cells are -99, -9.*--missing people\.v=-99; --missing people\.v=-9",

@@ -85,6 +85,15 @@ def test_codes_of_an_input_and_a_tests_name_are_asked_about_too(tmp_path: Path, 
         draft_study(folder, Options("people.outcome", name="small"), project / "expectations")
 
 
+def test_more_spellings_than_categories_are_texts_unless_they_name_tests(tmp_path: Path, project: Path) -> None:
+    def term(site: str, i: int) -> str:
+        return f"term {i}".upper() if site == "east" else f"term {i}"
+
+    assert draft(tmp_path / "t", project, {"remark": term}).study.input_names == ["x"]
+    with pytest.raises(DataError, match=r"people\.lab_test: 30 values are spelled in several ways .* at east"):
+        draft(tmp_path / "t", project, {"lab_test": term})
+
+
 def test_a_spelling_that_few_patients_have_is_counted(tmp_path: Path, project: Path) -> None:
     cells: Cells = {
         "smoker": lambda s, i: "NEVER" if (s, i) == ("east", 3) else ["never", "current"][chance(s, i) < 0.3]
