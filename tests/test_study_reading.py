@@ -73,6 +73,7 @@ def test_what_is_said_of_cells_is_part_of_the_study(written: Callable[..., Path]
         ({"missing": [True]}, r"missing\.0: Input should be a valid string"),
         ({"missing": [""]}, "missing"),
         ({"decimal": "point"}, "decimal"),
+        ({"mising": ["."]}, r"mising: unknown key; allowed: missing, below_limit, above_limit, decimal, columns"),
     ],
 )
 def test_what_cannot_be_meant_is_refused_by_line(

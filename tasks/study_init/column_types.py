@@ -138,8 +138,9 @@ def _names_something(cells: pd.Series, counts: Counter[Kind], *, is_code: bool) 
 def _odd_cells(source: Source, type_: ColumnType, odd: dict[Kind, int], rules: ColumnRules) -> Question:
     what = "numbers" if type_ in ("integer", "number") else "dates"
     classes, answers = [], []
-    of_kind = source.cells.map(lambda text: kind_of(text) if isinstance(text, str) else None)
-    open_ = ~source.cells.isin(list(rules.missing))
+    cells, _ = typed(source.cells, "string", ColumnRules(same=rules.same))
+    of_kind = cells.map(lambda text: kind_of(text) if isinstance(text, str) else None)
+    open_ = ~cells.isin(list(rules.missing))
     for kind, count in sorted(odd.items(), key=lambda pair: -pair[1]):
         mine = (of_kind == kind) & open_
         named, flags = _named(source, kind, mine)

@@ -62,28 +62,39 @@ def spelled_twice(source: Source, values: pd.Series) -> Question | None:
 
 
 def coded_otherwise(source: Source, values: pd.Series, positive: object = None) -> Question | None:
-    """A question about sites that share no value of a coded column with any other, apart from a label's `positive` one.
+    """A question about sites that share no value of a coded column with most others, beside a label's `positive` one.
 
-    A column with one value a site, such as the country, says the same of all its patients, and is none. Of a label one
-    negative value that no other site has is enough.
+    A column with one value a site, such as the country, says the same of all its patients, and one that no two sites
+    share, such as the ward, is no common code; neither is asked about. Of a label one negative value is enough.
     """
     sets = {site: set(own.dropna().unique()) - {positive} for site, own in values.groupby(source.site)}
-    sets = {site: own for site, own in sets.items() if own}
+    fewest = 2 if positive is None else 1
+    sets = {site: own for site, own in sets.items() if len(own) >= fewest}
     if len(sets) < 2 or max(map(len, sets.values())) > _MOST_CODES:
         return None
-    alone = _alone(sets, fewest=2 if positive is None else 1) or (_other_pair(sets) if positive is None else [])
-    if not alone or (positive is None and len(alone) == len(sets) and {len(own) for own in sets.values()} != {2}):
+    groups = _sharing(sets)
+    if positive is None and len(groups) == len(sets) and {len(own) for own in sets.values()} != {2}:
+        return None
+    alone = [site for group in groups[1:] for site in group] or (_other_pair(sets) if positive is None else [])
+    if not alone:
         return None
     mine = source.site.isin(alone)
     what = "values" if positive is None else "negative values"
     where = at_sites(source.site[mine], source.site.nunique())
-    said = f"its {what}{where} are none that another site has"
+    said = f"its {what}{where} are none that most other sites have"
     return Question(source.table, source.name, said, (_SAME.format(place=source.place),))
 
 
-def _alone(sets: Mapping[str, set[object]], fewest: int) -> list[str]:
-    others = {site: set().union(*(own for other, own in sets.items() if other != site)) for site in sets}
-    return [site for site, own in sets.items() if len(own) >= fewest and not own & others[site]]
+def _sharing(sets: Mapping[str, set[object]]) -> list[list[str]]:
+    """Groups of sites that share values, directly or by way of others; the largest first."""
+    groups: list[tuple[list[str], set[object]]] = []
+    for site, own in sets.items():
+        sharing = [group for group in groups if group[1] & own]
+        groups = [group for group in groups if not group[1] & own]
+        groups.append(
+            ([*(s for sites, _ in sharing for s in sites), site], own.union(*(known for _, known in sharing)))
+        )
+    return sorted((sites for sites, _ in groups), key=len, reverse=True)
 
 
 def _other_pair(sets: Mapping[str, set[object]]) -> list[str]:

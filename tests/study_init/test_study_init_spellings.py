@@ -108,22 +108,27 @@ OTHER_CODES = {
     "a label of 1 and 2 among 0 and 1": (
         {"outcome": at("west", lambda s, i: i % 2, lambda s, i: 1 + i % 2)},
         "people.outcome=1",
-        r"people\.outcome: its (negative )?values at west are none that another site has",
+        r"people\.outcome: its (negative )?values at west are none that most other sites have",
     ),
     "a label in other words": (
         {"outcome": at("west", yes_no("relapse", "remission"), yes_no("progress", "cured"))},
         "people.outcome=relapse",
-        r"people\.outcome: its values at west are none that another site has",
+        r"people\.outcome: its values at west are none that most other sites have",
     ),
     "a label where nobody is positive": (
         {"outcome": at("west", yes_no("relapse", "remission"), lambda s, i: "free")},
         "people.outcome=relapse",
         r"people\.outcome: its negative values at west are none",
     ),
+    "words at three sites, numbers at two": (
+        {"pain": lambda s, i: ["mild", "severe"][i // 2 % 2] if s in SITES[:3] else i // 2 % 2},
+        "people.outcome",
+        r"people\.pain: its values at east, isle are none that most other sites have",
+    ),
     "two sites, two codes": (
         {"sex": at("south", yes_no("A", "B"), yes_no("P", "Q"))},
         "people.outcome",
-        r"people\.sex: its values at all sites are none",
+        r"people\.sex: its values at south are none",
     ),
     "an input of 1 and 2 among 0 and 1": (
         {"insulin": at("west", lambda s, i: int(chance(s, i) < 0.5), lambda s, i: 1 + int(chance(s, i) < 0.5))},
