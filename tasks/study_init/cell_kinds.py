@@ -46,6 +46,7 @@ _FORMS = (
     (INTEGER, r"[-+]?(0|[1-9]\d{0,14})"),
     (NUMBER, _NUMBER),
     (LONG, r"-?[1-9]\d{15,}"),
+    (NUMBER, r"-?0\d+\.\d*"),
     (ZERO_LED, r"-?0\d+"),
     (DATE, r"\d{4}-\d{2}-\d{2}"),
     (PARTIAL, PARTIAL_DATE),

@@ -120,6 +120,7 @@ def _fits(kind: Kind, type_: ColumnType, rules: ColumnRules) -> bool:
         kinds.ABOVE: rules.above_limit,
         kinds.COMMA: rules.decimal,
         kinds.COMMA_3: rules.decimal,
+        kinds.ZERO_LED: type_ == "number",  # 098 beside 098.6
     }
     return kind in _NUMBERS or bool(read.get(kind))
 

@@ -88,6 +88,7 @@ TYPES: dict[str, tuple[list[str], str]] = {
     "long_number": (["12345678901234567", "1"], "string"),
     "moment": (["2023-01-01T10:30", "2023-01-01"], "partial_date"),
     "padded": ([" 12", "3 "], "integer"),
+    "filled_up": (["098.6", "098", "37.5"], "number"),
     "blank": (["   ", "7"], "integer"),
     "empty": (["", ""], "string"),
 }
