@@ -17,8 +17,8 @@ from tasks.study_init.column_types import Source
 from tasks.study_init.questions import Question, at_sites, shared, shell
 
 _SAME = "--same {place}:VALUE=OTHER,OTHER"
-#: More different values at a site than this are no codes.
-_MOST_CODES = 20
+#: More different values than this are no codes: of ages, a small site may well have none that another has.
+_MOST_CODES = 12
 #: More different texts than this are no categories, unless the column's name says that they are those of tests.
 _MOST_VALUES, _MOST_TESTS = 20, 1000
 _TESTS = re.compile(r"test|param|analyte|assay|item", re.IGNORECASE)
@@ -70,7 +70,7 @@ def coded_otherwise(source: Source, values: pd.Series, positive: object = None) 
     sets = {site: set(own.dropna().unique()) - {positive} for site, own in values.groupby(source.site)}
     fewest = 2 if positive is None else 1
     sets = {site: own for site, own in sets.items() if len(own) >= fewest}
-    if len(sets) < 2 or max(map(len, sets.values())) > _MOST_CODES:
+    if len(sets) < 2 or len(set().union(*sets.values())) > _MOST_CODES:
         return None
     groups = _sharing(sets)
     if positive is None and len(groups) == len(sets) and {len(own) for own in sets.values()} != {2}:

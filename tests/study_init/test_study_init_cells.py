@@ -274,8 +274,7 @@ def test_an_answer_that_fits_nothing_is_refused(
         draft(tmp_path / "t", project, odd("."), **told)
 
 
-def test_a_column_of_units_is_still_built(tmp_path: Path, project: Path) -> None:
-    """`build_inputs` of the placed study and of the draft are one and the same numbers."""
+def test_half_of_a_limit_is_what_is_built(tmp_path: Path, project: Path) -> None:
     found = draft(tmp_path / "t", project, odd("<1", SITES), below_limit=("half",))
     place(found, project)
     data = found.study.data

@@ -156,9 +156,18 @@ def test_a_site_with_codes_of_its_own_is_asked_about(tmp_path: Path, project: Pa
         {"country": lambda s, i: {"north": "DE", "south": "NA"}.get(s, "FR")},
         {"ward": lambda s, i: f"{s} {i % 3}"},
         {"allele": lambda s, i: "TYN"[int(chance(s, i) * 3)], "base": lambda s, i: "ACGTN"[int(chance(s, i, 1) * 5)]},
+        {"age": lambda s, i: 20 + SITES.index(s) // 2 + 5 * (i % 7)},
         {"stage": lambda s, i: ["I", "II", "III"][min(2, int(chance(s, i) * 3) + (s == "east"))]},
     ],
-    ids=["no case", "cases only", "a country each", "wards of their own", "letters that are no words", "late stages"],
+    ids=[
+        "no case",
+        "cases only",
+        "a country each",
+        "wards of their own",
+        "letters that are no words",
+        "ages",
+        "late stages",
+    ],
 )
 def test_sites_may_differ_in_what_they_have(tmp_path: Path, project: Path, cells: Cells) -> None:
     keep = ("people.allele",) if "allele" in cells else ()
