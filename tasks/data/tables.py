@@ -181,7 +181,9 @@ class _Lines:
 
     def _require_end(self) -> None:
         if not self._ended:
-            raise self._refuse("truncated: the last line has no end; export it again, or restore it with `dvc checkout`")
+            raise self._refuse(
+                "truncated: the last line has no end; export it again, or restore it with `dvc checkout`"
+            )
 
     def _refuse(self, problem: str) -> DataError:
         return DataError(f"{self._path}: {problem} (line {self.number})")

@@ -149,7 +149,11 @@ KINDS: Mapping[str, ColumnType] = {"A": "string"}
 LONG = "x" * MAX_CELL
 #: Name -> the table, its twin within the limits, what is said.
 OVERLONG: dict[str, tuple[str, str, str]] = {
-    "a cell": (f"A,B\n1,2\n{CANARY},{LONG}x\n", f"A,B\n1,2\n{CANARY},{LONG}\n", r"line 3: a cell of more than 1,000,000"),
+    "a cell": (
+        f"A,B\n1,2\n{CANARY},{LONG}x\n",
+        f"A,B\n1,2\n{CANARY},{LONG}\n",
+        r"line 3: a cell of more than 1,000,000",
+    ),
     "a cell in quotes": (
         f'A,B\n1,2\n{CANARY},"{LONG},x"\n',
         f'A,B\n1,2\n{CANARY},"{LONG[9:]},x"\n',
