@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 from airflow.sdk import DAG, CronTriggerTimetable, ExceptionRetryPolicy, RetryAction, RetryRule, get_current_context
@@ -41,11 +40,6 @@ def nightly(cron: str) -> CronTriggerTimetable:
 def study_names() -> list[str]:
     """The studies that this project holds, by file name."""
     return [path.stem for path in listed(project_dir() / "studies", "*.yaml")]
-
-
-def suites_dir() -> Path:
-    """The folder of the expectation suites."""
-    return project_dir() / "expectations"
 
 
 def at_site(site: str) -> dict[str, Any]:

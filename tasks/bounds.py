@@ -6,8 +6,9 @@ size follows from its fields (`tasks.record_size`) and nothing that is computed 
 
 from __future__ import annotations
 
+import math
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import AfterValidator, AwareDatetime, Field
 
@@ -90,3 +91,25 @@ def shorten(text: str, most: int = HUB_REASON) -> str:
     head = text[: most + 1]
     line = "".join(character if character.isprintable() else " " for character in head)
     return line if len(head) <= most else f"{line[: most - 1]}…"
+
+
+def _is_plain(value: object, depth: int = 5) -> bool:
+    """Whether any model can be sure what it gets: a number, text, true, false or nothing, or lists and maps of such."""
+    if isinstance(value, float):
+        return math.isfinite(value)
+    if isinstance(value, list):
+        return depth > 0 and all(_is_plain(item, depth - 1) for item in value)
+    if isinstance(value, dict):
+        return depth > 0 and all(isinstance(k, str) and _is_plain(item, depth - 1) for k, item in value.items())
+    return value is None or isinstance(value, str | int)
+
+
+def _plain_options(options: dict[str, Any]) -> dict[str, Any]:
+    for name, value in options.items():
+        if not _is_plain(value):
+            raise ValueError(f"{name} must be a finite number, a text, true, false, null, or lists or maps of such")
+    return options
+
+
+#: What a model is called with, from a study file.
+PlainOptions = Annotated[dict[str, Any], AfterValidator(_plain_options)]

@@ -9,8 +9,10 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from pandas.api.types import is_numeric_dtype
 
-from tasks.study import Condition, Input, Study
+from tasks.errors import ConfigError
+from tasks.study import Cell, Condition, Input, Study
 
 Tables = dict[str, pd.DataFrame]
 
@@ -27,7 +29,7 @@ def build_labels(tables: Tables, study: Study) -> pd.Series:
     rows = tables[study.label.table]
     keep = np.ones(len(rows), dtype=bool)
     for condition in study.label.positive_when:
-        keep &= _meets(rows[condition.column], condition)
+        keep &= meets(rows[condition.column], condition)
     subjects = _subjects(tables, study)
     return pd.Series(subjects.isin(rows.loc[keep, study.data.subject]).astype(np.float64), index=subjects)
 
@@ -46,7 +48,7 @@ def _subjects(tables: Tables, study: Study) -> pd.Index:
 
 def _build_input(rows: pd.DataFrame, spec: Input, subject: str, subjects: pd.Index) -> pd.Series:
     for column, value in spec.where.items():
-        rows = rows[rows[column] == value]
+        rows = rows[_equal(rows[column], value)]
     if spec.on_or_before is not None:
         day, last = spec.on_or_before
         rows = rows[rows[day] <= last]
@@ -56,6 +58,8 @@ def _build_input(rows: pd.DataFrame, spec: Input, subject: str, subjects: pd.Ind
 
 
 def _empty(spec: Input) -> float:
+    if spec.reduce == "missing":
+        return 1.0
     return 0.0 if spec.reduce in ("any", "count", "count_distinct") else np.nan
 
 
@@ -67,6 +71,8 @@ def _reduce(rows: pd.DataFrame, spec: Input, subject: str) -> pd.Series:
     values = groups[spec.column]
     if spec.reduce == "count_distinct":
         return values.nunique()
+    if spec.reduce == "missing":
+        return (values.count() == 0).astype(np.float64)
     if spec.reduce == "mean":
         return values.mean()
     return _encode(values.last(), spec)
@@ -86,14 +92,25 @@ def _scale(values: npt.NDArray[np.float64], spec: Input) -> npt.NDArray[np.float
     return clipped * spec.gain
 
 
-def _meets(values: pd.Series, condition: Condition) -> npt.NDArray[np.bool_]:
+def meets(values: pd.Series, condition: Condition) -> npt.NDArray[np.bool_]:
+    """Which rows meet the condition, by the values of its column."""
     if condition.at_most is not None:
         met = values <= condition.at_most
     elif condition.at_least is not None:
         met = values >= condition.at_least
     elif condition.is_ is not None:
-        met = values == condition.is_
+        met = _equal(values, condition.is_)
     else:
-        met = (values != condition.is_not) | values.isna()
+        met = ~_equal(values, condition.is_not)
     mask: npt.NDArray[np.bool_] = met.fillna(False).to_numpy(dtype=bool)
     return mask
+
+
+def _equal(values: pd.Series, value: Cell | None) -> pd.Series:
+    """Raises ConfigError where a text is compared with numbers, or a number with texts: none would ever be equal."""
+    if is_numeric_dtype(values) == isinstance(value, str):
+        holds, given = ("numbers", "a text") if isinstance(value, str) else ("texts", "a number")
+        raise ConfigError(
+            f"column {values.name} holds {holds}, but the study compares it with {given}: correct the study"
+        )
+    return (values == value).fillna(False)

@@ -12,7 +12,7 @@ from tasks import records, settings
 from tasks.privacy.secure_sum import records as of_masks
 from tasks.record_size import max_bytes
 from tasks.storage import connect_identities, warm_up
-from tasks.study_file import load_studies
+from tasks.study_file import load_studies, load_study
 from tasks.validation.parameters import site_parameters
 from tasks.validation.suites import all_columns
 
@@ -56,8 +56,9 @@ def preload() -> None:
         max_bytes(record)
     warm_up()
     connect_identities()
-    suites = settings.project_dir() / "expectations"
-    for study in load_studies(settings.project_dir() / "studies", columns=all_columns(suites)).values():
+    project = settings.project_dir()
+    for name, study in load_studies(project / "studies").items():
+        load_study(project / "studies" / f"{name}.yaml", columns=all_columns(project / study.data.suites))
         site_parameters(study, next(iter(study.sites)))
     gc.collect()
     gc.freeze()

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from tasks.bounds import MAX_COUNT, MAX_INPUTS, MAX_SITES, SITE_PATTERN, LongText, Text
+from tasks.bounds import MAX_COUNT, MAX_INPUTS, MAX_SITES, SITE_PATTERN, LongText, PlainOptions, Text
 from tasks.study_privacy import (
     Compression,
     DistributedDP,
@@ -25,6 +24,10 @@ from tasks.study_privacy import (
     SparseVector,
     noise_shares,
 )
+from tasks.study_reading import Reading
+
+#: Share of a site's patients that may lack an input, where a study says nothing.
+MAX_MISSING = 0.2
 
 #: Columns that say how treatment went or ended. As an input they would leak the outcome.
 LEAKING_COLUMNS = re.compile(
@@ -53,6 +56,14 @@ class Data(Section):
     tables: tuple[Identifier, ...] = Field(min_length=1)
     subject: str = "USUBJID"
     pin: str | None = "data.dvc"
+    reading: Reading = Field(default=Reading(), exclude_if=lambda reading: reading == Reading())
+    max_missing: float = Field(
+        default=MAX_MISSING,
+        ge=0,
+        le=1,
+        exclude_if=lambda share: share == MAX_MISSING,
+        description="largest share of a site's patients that may lack an input; they get its centre",
+    )
 
 
 class Condition(Section):
@@ -83,7 +94,8 @@ class Input(Section):
     """One model input, built from the rows that `where` and `on_or_before` leave, then scaled by public constants.
 
     value = clip((transform(x) - centre') / scale, -clip, clip) * gain, with centre' = transform(centre);
-    a subject without rows gets the centre.
+    a subject without rows gets the centre. reduce: missing is 1 for a subject without a value, else 0.
+    max_missing: this input's own `data.max_missing`.
     """
 
     name: Identifier
@@ -91,7 +103,7 @@ class Input(Section):
     column: InputColumn | None = None
     where: dict[InputColumn, Cell] = Field(default_factory=dict)
     on_or_before: tuple[InputColumn, float] | None = None
-    reduce: Literal["only", "last", "mean", "any", "count", "count_distinct"] = "only"
+    reduce: Literal["only", "last", "mean", "any", "count", "count_distinct", "missing"] = "only"
     codes: dict[str, float] | None = None
     other: float | None = None
     transform: Literal["identity", "log1p"] = "identity"
@@ -99,30 +111,13 @@ class Input(Section):
     scale: float = Field(gt=0)
     clip: float = Field(default=4.0, gt=0)
     gain: float = Field(default=1.0, gt=0)
+    max_missing: float | None = Field(default=None, ge=0, le=1, exclude_if=lambda share: share is None)
 
     @model_validator(mode="after")
     def _column_needed(self) -> Input:
         if self.column is None and self.reduce not in ("any", "count"):
             raise ValueError(f"reduce: {self.reduce} needs a column")
         return self
-
-
-def _is_plain(value: object, depth: int = 5) -> bool:
-    """Whether any model can be sure what it gets: a number, text, true, false or nothing, or lists and maps of such."""
-    if isinstance(value, float):
-        return math.isfinite(value)
-    if isinstance(value, list):
-        return depth > 0 and all(_is_plain(item, depth - 1) for item in value)
-    if isinstance(value, dict):
-        return depth > 0 and all(isinstance(k, str) and _is_plain(item, depth - 1) for k, item in value.items())
-    return value is None or isinstance(value, str | int)
-
-
-def _plain_options(options: dict[str, Any]) -> dict[str, Any]:
-    for name, value in options.items():
-        if not _is_plain(value):
-            raise ValueError(f"{name} must be a finite number, a text, true, false, null, or lists or maps of such")
-    return options
 
 
 class Model(Section):
@@ -132,7 +127,7 @@ class Model(Section):
     """
 
     path: str = Field(pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*$")
-    options: Annotated[dict[str, Any], AfterValidator(_plain_options)] = Field(default_factory=dict)
+    options: PlainOptions = Field(default_factory=dict)
 
 
 class Training(Section):
@@ -267,6 +262,10 @@ class Study(Section):
         names = [spec.name for spec in self.inputs]
         if len(names) != len(set(names)):
             raise ValueError("inputs use a name twice")
+        unknown = self.data.reading.unknown_tables(self.data.tables)
+        if unknown:
+            tables = ", ".join(self.data.tables)
+            raise ValueError(f"data.reading.columns has {unknown[0]}, which is no TABLE.COLUMN of {tables}")
         places = [("label.table", self.label.table)]
         places += [(f"inputs.{i}.table", spec.table) for i, spec in enumerate(self.inputs)]
         for place, table in places:

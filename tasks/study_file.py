@@ -116,6 +116,9 @@ def _check_columns(path: Path, root: yaml.Node, study: Study, columns: dict[str,
 
 def _columns_read(study: Study) -> list[tuple[tuple[Any, ...], str, str]]:
     read: list[tuple[tuple[Any, ...], str, str]] = []
+    for key in study.data.reading.columns:
+        table, _, column = key.partition(".")
+        read.append((("data", "reading", "columns", key), table, column))
     for i, condition in enumerate(study.label.positive_when):
         read.append((("label", "positive_when", i, "column"), study.label.table, condition.column))
     for i, spec in enumerate(study.inputs):

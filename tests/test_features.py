@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tasks.errors import ConfigError
 from tasks.features import Tables, build_inputs, build_labels, scale_inputs
 from tasks.study import Condition, Input, Study
 
@@ -222,3 +223,30 @@ def test_a_comparison_with_zero_is_a_comparison() -> None:
     tables = {"adsl": pd.DataFrame({"USUBJID": ["A", "B"], "CNSR": [0.0, 1.0]})}
     assert build_labels(tables, study(positive_when=[{"column": "CNSR", "is": 0}])).tolist() == [1, 0]
     assert build_labels(tables, study(positive_when=[{"column": "CNSR", "at_most": 0}])).tolist() == [1, 0]
+
+
+def test_missing_says_who_has_no_value(tables: Tables) -> None:
+    """C has rows of another test only, B one of two values, D no row."""
+    built = build_inputs(tables, study(spec(where={"PARAMCD": "ALB"}, reduce="missing", column="AVAL")))
+    assert built["x"].to_dict() == {"A": 0.0, "B": 0.0, "C": 1.0, "D": 1.0}
+    built = build_inputs(tables, study(spec(table="adsl", reduce="missing", column="AGE")))
+    assert built["x"].to_dict() == {"A": 0.0, "B": 0.0, "C": 0.0, "D": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("condition", "match"),
+    [
+        ({"column": "SEX", "is": 1}, "column SEX holds texts, but the study compares it with a number"),
+        ({"column": "SEX", "is_not": 0}, "column SEX holds texts"),
+        ({"column": "AGE", "is": "70"}, "column AGE holds numbers, but the study compares it with a text"),
+    ],
+)
+def test_a_comparison_that_could_never_hold_is_refused(tables: Tables, condition: dict[str, Any], match: str) -> None:
+    """Otherwise everybody would be negative, and nothing would fail."""
+    with pytest.raises(ConfigError, match=match):
+        build_labels(tables, study(positive_when=[condition]))
+
+
+def test_rows_of_a_number_are_not_sought_among_texts(tables: Tables) -> None:
+    with pytest.raises(ConfigError, match="column PARAMCD holds texts"):
+        build_inputs(tables, study(spec(where={"PARAMCD": 1}, reduce="any")))

@@ -24,7 +24,7 @@ from tasks.errors import ConfigError, DataPinMismatch
 from tasks.foreign_files import STRAYS, is_stray, listed, md5_of, ordinary_files
 from tasks.yaml_file import read_yaml
 
-SITES, EXAMS = "sites", "exams"
+SITES, STUDIES, EXAMS = "sites", "studies", "exams"
 RESTORE = "restore the pinned bytes with `dvc pull`, `dvc checkout` or `pharmafed data prepare`"
 REPIN = "if the change is wanted, pin it with `pharmafed data pin`"
 Ignore = Callable[[str], bool]
@@ -70,8 +70,8 @@ class Pin:
 
     @property
     def folders(self) -> list[str]:
-        """Each site's and each exam's folder: sites/701, exams/practice."""
-        return sorted({"/".join(PurePosixPath(path).parts[:2]) for path in self.files})
+        """Each site's and each exam's folder: sites/701, studies/asthma/cork, exams/practice."""
+        return sorted({_folder(PurePosixPath(path)) for path in self.files})
 
     @property
     def sites(self) -> list[str]:
@@ -121,19 +121,38 @@ def verify(data_dir: Path, pin_file: Path) -> list[Difference]:
     pin = read_pin(pin_file)
     ignore = _dvc_ignore(pin_file)
     differences = []
-    for parent in (data_dir / SITES, data_dir / EXAMS):
+    for parent in _parents(data_dir):
         loose = [path.name for path in listed(parent) if path.is_file()]
-        differences += [Difference(parent.name, name, "extra") for name in loose if not ignore(name)]
+        where = parent.relative_to(data_dir).as_posix()
+        differences += [Difference(where, name, "extra") for name in loose if not ignore(name)]
     for folder in {*pin.folders, *folders_in(data_dir)}:
         differences += _compare(folder, pin.folder_files(folder), data_dir / folder, ignore)
     return sorted(differences)
 
 
 def folders_in(data_dir: Path) -> list[str]:
-    """The sites' and exams' folders on disk: sites/701, exams/practice."""
-    parents = (data_dir / SITES, data_dir / EXAMS)
+    """The sites' and exams' folders on disk: sites/701, studies/asthma/cork, exams/practice."""
+    parents = [parent for parent in _parents(data_dir) if parent.name != STUDIES]
     found = [path for parent in parents for path in listed(parent) if path.is_dir()]
     return sorted(path.relative_to(data_dir).as_posix() for path in found)
+
+
+def _parents(data_dir: Path) -> list[Path]:
+    """What holds the folders of sites and exams; a study that was drafted has sites of its own."""
+    studies = data_dir / STUDIES
+    return [data_dir / SITES, data_dir / EXAMS, studies, *(path for path in listed(studies) if path.is_dir())]
+
+
+def _folder(path: PurePosixPath) -> str:
+    return "/".join(path.parts[: 3 if path.parts[0] == STUDIES else 2])
+
+
+def _pinned_folder(site_dir: Path, pin_file: Path, site: str) -> str:
+    """Where the pin has a site's folder: in sites/, or under a study that has sites of its own."""
+    data_dir = pin_file.with_suffix("")
+    if site_dir.is_relative_to(data_dir / STUDIES):
+        return site_dir.relative_to(data_dir).as_posix()
+    return f"{SITES}/{site}"
 
 
 def verify_site(site_dir: Path, pin_file: Path, site: str) -> str:
@@ -144,10 +163,11 @@ def verify_site(site_dir: Path, pin_file: Path, site: str) -> str:
             the name of one may be a patient's, and this message leaves the site.
         ConfigError: see `read_pin`, or the pin has no such site.
     """
-    files = read_pin(pin_file).site_files(site)
+    folder = _pinned_folder(site_dir, pin_file, site)
+    files = read_pin(pin_file).folder_files(folder)
     if not files:
         raise ConfigError(f"{pin_file} pins no site {site}: add its folder, then run `pharmafed data pin`")
-    differences = _compare(f"{SITES}/{site}", files, site_dir, _dvc_ignore(pin_file))
+    differences = _compare(folder, files, site_dir, _dvc_ignore(pin_file))
     if differences:
         named = ", ".join(f"{difference.file} {difference.kind}" for difference in differences if difference.pinned)
         extra = sum(not difference.pinned for difference in differences)
@@ -157,9 +177,10 @@ def verify_site(site_dir: Path, pin_file: Path, site: str) -> str:
 
 
 def differs_from_pin(path: Path, pin_file: Path) -> bool:
-    """Whether a site's file, `sites/<site>/<file>`, is pinned with other bytes than it has, or is missing."""
+    """Whether a file in a site's folder is pinned with other bytes than it has, or is missing."""
+    folder = _pinned_folder(path.parent, pin_file, path.parent.name)
     try:
-        pinned = read_pin(pin_file).site_files(path.parent.name).get(path.name)
+        pinned = read_pin(pin_file).folder_files(folder).get(path.name)
     except ConfigError:
         return False
     return pinned is not None and not (path.is_file() and md5_of(path) == pinned)
@@ -196,7 +217,8 @@ def write_pin(data_dir: Path) -> Pin:
     """`dvc add <data_dir>`, then record the listing in its `.dvc` file. First, `.dvcignore` is told of all STRAYS.
 
     Raises:
-        ConfigError: DVC refuses, or the folder holds a file that is neither in sites/<site>/ nor in exams/<exam>/.
+        ConfigError: DVC refuses, or the folder holds a file that is in none of sites/<site>/, studies/<study>/<site>/
+            and exams/<exam>/.
     """
     pin_file = data_dir.with_name(f"{data_dir.name}.dvc")
     _ignore_strays(pin_file.with_name(".dvcignore"))
@@ -208,8 +230,8 @@ def write_pin(data_dir: Path) -> Pin:
     misplaced = [path for path in files if not _in_place(PurePosixPath(path))]
     if misplaced:
         raise ConfigError(
-            f"{data_dir}: {len(misplaced)} files are neither {SITES}/<site>/<file> nor in {EXAMS}/<exam>/, "
-            f"e.g. in {misplaced[0]}"
+            f"{data_dir}: {len(misplaced)} files are neither {SITES}/<site>/<file>, nor "
+            f"{STUDIES}/<study>/<site>/<file>, nor in {EXAMS}/<exam>/, e.g. in {misplaced[0]}"
         )
     _write_listing(pin_file, files)
     return read_pin(pin_file)
@@ -233,7 +255,7 @@ def _md5(content: bytes) -> str:
 
 def _in_place(path: PurePosixPath) -> bool:
     depth = len(path.parts)
-    return (path.parts[0] == SITES and depth == 3) or (path.parts[0] == EXAMS and depth >= 3)
+    return (path.parts[0], depth) in ((SITES, 3), (STUDIES, 4)) or (path.parts[0] == EXAMS and depth >= 3)
 
 
 def _compare(where: str, pinned: Mapping[str, str], folder: Path, ignore: Ignore) -> list[Difference]:

@@ -44,7 +44,7 @@ def read_sites(study: Study, project: Path | None = None) -> dict[str, SiteArray
 def _read_site(study: Study, site: str, project: Path) -> SiteArrays:
     folder, suites = project / study.data.root / site, project / study.data.suites
     pin_file = project / study.data.pin if study.data.pin is not None else None
-    tables = read_tables(folder, study.data.tables, suites, pin_file=pin_file)
+    tables = read_tables(folder, study.data.tables, suites, study.data.reading, pin_file=pin_file)
     inputs = build_inputs(tables, study)
     labels = build_labels(tables, study).loc[inputs.index].to_numpy(dtype=np.float32)
     return SiteArrays(scale_inputs(inputs, study), labels)

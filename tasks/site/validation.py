@@ -81,7 +81,7 @@ def check_site(ctx: SiteContext) -> ValidationResult:
 
 def _check(ctx: SiteContext) -> tuple[ValidationResult, Patients | None]:
     study = ctx.study
-    tables = read_tables(ctx.data_dir, study.data.tables, ctx.suites_dir)
+    tables = read_tables(ctx.data_dir, study.data.tables, ctx.suites_dir, study.data.reading)
     waivers = load_waivers(ctx.suites_dir / "waivers.yaml", _known_expectations(ctx))
     parameters = site_parameters(study, ctx.site)
     inputs = cache(partial(build_inputs, tables, study))

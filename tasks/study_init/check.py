@@ -22,5 +22,5 @@ def check_sites(study: Study, project: Path) -> dict[str, ValidationResult]:
 
 def _check(study: Study, site: str, project: Path) -> ValidationResult:
     suites = project / study.data.suites
-    tables = read_tables(project / study.data.root / site, study.data.tables, suites)
+    tables = read_tables(project / study.data.root / site, study.data.tables, suites, study.data.reading)
     return validate_site(tables, lambda: build_inputs(tables, study), site_parameters(study, site), (), suites)

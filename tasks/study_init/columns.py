@@ -9,25 +9,26 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 
-import numpy as np
 import pandas as pd
 
+from tasks.study_init.column_types import Read, Source, read_column
 from tasks.study_init.folder import SiteFolders, Table
+from tasks.study_init.questions import Question, refuse
 from tasks.study_init.rounding import decades, round_bounds
+from tasks.study_init.sentinels import suspicious_numbers
+from tasks.study_init.spellings import coded_otherwise, spelled_twice
 from tasks.study_init.subjects import MIN_CELL, Subjects, find_key, holds_site_codes
+from tasks.study_init.told import Told
+from tasks.study_reading import ColumnRules
 from tasks.validation.suites import ColumnType
 
 #: A text column with more different values is free text.
 MAX_CATEGORIES = 20
 #: A column that says when a row was measured: study day, visit number, week.
 TIME = re.compile(r"(^|_)(day|dy|visit|visitnum|week|month)(_|$)|^A?DY$|^VISITNUM$|DY$", re.ASCII)
-_INTEGER = r"-?(0|[1-9]\d{0,14})"
-_NUMBER = r"-?((0|[1-9]\d{0,14})(\.\d*)?|\.\d+)([eE][+-]?\d{1,3})?"
-_DATE = r"\d{4}-\d{2}-\d{2}"
-_PARTIAL_DATE = r"\d{4}(-\d{2}(-\d{2})?)?"
 #: Names of numbers that measure nothing, in words apart: `house_no`, `postCode`, `phone2`; not `no_of_falls`.
 _CODE = re.compile(
     r"(^|_)(id|code|zip|zip_?code|post_?code|postal(_code)?|phone|phone_?number|mobile|telephone|tel|fax|ssn|mrn)\d*(_|$)"
@@ -66,7 +67,10 @@ class Column:
 
 @dataclass(frozen=True)
 class Profile:
-    """One table: its columns in order, its key, and its rows typed as a round would read them."""
+    """One table: its columns in order, its key, and its rows typed as a round would read them.
+
+    rules: how the study says its columns are to be read. questions: what cannot be known of its cells.
+    """
 
     name: str
     columns: Mapping[str, Column]
@@ -74,63 +78,82 @@ class Profile:
     rows: pd.DataFrame
     site: pd.Series
     has_site_codes: bool
+    rules: Mapping[str, ColumnRules] = field(default_factory=dict)
+    questions: tuple[Question, ...] = ()
 
     def of_site(self, site: str) -> pd.DataFrame:
         return self.rows[self.site == site].reset_index(drop=True)
 
 
-def profile_tables(folder: SiteFolders, subjects: Subjects) -> dict[str, Profile]:
-    """Every table's profile, the table with one row per subject first."""
+def profile_tables(folder: SiteFolders, subjects: Subjects, told: Told | None = None) -> dict[str, Profile]:
+    """Every table's profile, the table with one row per subject first.
+
+    Raises:
+        DataError: cells that could mean two things, of all columns at once, with the options that would say which.
+    """
     order = sorted(folder.tables, key=lambda name: (name != subjects.main, name))
-    return {name: _profile(folder.tables[name], subjects) for name in order}
+    profiles = {name: _profile(folder.tables[name], subjects, told or Told()) for name in order}
+    refuse(question for profile in profiles.values() for question in profile.questions)
+    return profiles
 
 
-def _profile(table: Table, subjects: Subjects) -> Profile:
+def _profile(table: Table, subjects: Subjects, told: Told) -> Profile:
     site_codes = holds_site_codes(table, subjects)
     names = {subjects.column} | ({subjects.site_column} if site_codes else set())
-    types = {c: "string" if c in names else _type(table.rows[c]) for c in map(str, table.rows.columns)}
-    rows = pd.DataFrame({column: _typed(table.rows[column], type_) for column, type_ in types.items()})
-    patients = pd.MultiIndex.from_arrays([table.site, rows[subjects.column]])
-    columns = {c: _column(c, types[c], rows[c], table.site, patients, is_name=c in names) for c in types}
-    in_key = [c for c in types if types[c] != "number" and c != subjects.site_column]
-    in_key.sort(key=lambda c: types[c] == "integer" and not TIME.search(c))
-    return Profile(table.name, columns, find_key(table, subjects.column, in_key), rows, table.site, site_codes)
+    patients = pd.MultiIndex.from_arrays([table.site, table.rows[subjects.column]])
+    sources = {str(c): Source(table.name, str(c), table.rows[c], table.site, patients) for c in table.rows.columns}
+    read = {c: _read(source, told, is_name=c in names) for c, source in sources.items()}
+    rows = pd.DataFrame({c: one.values for c, one in read.items()})
+    columns = {c: _column(sources[c], read[c], is_name=c in names) for c in sources}
+    in_key = [c for c, one in read.items() if one.type != "number" and c != subjects.site_column]
+    in_key.sort(key=lambda c: read[c].type == "integer" and not TIME.search(c))
+    key = find_key(replace(table, rows=rows), subjects.column, in_key)
+    return Profile(
+        table.name,
+        columns,
+        key,
+        rows,
+        table.site,
+        site_codes,
+        rules={c: one.own for c, one in read.items() if one.own != ColumnRules()},
+        questions=tuple(q for c, one in read.items() for q in _questions(sources[c], one, told) if c not in names),
+    )
 
 
-def _type(cells: pd.Series) -> ColumnType:
-    """The narrowest type that every filled cell has; a whole number of more than 15 digits is a name."""
-    filled = cells.dropna()
-    if filled.empty:
-        return "string"
-    if filled.str.fullmatch(_INTEGER).all():
-        return "integer"
-    if filled.str.fullmatch(_NUMBER).all() and np.isfinite(filled.astype(float)).all():
-        return "number"
-    if filled.str.fullmatch(_DATE).all() and pd.to_datetime(filled, format="%Y-%m-%d", errors="coerce").notna().all():
-        return "date"
-    return "partial_date" if filled.str.fullmatch(_PARTIAL_DATE).all() else "string"
+def _read(source: Source, told: Told, *, is_name: bool) -> Read:
+    if is_name:
+        return Read("string", ColumnRules(), source.cells)
+    return read_column(source, told, is_code=is_named_like_a_code(source.name))
 
 
-def _typed(cells: pd.Series, type_: ColumnType) -> pd.Series:
-    if type_ == "date":
-        return pd.to_datetime(cells, format="%Y-%m-%d")
-    return pd.to_numeric(cells).astype(np.float64) if type_ in ("integer", "number") else cells
+def _questions(source: Source, read: Read, told: Told) -> Iterator[Question]:
+    """Of a column whose cells are no question, whether its values are."""
+    if read.question is not None:
+        yield read.question
+    if read.question is not None or source.place in told.keep or is_named_like_a_code(source.name):
+        return
+    asked = [coded_otherwise(source, read.values)] if read.type in ("string", "integer") else []
+    if read.type == "string":
+        asked = [spelled_twice(source, read.values), *asked]
+    elif read.type in ("integer", "number") and not TIME.search(source.name):
+        asked = [suspicious_numbers(source, read.values), *asked]
+    yield from [question for question in asked if question is not None][:1]
 
 
-def _column(
-    name: str, type_: ColumnType, values: pd.Series, site: pd.Series, patients: pd.MultiIndex, *, is_name: bool
-) -> Column:
+def _column(source: Source, read: Read, *, is_name: bool) -> Column:
+    values, patients, type_ = read.values, source.patients, read.type
     filled = values.notna()
-    column = Column(name, type_, required=bool(filled.all()))
+    column = Column(source.name, type_, required=bool(filled.all()))
     if is_name or patients[filled].nunique() < MIN_CELL:
         return column
     if type_ == "string":
-        return _with_categories(column, values, site, patients)
+        column = replace(column, looks_like_code=read.names and is_named_like_a_code(source.name))
+        return _with_categories(column, values, source.site, patients)
     if type_ == "partial_date":
         return column
     if type_ != "date" and values[filled].isin([0, 1]).all():
         return replace(column, is_flag=True)
-    is_code = type_ == "integer" and _looks_like_code(name, values[filled], patients[filled])
+    is_code = type_ == "integer" and _looks_like_code(source.name, values[filled], patients[filled])
     return replace(column, looks_like_code=is_code, bounds=_bounds(values[filled], patients[filled]))
 
 
@@ -154,9 +177,14 @@ def _bounds(values: pd.Series, patients: pd.MultiIndex) -> tuple[Bound, Bound]:
     return below if values.min() >= below else None, above if values.max() <= above else None
 
 
-def _looks_like_code(name: str, values: pd.Series, patients: pd.MultiIndex) -> bool:
+def is_named_like_a_code(name: str) -> bool:
+    """Whether a column's name says that it names something: `house_no`, `postCode`."""
     words = re.sub(r"[^a-z0-9]+", "_", re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower())
-    if _CODE.search(words.strip("_")):
+    return bool(_CODE.search(words.strip("_")))
+
+
+def _looks_like_code(name: str, values: pd.Series, patients: pd.MultiIndex) -> bool:
+    if is_named_like_a_code(name):
         return True
     if values.abs().median() < _FIVE_DIGITS:
         return False

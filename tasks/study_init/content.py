@@ -12,9 +12,12 @@ from tasks.errors import ConfigError
 from tasks.study import Input, Study
 from tasks.study_init.label import Outcome
 from tasks.study_init.subjects import MIN_CELL, Subjects
+from tasks.study_reading import Reading
 
 #: Masks hide a site among others; with fewer sites than this, each protects its own update.
-SITES_FOR_MASKS = 5
+SITES_FOR_MASKS = 4
+#: With fewer than this, the noise of a site that is lost within a round cannot be made up by the others.
+_SITES_FOR_DROPOUTS = 5
 HOLDOUT_FRACTION = 0.2
 _QUORUM = 0.75
 _SCORE_BINS = 5
@@ -31,9 +34,16 @@ class Wishes:
 
 
 def study_content(
-    wishes: Wishes, tables: list[str], subjects: Subjects, outcome: Outcome, inputs: tuple[Input, ...]
+    wishes: Wishes,
+    tables: list[str],
+    subjects: Subjects,
+    outcome: Outcome,
+    inputs: tuple[Input, ...],
+    reading: Reading | None = None,
 ) -> dict[str, Any]:
     """The study file's keys in order; `Study.model_validate` takes it.
+
+    Its tables and suites lie in folders of its own, so that two studies may both have a table `patients`.
 
     Raises:
         ConfigError: there is no input.
@@ -42,19 +52,27 @@ def study_content(
         raise ConfigError("no column can be an input: all were left out, or only ids, dates and free text are there")
     sites = {site: [code] for site, code in subjects.site_codes.items()}
     masked = len(sites) >= SITES_FOR_MASKS
+    read = (reading or Reading()).model_dump(mode="json", exclude_defaults=True)
     bins = {"score_bins": _SCORE_BINS} if masked else {}
     return {
         "study": wishes.name,
         "title": wishes.title,
         "description": f"Drafted by `pharmafed study init`. {len(sites)} sites train one logistic regression.",
         "owner": "data-science",
-        "data": {"tables": tables, "subject": subjects.column, "pin": "data.dvc"},
+        "data": {
+            "root": own_root(wishes.name),
+            "suites": f"expectations/{wishes.name}",
+            "tables": tables,
+            "subject": subjects.column,
+            "pin": "data.dvc",
+            **({"reading": read} if read else {}),
+        },
         "sites": sites,
         "label": _label(outcome),
         "inputs": [spec.model_dump(exclude_defaults=True) for spec in inputs],
         "model": {"path": "tasks.models:LogisticRegression"},
         "training": _TRAINING,
-        "privacy": _privacy(wishes, sum(map(training_patients, subjects.patients.values())), masked),
+        "privacy": _privacy(wishes, sum(map(training_patients, subjects.patients.values())), len(sites)),
         "aggregation": "masks" if masked else "plain",
         "rounds": {
             "total": wishes.rounds,
@@ -64,6 +82,11 @@ def study_content(
         },
         "evaluation": {"holdout_fraction": HOLDOUT_FRACTION, "split_seed": 0, "min_cell": MIN_CELL, **bins},
     }
+
+
+def own_root(study: str) -> str:
+    """The folder of a drafted study's sites."""
+    return f"data/studies/{study}"
 
 
 def as_study(content: dict[str, Any]) -> Study:
@@ -110,12 +133,13 @@ def _label(outcome: Outcome) -> dict[str, Any]:
     return {
         "name": name,
         "table": outcome.table,
-        "positive_when": [{"column": outcome.column, "is": outcome.value}],
+        "positive_when": [outcome.condition],
     }
 
 
-def _privacy(wishes: Wishes, examples: int, masked: bool) -> dict[str, Any]:
-    shares = {"tolerated_dropouts": 1, "colluding_sites": 1} if masked else {}
+def _privacy(wishes: Wishes, examples: int, sites: int) -> dict[str, Any]:
+    masked = sites >= SITES_FOR_MASKS
+    shares = {"tolerated_dropouts": int(sites >= _SITES_FOR_DROPOUTS), "colluding_sites": 1} if masked else {}
     return {
         "mechanism": "distributed_dp" if masked else "local_dp",
         "epsilon": wishes.epsilon,

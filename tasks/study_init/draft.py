@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import yaml
 
 from tasks.errors import ConfigError
 from tasks.study import Identifier, Study
-from tasks.study_init.columns import profile_tables
+from tasks.study_init.columns import Profile, profile_tables
 from tasks.study_init.content import Wishes, as_study, study_content
 from tasks.study_init.folder import SiteFolders, read_folder, valid_name
 from tasks.study_init.inputs import LeftOut, find_candidates
@@ -20,6 +20,8 @@ from tasks.study_init.render import render_study
 from tasks.study_init.settle import settle
 from tasks.study_init.subjects import Subjects, find_subjects
 from tasks.study_init.suites import render_suite
+from tasks.study_init.told import Answers, Told, read_answers
+from tasks.study_reading import Reading
 from tasks.validation.suites import load_suite
 
 
@@ -33,6 +35,7 @@ class Options:
     title: str | None = None
     epsilon: float = 3.0
     rounds: int = 20
+    answers: Answers = field(default_factory=Answers)
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,7 @@ class Draft:
     outcome: Outcome
     left_out: tuple[LeftOut, ...]
     num_drafted: int
+    num_with_gaps: int = 0
 
 
 def draft_study(path: Path, options: Options, suites_dir: Path) -> Draft:
@@ -63,33 +67,45 @@ def draft_study(path: Path, options: Options, suites_dir: Path) -> Draft:
     meta = load_suite(suites_dir, "inputs").meta
     folder = read_folder(path)
     subjects = find_subjects(folder, options.subject)
-    profiles = profile_tables(folder, subjects)
-    outcome = find_outcome(profiles, subjects.column, options.label)
+    told = read_answers(options.answers, folder.tables)
+    profiles = profile_tables(folder, subjects, told)
+    reading = _reading(told, profiles)
+    outcome = find_outcome(profiles, subjects.column, options.label, told.keep)
     wishes, tables = _wishes(folder, outcome, options), list(profiles)
     candidates = find_candidates(profiles, subjects, outcome)
-    probe = as_study(study_content(wishes, tables, subjects, outcome, tuple(candidates.inputs)))
+    probe = as_study(study_content(wishes, tables, subjects, outcome, tuple(candidates.inputs), reading))
     settled = settle(candidates, probe, profiles, meta)
-    content = study_content(wishes, tables, subjects, outcome, settled.inputs)
+    content = study_content(wishes, tables, subjects, outcome, settled.inputs, reading)
     text = render_study(content, settled)
-    suites = {f"expectations/{name}.json": render_suite(profile, subjects) for name, profile in profiles.items()}
+    suites = {f"{name}.json": render_suite(profile, subjects) for name, profile in profiles.items()}
+    suites["inputs.json"] = (suites_dir / "inputs.json").read_text(encoding="utf-8")
+    study = as_study(yaml.safe_load(text))
     return Draft(
-        study=as_study(yaml.safe_load(text)),
-        texts={f"studies/{wishes.name}.yaml": text, **suites},
-        copies={f"data/sites/{s}/{t}.csv": folder.file(s, t) for s in folder.sites for t in tables},
+        study=study,
+        texts={f"studies/{wishes.name}.yaml": text, **{f"{study.data.suites}/{n}": t for n, t in suites.items()}},
+        copies={f"{study.data.root}/{s}/{t}.csv": folder.file(s, t) for s in folder.sites for t in tables},
         subjects=subjects,
         outcome=outcome,
         left_out=settled.left_out,
         num_drafted=len(settled.drafted),
+        num_with_gaps=len(settled.gaps),
     )
 
 
+def _reading(told: Told, profiles: Mapping[str, Profile]) -> Reading:
+    """What the study file says of cells: what was told, by the columns that it turned out to be about."""
+    columns = {f"{name}.{column}": rules for name, p in profiles.items() for column, rules in p.rules.items()}
+    return Reading(**told.every.model_dump(), columns=columns)
+
+
 def _wishes(folder: SiteFolders, outcome: Outcome, options: Options) -> Wishes:
-    name = options.name or _name_of(folder.root)
+    name = study_name(folder.root, options)
     if not valid_name(Identifier, name):
         raise ConfigError(f"a study is named with small letters, digits and _, not {name!r}: give another --name")
     title = options.title or f"{outcome.column.replace('_', ' ').capitalize()} in the study {name}"
     return Wishes(name, title, options.epsilon, options.rounds)
 
 
-def _name_of(root: Path) -> str:
-    return re.sub(r"[^a-z0-9]+", "_", root.resolve().name.lower()).strip("_")
+def study_name(root: Path, options: Options) -> str:
+    """The name that is wished for, or the folder's."""
+    return options.name or re.sub(r"[^a-z0-9]+", "_", root.resolve().name.lower()).strip("_")

@@ -24,11 +24,12 @@ _LONGEST = 60
 
 @dataclass(frozen=True)
 class LeftOut:
-    """A column that is no input, and why, in words that say nothing of a patient."""
+    """A column, or its rows `where` something is so, that is no input, and why; nothing of a patient."""
 
     table: str
     column: str
     why: str
+    where: str = ""
 
 
 @dataclass
@@ -40,7 +41,7 @@ class Candidates:
 
     def add(self, table: str, name: str, **parts: object) -> None:
         taken = {spec.name for spec in self.inputs}
-        content = {"name": _free_name(name, taken), "table": table, "centre": 0.5, "scale": 0.5, **parts}
+        content = {"name": free_name(name, taken), "table": table, "centre": 0.5, "scale": 0.5, **parts}
         self.inputs.append(Input.model_validate(content))
 
     def leave_out(self, table: str, column: str, why: str) -> None:
@@ -162,7 +163,7 @@ def _baseline(profile: Profile, time: str, subjects: Subjects) -> tuple[str, flo
     return None
 
 
-def _free_name(text: str, taken: set[str]) -> str:
+def free_name(text: str, taken: set[str]) -> str:
     """A name that a study file allows and that is not taken."""
     name = re.sub(r"[^a-z0-9]+", "_", text.lower()).strip("_")[:_LONGEST] or "input"
     name = name if name[0].isalpha() else f"x_{name}"

@@ -3,50 +3,103 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import pandas as pd
 
 from tasks.errors import ConfigError, DataError
+from tasks.features import meets
+from tasks.study import Condition
+from tasks.study_init.column_types import Source
 from tasks.study_init.columns import Column, Profile
+from tasks.study_init.questions import refuse
 from tasks.study_init.rounding import plain
+from tasks.study_init.spellings import coded_otherwise
 from tasks.study_init.subjects import MIN_CELL
 
 _OUTCOME = re.compile(r"(^|_)(label|outcome|target|event|endpoint|response|y)(_|$)", re.IGNORECASE)
 _POSITIVE = {"1", "y", "yes", "true", "t", "positive", "pos", "event", "case", "present", "dead", "responder"}
+_SIGNS: dict[str, Literal["is", "at_least", "at_most"]] = {"=": "is", ">=": "at_least", "<=": "at_most"}
+_WANTED = re.compile(r"(?P<column>[^=<>]+)(?P<sign>[<>]=?|=)(?P<value>.*)")
 _NEGATIVE = {"0", "n", "no", "false", "f", "negative", "neg", "none", "no event", "control", "absent", "alive"}
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """`column` of `table` is `value` in a row of each positive subject; `why` says how it was chosen."""
+    """`column` of `table` is `value`, or at least or at most so high, in a row of each positive subject.
+
+    `why` says how it was chosen, and what counts as negative beside one other value.
+    """
 
     table: str
     column: str
     value: str | int | float
     why: str
+    comparison: Literal["is", "at_least", "at_most"] = "is"
+
+    @property
+    def condition(self) -> dict[str, Any]:
+        """As the study file has it under `positive_when`."""
+        return {"column": self.column, self.comparison: self.value}
+
+    def __str__(self) -> str:
+        return f"{self.table}.{self.column} {self.comparison.replace('_', ' ')} {self.value}"
 
 
-def find_outcome(profiles: Mapping[str, Profile], subject: str, wanted: str | None = None) -> Outcome:
-    """Find the label, or read it from `TABLE.COLUMN[=VALUE]`.
+def find_outcome(
+    profiles: Mapping[str, Profile], subject: str, wanted: str | None = None, keep: Collection[str] = ()
+) -> Outcome:
+    """Find the label, or read it from `TABLE.COLUMN[=VALUE]`, `TABLE.COLUMN>=VALUE` or `TABLE.COLUMN<=VALUE`.
+
+    Args:
+        keep: columns (TABLE.COLUMN) whose values are right although one site has others.
 
     Raises:
         ConfigError: no such table, column or value, no value that is plainly positive, or no or several candidates.
-        DataError: the column is empty in places, or one of the two outcomes is missing or too rare.
+        DataError: the column is empty in places, a site codes it otherwise, or one of the two outcomes is missing or
+            too rare.
     """
+    comparison: Literal["is", "at_least", "at_most"] = "is"
     if wanted is None:
         table, column = _only_candidate(profiles, subject)
         why = "the only column that looks like an outcome; --label takes another"
         value = _positive_value(profiles[table], column)
     else:
-        table, column, text = _parse(profiles, wanted)
-        why = "as --label says"
-        given = text is not None
-        value = _given_value(profiles[table], column, str(text)) if given else _positive_value(profiles[table], column)
-    _check_counts(profiles, subject, table, column, value)
-    return Outcome(table, column, value, why)
+        table, column, sign, text = _parse(profiles, wanted)
+        why, comparison = "as --label says", _SIGNS[sign or "="]
+        value = _given_value(profiles[table], column, sign, text) if sign else _positive_value(profiles[table], column)
+    outcome = Outcome(table, column, value, why, comparison)
+    if f"{table}.{column}" not in keep:
+        _refuse_other_codes(profiles[table], subject, outcome)
+    _check_counts(profiles, subject, outcome)
+    return replace(outcome, why=why + _also_negative(profiles[table], outcome))
+
+
+def _refuse_other_codes(profile: Profile, subject: str, outcome: Outcome) -> None:
+    """A site all of whose negative values are none of another's codes the outcome otherwise."""
+    if outcome.comparison != "is":
+        return
+    values = profile.rows[outcome.column]
+    patients = pd.MultiIndex.from_arrays([profile.site, profile.rows[subject]])
+    source = Source(profile.name, outcome.column, values, profile.site, patients)
+    question = coded_otherwise(source, values, outcome.value)
+    refuse([question] if question is not None else [])
+
+
+def _also_negative(profile: Profile, outcome: Outcome) -> str:
+    values = profile.rows[outcome.column]
+    others = values[~meets(values, _condition(outcome))].nunique()
+    empty = int(values.isna().sum())
+    parts = [f"{others} other values"] * (others > 1 and outcome.comparison == "is") + [f"{empty} empty cells"] * (
+        empty > 0
+    )
+    return f"; {' and '.join(parts)} count as negative" if parts else ""
+
+
+def _condition(outcome: Outcome) -> Condition:
+    return Condition.model_validate(outcome.condition)
 
 
 def _only_candidate(profiles: Mapping[str, Profile], subject: str) -> tuple[str, str]:
@@ -65,26 +118,35 @@ def _is_named(profile: Profile, column: str) -> bool:
     return bool(_OUTCOME.search(column)) and profile.rows[column].nunique() == 2
 
 
-def _parse(profiles: Mapping[str, Profile], wanted: str) -> tuple[str, str, str | None]:
+def _parse(profiles: Mapping[str, Profile], wanted: str) -> tuple[str, str, str, str]:
+    """Table, column, sign (empty where none is given) and value."""
     table, dot, rest = wanted.partition(".")
     if not dot or table not in profiles:
-        raise ConfigError(f"--label {wanted}: write TABLE.COLUMN or TABLE.COLUMN=VALUE; tables: {', '.join(profiles)}")
+        raise ConfigError(
+            f"--label {wanted}: write TABLE.COLUMN, TABLE.COLUMN=VALUE or TABLE.COLUMN>=VALUE; "
+            f"tables: {', '.join(profiles)}"
+        )
     columns = profiles[table].columns
-    name, equals, value = rest.partition("=")
     if rest in columns:
-        return table, rest, None
-    if name not in columns:
-        raise ConfigError(f"--label {wanted}: {table} has no column {name}; it has: {', '.join(columns)}")
-    return table, name, value if equals else None
+        return table, rest, "", ""
+    match = _WANTED.fullmatch(rest)
+    name, sign, value = match.group("column", "sign", "value") if match else (rest, "", "")
+    if name.strip() not in columns:
+        raise ConfigError(f"--label {wanted}: {table} has no column {name.strip()}; it has: {', '.join(columns)}")
+    if sign in ("<", ">"):
+        raise ConfigError(f"--label {wanted}: write {sign}= and the last value that counts")
+    return table, name.strip(), sign, value.strip()
 
 
-def _given_value(profile: Profile, column: str, text: str) -> str | int | float:
+def _given_value(profile: Profile, column: str, sign: str, text: str) -> str | int | float:
     if not profile.columns[column].is_numeric:
+        if sign != "=":
+            raise ConfigError(f"--label {profile.name}.{column}{sign}{text}: the column holds no numbers; write =VALUE")
         return text
     try:
         return plain(float(text))
-    except ValueError:
-        raise ConfigError(f"--label {profile.name}.{column}={text}: the column holds numbers") from None
+    except (ValueError, OverflowError):
+        raise ConfigError(f"--label {profile.name}.{column}{sign}{text}: the column holds numbers") from None
 
 
 def _positive_value(profile: Profile, column: str) -> str | int | float:
@@ -97,7 +159,10 @@ def _positive_value(profile: Profile, column: str) -> str | int | float:
         )
     if values.nunique() != 2:
         many = "the same value everywhere" if values.nunique() < 2 else f"{values.nunique()} different values"
-        remedy = "take another column" if values.nunique() < 2 else "name the positive one: --label TABLE.COLUMN=VALUE"
+        remedy = "take another column"
+        if values.nunique() > 2:
+            bound = f", or where they begin: --label '{place}>=VALUE'" if profile.columns[column].is_numeric else ""
+            remedy = f"name the positive one: --label TABLE.COLUMN=VALUE{bound}"
         raise DataError(f"label {place}: it has {many}, not two; {remedy}")
     yes = [value for value in values.unique() if _says(value, profile.columns[column], _POSITIVE)]
     no = [value for value in values.unique() if _says(value, profile.columns[column], _NEGATIVE)]
@@ -110,14 +175,13 @@ def _says(value: Any, column: Column, words: set[str]) -> bool:
     return str(plain(value) if column.is_numeric else value).strip().lower() in words
 
 
-def _check_counts(
-    profiles: Mapping[str, Profile], subject: str, table: str, column: str, value: str | int | float
-) -> None:
+def _check_counts(profiles: Mapping[str, Profile], subject: str, outcome: Outcome) -> None:
     """Both outcomes must be those of enough patients: of fewer, nothing can be learnt and nothing may be told."""
-    main, rows = next(iter(profiles.values())), profiles[table]
-    hit = (rows.rows[column] == value).fillna(False).to_numpy(dtype=bool)
+    main, rows = next(iter(profiles.values())), profiles[outcome.table]
+    hit = meets(rows.rows[outcome.column], _condition(outcome))
     positive = int(pd.MultiIndex.from_arrays([rows.site[hit], rows.rows[subject][hit]]).nunique())
     fewer = min(positive, len(main.rows) - positive)
     if fewer < MIN_CELL:
         which = "positive" if positive == fewer else "negative"
-        raise DataError(f"label {table}.{column}: fewer than {MIN_CELL} patients are {which}: nothing to learn from")
+        place = f"{outcome.table}.{outcome.column}"
+        raise DataError(f"label {place}: fewer than {MIN_CELL} patients are {which}: nothing to learn from")

@@ -8,7 +8,24 @@ import shutil
 from pathlib import Path
 
 from tasks.errors import ConfigError
+from tasks.study_file import load_study
+from tasks.study_init.content import own_root
 from tasks.study_init.draft import Draft
+
+
+def refuse_taken(root: Path, name: str, project: Path) -> None:
+    """Before the tables are read: is the study's name free, or a draft of these very files?
+
+    Raises:
+        ConfigError: a study of this name has tables elsewhere, or its folder holds other files.
+    """
+    own, study_file = project / own_root(name), project / "studies" / f"{name}.yaml"
+    if study_file.exists() and load_study(study_file).data.root != own_root(name):
+        raise ConfigError(f"{study_file} is another study: give another --name")
+    placed = [path for path in own.rglob("*.csv") if path.is_file()] if own.is_dir() else []
+    _refuse_differing(
+        [p.relative_to(project).as_posix() for p in placed if _is_other_file(p, root / p.relative_to(own))]
+    )
 
 
 def place(draft: Draft, project: Path) -> list[str]:
@@ -21,14 +38,18 @@ def place(draft: Draft, project: Path) -> list[str]:
     """
     differing = [path for path, text in draft.texts.items() if _differs(project / path, text)]
     differing += [path for path, source in draft.copies.items() if _is_other_file(project / path, source)]
+    _refuse_differing(differing)
+    copied = [path for path, source in draft.copies.items() if _copy(source, project / path)]
+    return copied + [path for path, text in draft.texts.items() if _write(project / path, text)]
+
+
+def _refuse_differing(differing: list[str]) -> None:
     if differing:
         more = f" and {len(differing) - 5} more" if len(differing) > 5 else ""
         raise ConfigError(
             f"already there with other content: {', '.join(differing[:5])}{more}; nothing was written: "
-            "give another --name, rename the tables or sites, or move those files away"
+            "give another --name, or move those files away"
         )
-    copied = [path for path, source in draft.copies.items() if _copy(source, project / path)]
-    return copied + [path for path, text in draft.texts.items() if _write(project / path, text)]
 
 
 def _differs(path: Path, text: str) -> bool:
@@ -36,7 +57,7 @@ def _differs(path: Path, text: str) -> bool:
 
 
 def _is_other_file(path: Path, source: Path) -> bool:
-    return path.exists() and not filecmp.cmp(path, source, shallow=False)
+    return path.exists() and not (source.exists() and filecmp.cmp(path, source, shallow=False))
 
 
 def _copy(source: Path, path: Path) -> bool:

@@ -1,9 +1,13 @@
-"""Judges candidate inputs on what a site would build from them, and gives those that stay a centre and a scale."""
+"""Judges candidate inputs on what a site would build from them, and gives those that stay a centre and a scale.
+
+An input that a site has not measured in many patients stays, with one beside it that says where it is missing.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -14,7 +18,7 @@ from tasks.evaluation import auc
 from tasks.features import build_inputs, build_labels
 from tasks.study import Input, Study
 from tasks.study_init.columns import Profile
-from tasks.study_init.inputs import Candidates, LeftOut, typed_tables
+from tasks.study_init.inputs import Candidates, LeftOut, free_name, typed_tables
 from tasks.study_init.rounding import one_digit, plain, power_of_ten, to_place, two_digits
 from tasks.study_init.subjects import MIN_CELL
 from tasks.validation.parameters import InputReference
@@ -22,19 +26,29 @@ from tasks.validation.suites import SuiteMeta
 
 #: A single column that ranks patients this well (AUC) is the outcome under another name.
 NEARLY_PERFECT = 0.98
-#: The suite `inputs` wants this share of every site's patients to have a value.
-_FILLED = 0.8
+#: One that ranks them so well is marked: it may be known only at the outcome.
+STRONG = 0.7
+#: An input that more than this share of the patients lack at every site is left out.
+_MOSTLY_EMPTY = 0.5
+#: A name has 64 characters; so many are left for `_missing` and a number.
+_LONGEST = 52
 #: From this skewness on (an exponential distribution has 2) a quantity is taken on a log scale.
 _SKEWED = 1.2
 
 
 @dataclass(frozen=True)
 class Settled:
-    """The study's inputs; `drafted` names those whose centre and scale were taken from the data."""
+    """The study's inputs, those first that tell most of the outcome alone.
+
+    drafted: those whose centre and scale were taken from the data. strong: those that tell so much that somebody should
+    ask whether they are known in time. gaps: input with many gaps -> the input that says where they are.
+    """
 
     inputs: tuple[Input, ...]
     drafted: frozenset[str]
     left_out: tuple[LeftOut, ...]
+    strong: frozenset[str] = frozenset()
+    gaps: Mapping[str, str] = field(default_factory=dict)
 
 
 def settle(candidates: Candidates, probe: Study, profiles: Mapping[str, Profile], meta: SuiteMeta) -> Settled:
@@ -48,17 +62,69 @@ def settle(candidates: Candidates, probe: Study, profiles: Mapping[str, Profile]
     """
     values, labels = _build(probe, profiles)
     kept, drafted, left_out = [], set(), list(candidates.left_out)
+    seen: set[bytes] = set()
     telling = _telling(candidates.inputs, values, labels)
     for spec in candidates.inputs:
         settled, measured = _scaled(spec, values[spec.name])
-        why = _why_not(settled, values[spec.name], telling, meta)
+        why = _why_not(settled, values[spec.name], telling[_source(spec)], meta)
+        why = why or ("says the same as another input" if not _is_new(values[spec.name], seen) else None)
         if why is not None:
-            left_out.append(LeftOut(spec.table, str(spec.column), _of_kind(spec, why)))
+            left_out.append(LeftOut(spec.table, str(spec.column), why, _kind(spec)))
             continue
         kept.append(settled)
         drafted |= {spec.name} if measured else set()
-    unique = tuple(dict.fromkeys(left_out))
-    return Settled(tuple(kept), frozenset(drafted), unique)
+    kept.sort(key=lambda spec: -telling[_source(spec)])
+    inputs, gaps = _with_gaps(kept, values, probe.data.max_missing)
+    strong = frozenset(spec.name for spec in kept if telling[_source(spec)] >= STRONG)
+    return Settled(tuple(inputs), frozenset(drafted), tuple(dict.fromkeys(left_out)), strong, gaps)
+
+
+def _is_new(values: pd.Series, seen: set[bytes]) -> bool:
+    """Whether no input had these values before: an arm's code says the same as its name."""
+    key = values.to_numpy(dtype=np.float64).tobytes()
+    new = key not in seen
+    seen.add(key)
+    return new
+
+
+def _with_gaps(kept: list[Input], values: pd.DataFrame, most: float) -> tuple[list[Input], dict[str, str]]:
+    """Each input that some site lacks in more than the share `most` of its patients may be missing, and says so.
+
+    Inputs with the same gaps, such as the tests of one blood sample, share the input that tells of them.
+    """
+    inputs: list[Input] = []
+    gaps: dict[str, str] = {}
+    known: dict[bytes, str] = {}
+    taken = {spec.name for spec in kept}
+    for spec in kept:
+        missing = values[spec.name].isna()
+        share = float(missing.groupby(level=0).mean().max())
+        if share <= most:
+            inputs.append(spec)
+            continue
+        inputs.append(spec.model_copy(update={"max_missing": _tenth_above(share)}))
+        where = missing.to_numpy().tobytes()
+        if where not in known:
+            known[where] = free_name(f"{_of_all_codes(spec)[:_LONGEST]}_missing", taken)
+            taken.add(known[where])
+            inputs.append(_gap(spec, known[where]))
+        gaps[spec.name] = known[where]
+    return inputs, gaps
+
+
+def _of_all_codes(spec: Input) -> str:
+    return spec.name if spec.codes is None else str(spec.column)
+
+
+def _gap(spec: Input, name: str) -> Input:
+    """1 where a patient has no value of `spec`, else 0."""
+    rows = spec.model_dump(include={"table", "column", "where", "on_or_before"})
+    return Input.model_validate({**rows, "name": name, "reduce": "missing", "centre": 0.5, "scale": 0.5})
+
+
+def _tenth_above(share: float) -> float:
+    """A round share with room above, so that it is no site's own."""
+    return min(1.0, math.ceil(10 * share + 1) / 10)
 
 
 def _build(probe: Study, profiles: Mapping[str, Profile]) -> tuple[pd.DataFrame, npt.NDArray[np.float64]]:
@@ -73,34 +139,34 @@ def _build(probe: Study, profiles: Mapping[str, Profile]) -> tuple[pd.DataFrame,
 
 def _telling(
     inputs: list[Input], values: pd.DataFrame, labels: npt.NDArray[np.float64]
-) -> set[tuple[str, str | None, str]]:
-    """The sources (table, column, rows) whose values alone, or whose gaps alone, tell the outcome."""
+) -> dict[tuple[str, str | None, str], float]:
+    """Source (table, column, rows) -> how well its values alone, or its gaps alone, rank patients: AUC, .5 to 1."""
     sources: dict[tuple[str, str | None, str], list[Input]] = {}
     for spec in inputs:
         sources.setdefault(_source(spec), []).append(spec)
-    return {s for s, specs in sources.items() if _tells(specs, values[[x.name for x in specs]], labels)}
+    return {s: _alone(specs, values[[x.name for x in specs]], labels) for s, specs in sources.items()}
 
 
 def _source(spec: Input) -> tuple[str, str | None, str]:
     return spec.table, spec.column, str(sorted(spec.where.items()))
 
 
-def _tells(specs: list[Input], values: pd.DataFrame, labels: npt.NDArray[np.float64]) -> bool:
+def _alone(specs: list[Input], values: pd.DataFrame, labels: npt.NDArray[np.float64]) -> float:
     gaps = values.isna().any(axis=1).to_numpy()
-    if _ranks(gaps.astype(np.float64), labels):
-        return True
+    by_gaps = _ranks(gaps.astype(np.float64), labels)
     known, truth = values[~gaps], labels[~gaps]
     if min(truth.sum(), (1 - truth).sum()) < MIN_CELL:
-        return False
+        return by_gaps
     if specs[0].codes is None:
-        return _ranks(known.iloc[:, 0].to_numpy(), truth)
-    categories = list(known.to_numpy().T)
-    return _ranks(pd.Series(truth, index=known.index).groupby(categories).transform("mean").to_numpy(), truth)
+        return max(by_gaps, _ranks(known.iloc[:, 0].to_numpy(), truth))
+    risks = pd.Series(truth, index=known.index).groupby(list(known.to_numpy().T)).transform("mean")
+    return max(by_gaps, _ranks(risks.to_numpy(), truth))
 
 
-def _ranks(scores: npt.NDArray[np.float64], labels: npt.NDArray[np.float64]) -> bool:
+def _ranks(scores: npt.NDArray[np.float64], labels: npt.NDArray[np.float64]) -> float:
+    """How well scores rank patients, whichever way round."""
     found = auc(scores, labels)
-    return found is not None and max(found, 1 - found) >= NEARLY_PERFECT
+    return 0.5 if found is None else max(found, 1 - found)
 
 
 def _scaled(spec: Input, values: pd.Series) -> tuple[Input, bool]:
@@ -133,13 +199,13 @@ def _skewness(values: npt.NDArray[np.float64]) -> float:
     return float(np.mean(((values - values.mean()) / spread) ** 3)) if spread > 0 else 0.0
 
 
-def _why_not(spec: Input, values: pd.Series, telling: set[tuple[str, str | None, str]], meta: SuiteMeta) -> str | None:
+def _why_not(spec: Input, values: pd.Series, telling: float, meta: SuiteMeta) -> str | None:
     if values.nunique() < 2:
         return "the same for everybody"
-    if _source(spec) in telling:
+    if telling >= NEARLY_PERFECT:
         return "tells the outcome nearly perfectly: is it known only afterwards?"
-    if values.notna().groupby(level=0).mean().min() < _FILLED:
-        return "empty for more than 20 per cent of the patients of a site"
+    if values.isna().groupby(level=0).mean().min() > _MOSTLY_EMPTY:
+        return "empty for more than half of the patients of every site"
     return None if spec.codes is not None else _outside(spec, values, meta)
 
 
@@ -147,13 +213,12 @@ def _outside(spec: Input, values: pd.Series, meta: SuiteMeta) -> str | None:
     limits = InputReference.from_input(spec).suite_values(meta)
     if not values.dropna().between(limits["input.lowest"], limits["input.highest"]).all():
         return f"some values lie more than {meta.range_scales:g} scales from the centre: are they in one unit?"
-    medians = values.groupby(level=0).median()
+    medians = values.groupby(level=0).median().dropna()
     if not medians.between(limits["input.lowest_median"], limits["input.highest_median"]).all():
         return f"a site's median lies more than {meta.shift_scales:g} scales from the centre: is it in the same unit?"
     return None
 
 
-def _of_kind(spec: Input, why: str) -> str:
-    """Of several inputs from one column, which one it is about; its categories are those of enough patients."""
-    kind = ", ".join(f"{column} is {value}" for column, value in spec.where.items())
-    return f"where {kind}: {why}" if kind else why
+def _kind(spec: Input) -> str:
+    """Of several inputs from one column, which one it is; its categories are those of enough patients."""
+    return ", ".join(f"{column} is {value}" for column, value in spec.where.items())

@@ -8,7 +8,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from tasks.errors import ConfigError
-from tasks.study import Input, Study
+from tasks.study import MAX_MISSING, Input, Study
 from tasks.validation.suites import SuiteMeta
 
 
@@ -16,7 +16,8 @@ class InputReference(BaseModel):
     """A model input's public constants: where its values should lie, in natural units.
 
     `values` lists the codes of a coded input; a measured one has none and is judged by centre and scale:
-    transform(value) should be near transform(centre), in units of `scale`.
+    transform(value) should be near transform(centre), in units of `scale`. `filled`: the least share of a site's
+    patients who have a value.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -26,10 +27,20 @@ class InputReference(BaseModel):
     scale: float
     transform: Literal["identity", "log1p"] = "identity"
     values: tuple[float, ...] | None = None
+    filled: float = 1 - MAX_MISSING
 
     @classmethod
-    def from_input(cls, spec: Input) -> Self:
-        return cls(name=spec.name, centre=spec.centre, scale=spec.scale, transform=spec.transform, values=_codes(spec))
+    def from_input(cls, spec: Input, max_missing: float = MAX_MISSING) -> Self:
+        """`max_missing`: the study's, where the input has none of its own."""
+        missing = max_missing if spec.max_missing is None else spec.max_missing
+        return cls(
+            name=spec.name,
+            centre=spec.centre,
+            scale=spec.scale,
+            transform=spec.transform,
+            values=_codes(spec),
+            filled=round(1 - missing, 9),
+        )
 
     def bounds(self, scales: float) -> tuple[float, float]:
         """centre -+ `scales` scales, back in natural units."""
@@ -48,6 +59,7 @@ class InputReference(BaseModel):
             "input.name": self.name,
             "input.kinds": ("input", "measured_input" if self.values is None else "coded_input"),
             "input.values": self.values,
+            "input.filled": self.filled,
             "input.lowest": lowest,
             "input.highest": highest,
             "input.lowest_median": lowest_median,
@@ -88,11 +100,11 @@ def site_parameters(study: Study, site: str) -> SiteParameters:
 
 
 def input_references(study: Study) -> tuple[InputReference, ...]:
-    return tuple(InputReference.from_input(spec) for spec in study.inputs)
+    return tuple(InputReference.from_input(spec, study.data.max_missing) for spec in study.inputs)
 
 
 def _codes(spec: Input) -> tuple[float, ...] | None:
-    if spec.reduce == "any":
+    if spec.reduce in ("any", "missing"):
         return (0.0, 1.0)
     if spec.codes is None:
         return None

@@ -163,7 +163,10 @@ def test_other_meta_is_kept(project: Path) -> None:
 
 def test_a_file_out_of_place_cannot_be_pinned(project: Path) -> None:
     (project / "data/readme.txt").write_text("x\n")
-    with pytest.raises(ConfigError, match="1 files are neither sites/<site>/<file> nor in exams/<exam>/"):
+    with pytest.raises(
+        ConfigError,
+        match="1 files are neither sites/<site>/<file>, nor studies/<study>/<site>/<file>, nor in exams/<exam>/",
+    ):
         write_pin(project / "data")
 
 

@@ -16,6 +16,7 @@ from tasks.study_init.columns import Column
 from tasks.study_init.draft import Draft, Options, draft_study
 from tasks.study_init.measured import qualifiers, times
 from tasks.study_init.place import place
+from tasks.study_init.told import Answers
 
 SITES, EACH = ("north", "south", "west"), 40
 Row = dict[str, Any]
@@ -31,7 +32,12 @@ def noise(i: int, salt: int = 0) -> float:
 def draft(tmp_path: Path, project: Path) -> Callable[..., Draft]:
     """Drafts a study of patients with an age and of one more table, and has it hold at every site."""
 
-    def make(rows_of: Make, table: str = "labs", patient: Callable[[str, int], Row] | None = None) -> Draft:
+    def make(
+        rows_of: Make,
+        table: str = "labs",
+        patient: Callable[[str, int], Row] | None = None,
+        keep: tuple[str, ...] = (),
+    ) -> Draft:
         for site in SITES:
             own = [
                 {"id": f"a{i}", "age": 50 + 9 * noise(i, 77), **(patient(site, i) if patient else {})}
@@ -42,7 +48,7 @@ def draft(tmp_path: Path, project: Path) -> Callable[..., Draft]:
             rows = [{"id": f"a{i}", **row} for i in range(EACH) for row in rows_of(site, i)]
             if rows:
                 write_csv(tmp_path / "small" / site / f"{table}.csv", tuple(rows[0]), rows)
-        drafted = draft_study(tmp_path / "small", Options(), project / "expectations")
+        drafted = draft_study(tmp_path / "small", Options(answers=Answers(keep=keep)), project / "expectations")
         place(drafted, project)
         results = check_sites(drafted.study, project)
         assert {s: [c.id for c in r.failures] for s, r in results.items()} == {s: [] for s in SITES}
@@ -93,7 +99,8 @@ def test_a_unit_of_few_patients_is_not_read_and_not_named(draft: Callable[..., D
 @pytest.mark.parametrize("spelt", ["mg/dL", "MG/DL", " mg/dL", "mg / dl"])
 def test_spellings_of_one_unit_are_one(spelt: str, draft: Callable[..., Draft]) -> None:
     made = draft(
-        lambda site, i: [{"test": "GLU", "value": 90 + noise(i), "unit": spelt if site == "west" else "mg/dL"}]
+        lambda site, i: [{"test": "GLU", "value": 90 + noise(i), "unit": spelt if site == "west" else "mg/dL"}],
+        keep=("labs.unit",),
     )
     assert set(inputs(made)) == {"glu_value"}
 
@@ -101,7 +108,10 @@ def test_spellings_of_one_unit_are_one(spelt: str, draft: Callable[..., Draft]) 
 def test_the_two_characters_for_micro_are_one(draft: Callable[..., Draft]) -> None:
     """U+00B5, as keyboards have it, and U+03BC, as Greek has it."""
     unit = {"west": "\u00b5mol/L"}
-    made = draft(lambda site, i: [{"test": "CREA", "value": 80 + noise(i), "unit": unit.get(site, "\u03bcmol/L")}])
+    made = draft(
+        lambda site, i: [{"test": "CREA", "value": 80 + noise(i), "unit": unit.get(site, "\u03bcmol/L")}],
+        keep=("labs.unit",),
+    )
     assert set(inputs(made)) == {"crea_value"}
 
 
@@ -174,7 +184,7 @@ def test_results_that_were_not_obtained_hold_a_test_back_only_if_they_have_a_val
             },
         ]
 
-    made = draft(rows, "lb")
+    made = draft(rows, "lb", keep=("lb.LBSTRESN",))  # zeros so far from the others are asked about
     assert set(inputs(made)) == {"ast_lbstresn"}
     assert why(made, "LBSTRESN").startswith(
         "where LBTESTCD is ALT: LBSTAT says of some values that they were not obtain"

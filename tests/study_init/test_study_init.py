@@ -28,6 +28,7 @@ from tasks.study_init.place import place
 from tasks.study_privacy import DistributedDP, LocalDP
 from tasks.validation.suites import all_columns, load_suite
 
+SUITES = "expectations/asthma"
 BETWEEN, IN_SET = "expect_column_values_to_be_between", "expect_column_values_to_be_in_set"
 UNIQUE, FILLED = "expect_column_values_to_be_unique", "expect_column_values_to_not_be_null"
 Drafted = tuple[Draft, Path]
@@ -36,7 +37,7 @@ Drafted = tuple[Draft, Path]
 @pytest.fixture
 def study(drafted: Drafted) -> Study:
     _, project = drafted
-    return load_study(project / "studies/asthma.yaml", columns=all_columns(project / "expectations"))
+    return load_study(project / "studies/asthma.yaml", columns=all_columns(project / SUITES))
 
 
 def comments(text: str) -> list[str]:
@@ -50,7 +51,7 @@ def test_the_draft_is_the_study_that_its_file_says(drafted: Drafted, study: Stud
     assert [codes for codes in study.sites.values()] == [(code,) for code, _ in CLINICS.values()]
     assert study.data.tables == ("patients", "spirometry")
     assert study.data.subject == "patient_id"
-    assert (study.data.root, study.data.pin) == ("data/sites", "data.dvc")
+    assert (study.data.root, study.data.suites, study.data.pin) == ("data/studies/asthma", SUITES, "data.dvc")
     assert draft.subjects.patients == {clinic: count for clinic, (_, count) in CLINICS.items()}
     (condition,) = study.label.positive_when
     assert (study.label.table, condition.column, condition.is_) == ("patients", "exacerbation", 1)
@@ -90,15 +91,15 @@ def test_the_file_says_what_to_edit_and_why(drafted: Drafted) -> None:
     assert (
         "drafted from the data: replace by a protocol or textbook value, or it spends privacy outside the ledger"
     ) in said
-    assert text.count("  # drafted\n") == 6
-    assert re.search(r"# +patients\.rescue_course: tells the outcome nearly perfectly", text)
+    assert text.count("  # drafted") == 6
+    assert re.search(r"# +tells the outcome nearly perfectly: .*\n +# +patients\.rescue_course\n", text)
     assert max(map(len, comments(text))) <= 120
 
 
 def test_no_patient_stands_in_what_is_shared(drafted: Drafted, unseen: Path) -> None:
     """No rare value, id, remark, date or extreme of a measurement."""
     _, project = drafted
-    shared = [*(project / "expectations").glob("[ps]*.json"), project / "studies/asthma.yaml"]
+    shared = [*(project / SUITES).glob("[ps]*.json"), project / "studies/asthma.yaml"]
     assert len(shared) == 3
     texts = "\n".join(path.read_text() for path in shared)
     rows = [row for clinic in CLINICS for row in read_csv(unseen / clinic / "patients.csv")]
@@ -107,7 +108,7 @@ def test_no_patient_stands_in_what_is_shared(drafted: Drafted, unseen: Path) -> 
     assert len(hidden) > 550
     words = set(re.findall(r'"([^"]*)"', texts)) | set(re.findall(r"[\w-]+", texts))
     assert words & hidden == set()
-    suite = load_suite(project / "expectations", "patients")
+    suite = load_suite(project / SUITES, "patients")
     bounds = {e.kwargs["column"]: e.kwargs for e in suite.expectations if e.type == BETWEEN}
     assert set(bounds) == {"enrolled", "age", "bmi", "eosinophils", "earlier_attacks"}
     for column in ("age", "bmi"):
@@ -127,7 +128,7 @@ def test_no_patient_stands_in_what_is_shared(drafted: Drafted, unseen: Path) -> 
 
 def test_keys_and_types_of_the_suites(drafted: Drafted) -> None:
     _, project = drafted
-    patients, spirometry = (load_suite(project / "expectations", name) for name in ("patients", "spirometry"))
+    patients, spirometry = (load_suite(project / SUITES, name) for name in ("patients", "spirometry"))
     assert (patients.meta.key, spirometry.meta.key) == (("patient_id",), ("patient_id", "day"))
     assert list(patients.meta.columns) == list(PATIENTS)
     assert list(spirometry.meta.columns) == list(SPIROMETRY)
@@ -200,7 +201,7 @@ def test_a_spoiled_table_fails(drafted: Drafted, study: Study, tmp_path: Path, c
     _, project = drafted
     shutil.copytree(project, tmp_path / "project")
     spoiled = SPOILED[case]
-    path = tmp_path / "project/data/sites/aalborg" / f"{spoiled.table}.csv"
+    path = tmp_path / "project/data/studies/asthma/aalborg" / f"{spoiled.table}.csv"
     columns = spoiled.columns or {"patients": PATIENTS, "spirometry": SPIROMETRY}[spoiled.table]
     write_csv(path, columns, spoiled.spoil(read_csv(path)))
     one = study.model_copy(update={"sites": {"aalborg": study.sites["aalborg"]}})
@@ -228,7 +229,7 @@ def test_three_rounds_without_privacy_learn(drafted: Drafted, study: Study) -> N
 
 
 def test_with_few_sites_each_protects_its_own_update(folder: Path, project: Path) -> None:
-    for clinic in ("delft", "evora"):
+    for clinic in ("cork", "delft", "evora"):
         shutil.rmtree(folder / clinic)
     study = draft_study(folder, Options(label="patients.exacerbation"), project / "expectations").study
     assert isinstance(study.privacy, LocalDP)
@@ -258,7 +259,7 @@ def test_options_are_taken(unseen: Path, project: Path) -> None:
     assert (study.privacy.epsilon, study.rounds.total) == (1.5, 7)  # type: ignore[union-attr]
     assert study.label.positive_when[0].is_ == "M"
     assert "sex_m" not in study.input_names
-    assert "exacerbation" in study.input_names
+    assert "rescue_course_yes" in study.input_names, "it says the same as exacerbation, which stands after it"
 
 
 def test_a_label_that_is_named_so_is_found(folder: Path, project: Path) -> None:
@@ -280,16 +281,16 @@ def test_twice_is_once(unseen: Path, project: Path) -> None:
     """The same call again writes nothing; after an interruption it writes the rest."""
     draft = draft_study(unseen, Options(), project / "expectations")
     written = place(draft, project)
-    assert len(written) == 2 * len(CLINICS) + 3
+    assert len(written) == 2 * len(CLINICS) + 4
     assert place(draft_study(unseen, Options(), project / "expectations"), project) == []
     (project / "studies/asthma.yaml").unlink()
-    (project / "data/sites/cork/patients.csv").unlink()
-    assert sorted(place(draft, project)) == ["data/sites/cork/patients.csv", "studies/asthma.yaml"]
+    (project / "data/studies/asthma/cork/patients.csv").unlink()
+    assert sorted(place(draft, project)) == ["data/studies/asthma/cork/patients.csv", "studies/asthma.yaml"]
     assert not list(project.rglob("*.swp"))
 
 
 @pytest.mark.parametrize(
-    "path", ["studies/asthma.yaml", "expectations/spirometry.json", "data/sites/cork/patients.csv"]
+    "path", ["studies/asthma.yaml", "expectations/asthma/spirometry.json", "data/studies/asthma/cork/patients.csv"]
 )
 def test_what_is_there_is_never_overwritten(unseen: Path, project: Path, path: str) -> None:
     mine = project / path
@@ -303,11 +304,16 @@ def test_what_is_there_is_never_overwritten(unseen: Path, project: Path, path: s
     assert mine.read_text() == "mine\n"
 
 
-def test_suites_do_not_depend_on_the_label(drafted: Drafted, unseen: Path, project: Path) -> None:
-    """So that a second question on the same tables needs no second suite."""
-    draft, _ = drafted
+def test_a_second_question_on_the_same_tables_stands_beside_the_first(
+    drafted: Drafted, unseen: Path, tmp_path: Path
+) -> None:
+    """The same suites but in folders of its own, so that neither study can change the other."""
+    draft, first = drafted
+    project = Path(shutil.copytree(first, tmp_path / "project"))
     other = draft_study(unseen, Options(label="patients.sex=M", name="other"), project / "expectations")
-    assert {p: t for p, t in other.texts.items() if p.endswith(".json")} == {
-        p: t for p, t in draft.texts.items() if p.endswith(".json")
-    }
-    assert json.loads(draft.texts["expectations/patients.json"])["name"] == "patients"
+    place(other, project)
+    own = {p.replace("/other/", "/asthma/"): t for p, t in other.texts.items() if p.endswith(".json")}
+    assert own == {p: t for p, t in draft.texts.items() if p.endswith(".json")}
+    assert json.loads(draft.texts[f"{SUITES}/patients.json"])["name"] == "patients"
+    assert (project / "data/studies/other/cork/patients.csv").is_file()
+    assert all(result.success for result in check_sites(draft.study, project).values())

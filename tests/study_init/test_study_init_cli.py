@@ -23,7 +23,7 @@ def test_init_says_what_it_took_and_that_every_site_passes(unseen: Path, project
     assert result.exit_code == 0, result.output
     assert "patients.exacerbation is 1: the only column that looks like an outcome" in result.output
     assert "wrote     studies/asthma.yaml" in result.output
-    assert "copied    12 CSV files to data/sites/" in result.output
+    assert "copied    12 CSV files to data/studies/asthma/" in result.output
     assert result.output.count("pass") == len(CLINICS)
     text = (project / "studies/asthma.yaml").read_text()
     assert "title: Asthma attacks\n" in text
@@ -33,7 +33,7 @@ def test_init_says_what_it_took_and_that_every_site_passes(unseen: Path, project
 def test_a_site_that_fails_is_named_and_the_exit_code_tells(unseen: Path, project: Path) -> None:
     """A suite for all inputs that is stricter than the draft knows: no value may be missing."""
     suite = project / "expectations/inputs.json"
-    suite.write_text(suite.read_text().replace('"mostly": 0.8', '"mostly": 1.0'))
+    suite.write_text(suite.read_text().replace('{"$PARAMETER": "input.filled"}', "1.0"))
     result = CliRunner().invoke(app, ["init", str(unseen)])
     assert result.exit_code == 1
     assert "inputs/bmi/expect_column_values_to_not_be_null" in "".join(result.output.split())
