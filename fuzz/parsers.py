@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from pydantic import BaseModel, ValidationError
 
-from fuzz import rounds
+from fuzz import examinations, rounds
 from fuzz.mutations import Mutation, spoil_ciphertext, spoil_json, spoil_pem, spoil_tensors
 from fuzz.world import BASE, SITE, SITES, World
 from tasks import layout
@@ -96,6 +96,10 @@ def parsers(world: World) -> dict[str, Parser]:
             (to_json(world.survivors),),
             spoil_json,
             partial(_record, world, Survivors, lambda s: checks.check_survivors(s, world.roster)),
+        ),
+        "exam's item": Parser((examinations.ITEM,), spoil_json, examinations.on_disk(examinations.item)),
+        "exam's corrections": Parser(
+            (examinations.CORRECTIONS,), spoil_json, examinations.on_disk(examinations.corrections)
         ),
     }
 

@@ -37,6 +37,8 @@ NAMES = (
     "plan",
     "roster",
     "survivors",
+    "exam's item",
+    "exam's corrections",
 )
 
 

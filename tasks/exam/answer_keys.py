@@ -17,7 +17,11 @@ _OPTION = r"(?:選択肢\s*)?(?<!\d)\d{1,2}(?!\d)"
 _OR = r"\s*(?:又は|または|もしくは|若しくは)\s*"
 _LIST = re.compile(rf"{_OPTION}(?:\s*(?:、|,|・|及び|および|と|又は|または)\s*{_OPTION})+")
 _ONE_OR_OTHER = re.compile(rf"{_OPTION}(?:{_OR}{_OPTION})+\s*(?:を|のいずれも|のいずれか(?:一方)?を)?\s*正解")
-_NO_SOLUTION = "解なし"
+_NO_SOLUTION = re.compile(r"(?:正解|正答|解)は?(?:なし|無し)")
+#: How a note ends that takes the item out: 「…ため、解なし。」, 「解なしとし、全員に加点する。」
+_ENDS_WITHOUT = re.compile(
+    rf"{_NO_SOLUTION.pattern}(?:と(?:する|した|なる|なった|し[、,][^。]*)|です)?(?:[（(][^（()）]*[）)])?[\s。.）)]*$"
+)
 
 
 class KeyProblem(ValueError):
@@ -61,10 +65,10 @@ def read_key(answer: Sequence[str]) -> Key:
         KeyProblem: it is empty, or has words that mean neither of these.
     """
     parts = [_plain(part).strip() for part in answer]
-    if any(part.startswith(_NO_SOLUTION) for part in parts):
+    if any(_NO_SOLUTION.match(part) for part in parts):
         if len(parts) != 1:
             raise KeyProblem("the key has both options and no solution")
-        return Key((), no_solution=True, words=parts[0] != _NO_SOLUTION)
+        return Key((), no_solution=True, words=parts[0] != "解なし")
     matches = [_PART.fullmatch(part) for part in parts]
     if not parts or not all(matches):
         raise KeyProblem("the key is not a list of option numbers")
@@ -75,14 +79,26 @@ def read_key(answer: Sequence[str]) -> Key:
     return Key(_sorted({match[1] for match in matches if match}), any_of, words=bool(words))
 
 
+def note_takes_out(note: str) -> bool:
+    """Whether a note says that the item has no solution, whatever the key says.
+
+    Raises:
+        KeyProblem: it speaks of no solution and ends otherwise.
+    """
+    text = _plain(note).strip()
+    if _ENDS_WITHOUT.search(text):
+        return True
+    if _NO_SOLUTION.search(text):
+        raise KeyProblem("the note speaks of 解なし and ends otherwise")
+    return False
+
+
 def read_note(note: str) -> AnyOf | None:
     """Read an any-of rule in a note: 「1、3、5のうちいずれか2つ」 or 「2又は4を正解とする」. None where there is none.
 
-    Only a sentence that speaks of right answers counts, and a note that ends in 解なし has no rule.
+    Only a sentence that speaks of right answers counts.
     """
     text = _plain(note)
-    if _NO_SOLUTION in text:
-        return None
     for sentence in re.split(r"[。\n]", text):
         if "正解" not in sentence and "正答" not in sentence:
             continue

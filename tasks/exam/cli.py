@@ -35,13 +35,19 @@ def import_from(
     path: Annotated[Path, typer.Argument(help="a folder in YakugakuQA's layout")],
     exam: Annotated[str, typer.Option(help="its number, such as 107")],
     images: Annotated[Path | None, typer.Option(help="a folder of <problem_id>*.png")] = None,
+    corrections: Annotated[
+        Path | None, typer.Option(help="a YAML list of what the published files have wrong, kept with every run")
+    ] = None,
+    diagrams: Annotated[
+        Path | None, typer.Option(help="the items that count as having a diagram, instead of those not text_only")
+    ] = None,
 ) -> None:
     """Import an exam to data/exams/<exam> and say what was done."""
     from tasks.exam.evaluate import data_dir
     from tasks.exam.importer import import_exam
     from tasks.exam.items import exam_folder, save_exam
 
-    imported, report = import_exam(path, exam, images=images)
+    imported, report = import_exam(path, exam, images=images, corrections=corrections, diagrams=diagrams)
     save_exam(imported, exam_folder(data_dir(), imported.id), images=images)
     typer.echo(report.table())
 

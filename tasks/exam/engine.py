@@ -118,8 +118,10 @@ def _ask_once(calls: _Calls) -> Solver:
 
 
 def _sample(question: Question, system: str) -> Sample:
-    content: list[Content] = [ContentText(text=question.text)]
-    content += [ContentImage(image=path) for path in question.images]
+    told, asked = question.text[: question.case_end], question.text[question.case_end :]
+    content: list[Content] = [ContentText(text=told)] if told else []
+    content += [ContentImage(image=path) for path in question.case_images]
+    content += [ContentText(text=asked), *(ContentImage(image=path) for path in question.images)]
     return Sample(id=question.item, input=[ChatMessageSystem(content=system), ChatMessageUser(content=content)])
 
 

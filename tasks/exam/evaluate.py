@@ -125,6 +125,7 @@ def settings_for(
         max_tokens=max_tokens or (_MAX_TOKENS_BUNDLED if bundled else _MAX_TOKENS),
         limit=limit,
         images=not bundled if images is None else images,
+        corrections=exam.corrections,
     )
 
 

@@ -61,13 +61,13 @@ def save_exam(exam: Exam, folder: Path, *, images: Path | None = None) -> None:
         DataError: the exam or one of its pictures is not sound; nothing is written then.
     """
     check_exam(exam)
-    pictured = [item for item in exam.items if item.images]
+    pictured = [item for item in exam.items if item.images or item.case_images]
     if pictured and images is None:
         raise DataError(f"exam {exam.id} has items with pictures: give the folder of images that it was made with")
     for item in pictured:
         check_pictures(item, images or folder)
     (folder / "images").mkdir(parents=True, exist_ok=True)
-    names = {name for item in pictured for name in item.images}
+    names = {name for item in pictured for name in (*item.images, *item.case_images)}
     for name in sorted(names):
         write_inside(folder / "images", name, read_ordinary((images or folder) / name, MAX_PICTURE_BYTES, DataError))
     write_inside(folder, "exam.json", to_json(exam))
@@ -91,7 +91,8 @@ def check_exam(exam: Exam) -> None:
 
 def check_pictures(item: ExamItem, folder: Path) -> None:
     """Raises DataError where a picture of the item is missing, not an image, or not the one that was imported."""
-    for name, digest in zip(item.images, item.images_sha256, strict=True):
+    names, digests = (*item.images, *item.case_images), (*item.images_sha256, *item.case_images_sha256)
+    for name, digest in zip(names, digests, strict=True):
         if picture_digest(folder / name, item.id) != digest:
             raise DataError(f"{folder / name} ({item.id}) has changed since the import: import the exam again")
 
@@ -163,11 +164,17 @@ def _case_problems(exam: Exam) -> Iterator[str]:
     for item in exam.items:
         if item.case is not None:
             cases[item.case].append(item)
+        elif item.case_pictured or item.case_images:
+            yield f"{item.id} has pictures of a case and is of none"
     for case, items in cases.items():
-        if len(items) != 2:
-            yield f"case {case} has {len(items)} items instead of 2"
-        if any(text.scenario is None for text in items[-1].text.values()):
-            yield f"{items[-1].id} is linked and has no scenario"
+        if len(items) < 2:
+            yield f"case {case} has {len(items)} items instead of 2 or more"
+        for place, item in enumerate(items):
+            if place and any(text.scenario is None for text in item.text.values()):
+                yield f"{item.id} is linked and has no scenario"
+            earlier = {pair for one in items[:place] for pair in zip(one.images, one.images_sha256, strict=False)}
+            if not earlier.issuperset(zip(item.case_images, item.case_images_sha256, strict=False)):
+                yield f"{item.id} has a picture that no earlier item of its case has"
 
 
 def _item_problems(item: ExamItem, exam: Exam) -> Iterator[str]:
@@ -183,9 +190,11 @@ def _item_problems(item: ExamItem, exam: Exam) -> Iterator[str]:
     yield from _answer_problems(item)
     if item.diagram and item.diagram_source == "none":
         yield "it has a diagram from no source"
-    if item.images and not item.diagram:
+    if item.images and not (item.diagram or item.pictured):
         yield "it has pictures and no diagram"
-    if len(item.images) != len(item.images_sha256):
+    if item.case_images and not item.case_pictured:
+        yield "it has pictures of its case and is said to have none"
+    if len(item.images) != len(item.images_sha256) or len(item.case_images) != len(item.case_images_sha256):
         yield "its pictures and their digests are not as many"
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tasks.errors import DataError
+from tasks.exam.faults import Faults
 from tasks.foreign_files import read_ordinary
 
 #: In this order: text in one of them can read as the next, seldom the other way round.
@@ -15,8 +17,6 @@ _JAPANESE = (("euc_jp", "EUC-JP"), ("cp932", "CP932"), ("iso2022_jp", "ISO-2022-
 #: A year's examination has some hundred kilobytes.
 MAX_BYTES = 64 << 20
 _BOM = "\ufeff"
-#: What a reader puts in place of bytes that it could not decode.
-_LOST = "\ufffd"
 
 
 @dataclass(frozen=True)
@@ -27,18 +27,32 @@ class Line:
     number: int
     value: dict[str, Any]
 
-    def refuse(self, problem: str, remedy: str) -> DataError:
-        """The error for a bad line: its file, number, id, what is wrong and what to do."""
+    @property
+    def place(self) -> str:
+        """Its number, and the id where it has one."""
         identity = self.value.get("problem_id")
-        name = f" ({identity})" if isinstance(identity, str) else ""
-        return DataError(f"{self.path} line {self.number}{name}: {problem}. {remedy}; nothing has been imported")
+        return f"line {self.number}" + (f" ({identity})" if isinstance(identity, str) else "")
+
+    def fault(self, faults: Faults, problem: str, remedy: str) -> None:
+        """Note what is wrong in this line and what to do."""
+        faults.add(self.path, problem, remedy, self.place)
 
 
-def read_lines(path: Path) -> list[Line]:
-    """Read a file of JSON objects, one a line; empty lines and byte order marks are passed over.
+class _BadLine(Exception):
+    """What is wrong with a line, and what to do."""
+
+    def __init__(self, line: Line, problem: str, remedy: str) -> None:
+        super().__init__(problem)
+        self.line, self.problem, self.remedy = line, problem, remedy
+
+
+def read_lines(path: Path, faults: Faults | None = None, *, replaced: Collection[int] = ()) -> list[Line]:
+    """Read a file of JSON objects, one a line; empty lines, byte order marks and `replaced` lines are passed over.
+
+    Lines that are not UTF-8, not JSON or not an object are left out and noted in `faults`; without it they are refused.
 
     Raises:
-        DataError: the file is missing or empty, or a line is not UTF-8, not JSON or not an object.
+        DataError: the file is missing, empty or too large, or a line is at fault and no `faults` were given.
     """
     try:
         content = read_ordinary(path, MAX_BYTES, DataError)
@@ -47,40 +61,53 @@ def read_lines(path: Path) -> list[Line]:
     if content.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise DataError(f"{path} is UTF-16: convert it with `iconv -f UTF-16 -t UTF-8`; nothing has been imported")
     raw = content.split(b"\n")
-    lines = [_parse(path, number, line, raw) for number, line in enumerate(raw, 1) if line.strip(b" \t\r\xef\xbb\xbf")]
-    if not lines:
+    if not any(map(_filled, raw)):
         raise DataError(f"{path} has no lines: fetch it again; nothing has been imported")
-    return lines
+    noted = Faults() if faults is None else faults
+    mixed = any(_decodes(line, "utf-8") and not line.isascii() for line in raw)
+    wanted = [(number, line) for number, line in enumerate(raw, 1) if _filled(line) and number not in replaced]
+    parsed = [_parse(path, number, line, noted, mixed) for number, line in wanted]
+    if faults is None:
+        noted.refuse()
+    return [line for line in parsed if line is not None]
 
 
-def _parse(path: Path, number: int, raw: bytes, all_lines: list[bytes]) -> Line:
+def _filled(line: bytes) -> bool:
+    return bool(line.strip(b" \t\r\xef\xbb\xbf"))
+
+
+def _parse(path: Path, number: int, raw: bytes, faults: Faults, mixed: bool) -> Line | None:
+    """None where the line is at fault."""
+    try:
+        return _object(path, number, raw, mixed)
+    except _BadLine as bad:
+        bad.line.fault(faults, bad.problem, bad.remedy)
+        return None
+
+
+def _object(path: Path, number: int, raw: bytes, mixed: bool) -> Line:
     nowhere = Line(path, number, {})
     try:
         text = raw.decode("utf-8").lstrip(_BOM)
-    except UnicodeDecodeError:
-        raise nowhere.refuse(*_encoding_problem(raw, all_lines)) from None
-    try:
         value = json.loads(text)
+    except UnicodeDecodeError:
+        raise _BadLine(nowhere, *_encoding_problem(raw, mixed)) from None
     except json.JSONDecodeError as error:
-        remedy = "Correct the line or fetch the file again"
-        raise nowhere.refuse(f"broken JSON at column {error.colno} ({error.msg})", remedy) from None
+        problem = f"broken JSON at column {error.colno} ({error.msg})"
+        raise _BadLine(nowhere, problem, "Correct the line or fetch the file again") from None
     except RecursionError:
-        raise nowhere.refuse("JSON nested too deeply", "Fetch the file again") from None
+        raise _BadLine(nowhere, "JSON nested too deeply", "Fetch the file again") from None
     except ValueError:  # of int()
-        raise nowhere.refuse("a number of thousands of digits", "Fetch the file again") from None
+        raise _BadLine(nowhere, "a number of thousands of digits", "Fetch the file again") from None
     if not isinstance(value, dict):
-        raise nowhere.refuse("not a JSON object", "Fetch the file again")
-    line = Line(path, number, value)
-    if _LOST in text or "\\ufffd" in text.lower():
-        remedy = "Fetch the file again and convert it from the encoding it was written in"
-        raise line.refuse("characters were lost in an earlier conversion (U+FFFD)", remedy)
-    return line
+        raise _BadLine(nowhere, "not a JSON object", "Fetch the file again")
+    return Line(path, number, value)
 
 
-def _encoding_problem(raw: bytes, all_lines: list[bytes]) -> tuple[str, str]:
+def _encoding_problem(raw: bytes, mixed: bool) -> tuple[str, str]:
     """What is wrong and the remedy for a line that is not UTF-8."""
     name = next((name for codec, name in _JAPANESE if _decodes(raw, codec)), None)
-    if any(_decodes(line, "utf-8") and not line.isascii() for line in all_lines):
+    if mixed:
         problem = "not UTF-8 while other lines are: the file mixes encodings"
         return problem + (f" (this line reads as {name})" if name else ""), "Convert the parts to UTF-8 before joining"
     if name is None:

@@ -69,7 +69,7 @@ def user_text(prompt: Prompt, item: ExamItem, language: Language, *, picture: bo
     """The user's message for `item`.
 
     Args:
-        picture: its pictures go with it.
+        picture: every picture that the item and its case have goes with it; if not, it says that one is missing.
         previous: its scenario is the stem of the item before it, and labelled as such.
 
     Raises:
@@ -93,7 +93,7 @@ def _choices(prompt: Prompt, item: ExamItem, text: ItemText, *, picture: bool) -
         lines = [prompt.choice.format(label=label, text=choice) for label, choice in pairs]
     else:
         lines = [prompt.choices_in_picture.format(labels=", ".join(item.labels))]
-    if item.diagram and not picture:
+    if not picture and item.lacks_a_picture(sent=False):
         lines.append(prompt.no_picture)
     return lines
 

@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import Field
 
 from tasks.errors import ConfigError, DataError
-from tasks.exam.prompts import load_prompt, user_text
+from tasks.exam.prompts import Prompt, load_prompt, user_text
 from tasks.exam.records import Exam, ExamItem, Language, RunSettings
 from tasks.records import Digest, Record
 
@@ -25,6 +25,8 @@ class Question(Record):
     item_digest: Digest
     text: str
     images: tuple[str, ...] = Field(description="absolute paths")
+    case_images: tuple[str, ...] = Field(default=(), description="of what was told before, placed after its text")
+    case_end: int = Field(default=0, ge=0, description="characters of `text` that tell what was told before")
 
 
 class Patience(Record):
@@ -75,21 +77,7 @@ def make_job(exam: Exam, images: Path, settings: RunSettings, max_connections: i
         raise ConfigError(f"exam {exam.id} has digest {exam.digest}, the settings pin {settings.exam_digest}: new run")
     if digest != settings.prompt_digest:
         raise ConfigError(f"prompt {settings.prompt} has digest {digest}, the settings pin {settings.prompt_digest}")
-    questions = tuple(
-        Question(
-            item=item.id,
-            item_digest=item.digest,
-            text=user_text(
-                prompt,
-                item,
-                settings.language,
-                picture=bool(item.images),
-                previous=repeats_previous(exam, item, settings.language),
-            ),
-            images=tuple(_picture(images, item, name) for name in item.images),
-        )
-        for item in items_to_ask(exam, settings)
-    )
+    questions = tuple(_question(exam, item, images, settings, prompt) for item in items_to_ask(exam, settings))
     if not questions:
         raise ConfigError(
             f"exam {exam.id} with limit {settings.limit}, pictures {'sent' if settings.images else 'not sent'}, has "
@@ -104,24 +92,47 @@ def make_job(exam: Exam, images: Path, settings: RunSettings, max_connections: i
     )
 
 
+def _question(exam: Exam, item: ExamItem, images: Path, settings: RunSettings, prompt: Prompt) -> Question:
+    language = settings.language
+    text = user_text(
+        prompt,
+        item,
+        language,
+        picture=not item.lacks_a_picture(sent=settings.images),
+        previous=repeats_previous(exam, item, language),
+    )
+    scenario = item.text[language].scenario or ""
+    own, of_case = (item.images, item.case_images) if settings.images else ((), ())
+    return Question(
+        item=item.id,
+        item_digest=item.digest,
+        text=text,
+        images=tuple(_picture(images, item, name) for name in own),
+        case_images=tuple(_picture(images, item, name) for name in of_case),
+        case_end=text.index(scenario) + len(scenario) if of_case else 0,
+    )
+
+
 def items_to_ask(exam: Exam, settings: RunSettings) -> tuple[ExamItem, ...]:
     """The first `limit` items by number, without those that have no solution, and without diagrams in a text-only run.
 
-    Where pictures are sent but the exam has none of a diagram, its item is asked all the same, and the prompt says so.
+    Where pictures are sent but the exam has none of a diagram, its item is asked all the same, and the prompt says so;
+    and so it does where only the item's case has a picture that is not sent.
     """
     ordered = sorted(exam.items, key=lambda item: item.number)[: settings.limit]
     return tuple(item for item in ordered if not item.no_solution and not settings.leaves_out(item))
 
 
 def repeats_previous(exam: Exam, item: ExamItem, language: Language) -> bool:
-    """Whether the item's scenario is the whole stem of its pair's first item, with a question that is not asked again.
+    """Whether the item's scenario is the stems of its case's earlier items, with questions that are not asked again.
 
-    So it is in an imported exam, where only the first item tells the case; our own exam keeps scenario and stem apart.
+    So it is in an imported exam, where only the first item tells the case; our own exam keeps scenario and stem apart,
+    and tells the scenario with the first item too.
     """
     if item.case is None or language not in item.text:
         return False
     first = min((one for one in exam.items if one.case == item.case), key=lambda one: one.number)
-    return first.id != item.id and item.text[language].scenario == first.text[language].stem
+    return first.id != item.id and first.text[language].scenario is None
 
 
 def _picture(folder: Path, item: ExamItem, name: str) -> str:

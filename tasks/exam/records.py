@@ -41,6 +41,11 @@ CUT_OFF = frozenset({"max_tokens", "model_length"})
 UNSEALED = "0" * 64
 
 
+def _unset(value: object) -> bool:
+    """Left out of the file, so that an exam that does not use the field keeps the digest that it had without it."""
+    return not value
+
+
 class ItemText(Record):
     """An item in one language. `choices` is empty where the options are only in the picture."""
 
@@ -68,7 +73,20 @@ class ExamItem(Record):
     diagram_source: DiagramSource
     images: tuple[FileName, ...] = Field(default=(), description="file names in the exam's folder `images/`")
     images_sha256: tuple[Digest, ...] = Field(default=(), description="of each image: a picture is part of its item")
+    pictured: bool = Field(
+        default=False,
+        exclude_if=_unset,
+        description="its source shows a picture that the exam's list does not count as a diagram: a text-only run asks "
+        "the item and says that the picture is missing",
+    )
     case: str | None = Field(default=None, description="linked items share one")
+    case_pictured: bool = Field(
+        default=False, exclude_if=_unset, description="what it is told of its case has a picture of its own"
+    )
+    case_images: tuple[FileName, ...] = Field(
+        default=(), exclude_if=_unset, description="pictures of the earlier items of its case, sent with the scenario"
+    )
+    case_images_sha256: tuple[Digest, ...] = Field(default=(), exclude_if=_unset)
     text_length: int = Field(ge=0, description="characters of stem and choices in the exam's first language")
     source: str
 
@@ -77,9 +95,51 @@ class ExamItem(Record):
         """sha256 of the item's JSON."""
         return hashlib.sha256(to_json(self)).hexdigest()
 
+    def lacks_a_picture(self, *, sent: bool) -> bool:
+        """Whether the item is asked without a picture that it or its case has. `sent`: what the exam has is sent."""
+        own = (self.diagram or self.pictured) and not (sent and self.images)
+        return own or (self.case_pictured and not (sent and self.case_images))
+
+
+class Correction(Record):
+    """What a person changed in one item of the published files, and why. Fields that are not given stay as published.
+
+    `follows` says whether the item goes on with the case of the item before it, where its number or text do not say so;
+    `line` which line of the items' file it is, where the id there is wrong.
+    """
+
+    item: str = Field(pattern=r"^[0-9]{6}$")
+    reason: str = Field(min_length=1, max_length=500)
+    problem_text: str | None = Field(default=None, min_length=1)
+    choices: Literal["IMAGES"] | tuple[str, ...] | None = None
+    text_only: bool | None = None
+    answer: tuple[str, ...] | None = None
+    category: str | None = None
+    note: str | None = None
+    follows: bool | None = None
+    line: int | None = Field(default=None, gt=0)
+
+    @property
+    def changes(self) -> dict[str, object]:
+        """Field -> value, of the fields that are given."""
+        given = self.model_dump(mode="json", exclude={"item", "reason"})
+        return {name: value for name, value in given.items() if value is not None}
+
+
+class PassRules(Record):
+    """When a sitting passes, as the examination of that year says. What is null is not judged."""
+
+    points: int | None = Field(default=None, gt=0, description="at least so many, of 2 for each item")
+    essential_percent: int | None = Field(default=None, ge=0, le=100, description="of all essential items")
+    essential_subject_percent: int | None = Field(default=None, ge=0, le=100, description="of each subject's")
+    max_contraindicated: int | None = Field(default=None, ge=0, description="options that harm a patient")
+
 
 class Exam(Record):
-    """An exam: its items by number, and where it is from. `human_mean` and `source` are shown in reports."""
+    """An exam: its items by number, and where it is from. `human_mean` and `source` are shown in reports.
+
+    `pass_rules` is null in an exam of our own, which is judged by the paper's rules for the 107th.
+    """
 
     id: FolderName
     title: str
@@ -88,6 +148,8 @@ class Exam(Record):
     source: str
     licence: str
     human_mean: float | None = Field(default=None, ge=0, le=1)
+    pass_rules: PassRules | None = Field(default=None, exclude_if=lambda rules: rules is None)
+    corrections: tuple[Correction, ...] = Field(default=(), exclude_if=_unset, description="of the published files")
 
     @property
     def digest(self) -> Digest:
@@ -109,6 +171,9 @@ class RunSettings(Record):
     max_tokens: int = Field(gt=0)
     limit: int | None = Field(default=None, gt=0, description="only so many items, from the first")
     images: bool = Field(description="whether diagrams are sent as pictures; if not, their items are left out")
+    corrections: tuple[Correction, ...] = Field(
+        default=(), exclude_if=_unset, description="what was changed in the published files of the exam"
+    )
 
     def leaves_out(self, item: ExamItem) -> bool:
         """Whether the item is not asked for its diagram: the paper's text-only arm has no such items."""

@@ -91,7 +91,7 @@ def _shown(
         key="no solution" if item.no_solution else " or ".join(options(item, one) for one in item.answers),
         text=text,
         choices=tuple(zip(item.labels, text.choices, strict=False)),
-        pictures=tuple(_picture(images / name, item) for name in item.images),
+        pictures=tuple(_picture(images / name, item) for name in (*item.case_images, *item.images)),
         replies=tuple(_reply(item, run, one) for one in replies),
     )
 

@@ -98,8 +98,10 @@ def facts(exam: Exam, run: Run, scores: Scores) -> list[tuple[str, str]]:
     asked = f"{settings.language}, prompt {settings.prompt} ({settings.prompt_digest[:12]})"
     how = f"temperature {settings.temperature:g}, at most {settings.max_tokens:,} tokens a reply"
     cost = usage_words(scores) if usage.cost is not None else "unknown: exams/prices.yaml has no price for every reply"
+    corrections = [("Corrections", _corrections(exam))] if exam.corrections else []
     return [
         ("Exam", f"{exam.title}, {len(exam.items)} items ({exam.source}; {exam.licence})"),
+        *corrections,
         ("Asked", f"{asked}, {how}, {words.count(settings.epochs, 'epoch')}"),
         ("Answered by", replied or words.NONE),
         ("Diagrams", _pictures(exam, run, scores)),
@@ -136,12 +138,19 @@ def alarm_level(against: Sequence[Comparison]) -> list[tuple[str, str]]:
 
 
 def _pictures(exam: Exam, run: Run, scores: Scores) -> str:
+    sent = run.settings.images
+    parts = ["sent as pictures" if sent else "not sent"]
     if without := len(scores.coverage.without_picture):
-        return f"not sent; {words.count(without, 'item')} left out for it"
-    entered = {one.item for one in scores.items}
-    bare = sum(item.diagram and not item.images and item.id in entered for item in exam.items)
-    sent = "sent as pictures" if run.settings.images else "not sent"
-    return f"{sent}; the exam has none for {words.count(bare, 'item')}, asked without" if bare else sent
+        parts.append(f"{words.count(without, 'item')} left out for it")
+    entered = {one.item for one in scores.items if one.verdict != "unasked"}
+    if bare := sum(item.lacks_a_picture(sent=sent) and item.id in entered for item in exam.items):
+        parts.append(f"{words.count(bare, 'item')} asked without, of the item or of its case, and told so")
+    return "; ".join(parts)
+
+
+def _corrections(exam: Exam) -> str:
+    """Which fields of the published files a person changed, and why."""
+    return "; ".join(f"{one.item} {', '.join(one.changes)}: {plain(one.reason)}" for one in exam.corrections)
 
 
 def bounds(interval: Bounds) -> str:

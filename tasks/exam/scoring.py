@@ -7,10 +7,11 @@ counted apart from wrong ones, and so is one that the limit of tokens has cut of
 answer is the item's answer; an unreadable reply has a vote like any other, and among equals the answer that came first
 counts.
 
-A sitting passes when (1) its points reach 434 of 690, or the same share of another exam's points; (2) it has 70% of the
-essential items and 30% of them in each subject, physics, chemistry and biology taken as one; (3) at most two options
-that harm a patient were chosen, which can be judged only where the exam lists such options. All shares are of all items
-and compared as whole numbers. A diagram that the model was not shown earns nothing, like a blank; a response that is
+A sitting passes when (1) its points reach the bound of its year, 434 of 690 in the 107th, or the same share of our own
+exam's points; (2) it has 70% of the essential items and 30% of them in each subject, physics, chemistry and biology
+taken as one; (3) at most two options that harm a patient were chosen, which can be judged only where the exam lists
+such options. A national examination brings its year's bounds (`exams/national`). All shares are of all items and
+compared as whole numbers. A diagram that the model was not shown earns nothing, like a blank; a response that is
 missing for any other reason leaves the verdict open.
 """
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -97,15 +98,17 @@ def check_counts(exam: Exam, report: ImportReport) -> None:
     assert report.no_solution == ("107328",)
     assert len(report.pictured_choices) == 31
     assert report.unusual_choices == {"107199": 4, "107299": 4}
-    assert report.pairs == 65
-    firsts, seconds = exam.items[195:325:2], exam.items[196:325:2]
-    assert len(firsts) == 65
-    for first, second in zip(firsts, seconds, strict=True):
-        assert first.case == second.case == f"{first.id}-{second.id[3:]}"
-        assert (first.text["ja"].scenario, second.text["ja"].scenario) == (None, first.text["ja"].stem)
-    assert sum(item.case is not None for item in exam.items) == 130
+    seconds = exam.items[196:325:2]
+    assert len(seconds) == 65
+    for second in seconds:
+        earlier = [item for item in exam.items if item.case == second.case and item.number < second.number]
+        assert earlier
+        assert earlier[-1].number == second.number - 1
+        assert all(item.text["ja"].stem in (second.text["ja"].scenario or "") for item in earlier)
+        assert second.case_pictured == any(item.diagram for item in earlier)
     assert all(item.diagram_source == "text_only" for item in exam.items)
-    assert report.corrections == report.unread_notes == ()
+    assert report.corrections == {}
+    assert report.readings == report.unread_notes == report.by_note == ()
     assert exam.human_mean == 0.682
 
 
@@ -119,6 +122,13 @@ def test_flags_and_letters_of_exam_107(capsys: pytest.CaptureFixture[str], pract
         return
     exam, report = import_exam(folder, "107")
     assert (report.diagrams, report.two_answers) == (345 - 217, 156)
+    assert Counter(report.cases.values()) == {2: 62, 3: 1, 4: 2}
+    assert report.linked_by_text == tuple(f"107{number}" for number in (134, 135, 157, 206, 274))
+    assert (report.unlinked, report.unpictured) == ((), ("107094", "107180", "107329"))
+    pairs = [(exam.items[number - 1], exam.items[number]) for number in range(196, 326, 2)]
+    assert sum(first.diagram for first, _ in pairs) == 40
+    assert sum(first.diagram and not second.diagram for first, second in pairs) == 30
+    assert all(second.lacks_a_picture(sent=True) for first, second in pairs if first.diagram)
     numbers = "001 003 004 045 072 094 096 136 150 169 175 178 198 269 270 341 342 343"
     assert report.lettered == tuple(f"107{number}" for number in numbers.split())
     assert exam.items[0].labels == ("A", "B", "C", "D", "E")
@@ -154,7 +164,7 @@ def test_a_year_with_every_quirk(tmp_path: Path) -> None:
     assert items[8].labels == ("A", "B", "C", "D", "E")
     assert (items[9].n_select, items[12].num_choices) == (2, 4)
     assert report.unread_notes == ("097010",)
-    assert report.corrections == (
+    assert report.readings == (
         "metadata.jsonl: 1035 repeated lines dropped",
         "097002: words in the key read by rule",
         "097003: words in the key read by rule",
