@@ -17,6 +17,8 @@ MAX_SITES = 1024
 MAX_TENSORS = 4096
 #: Dimensions of a tensor, and values in it.
 MAX_RANK, MAX_VALUES = 8, 1 << 40
+#: No weight of a model may be larger: with inputs as they are clipped, no logit then leaves float64 or float32.
+MAX_WEIGHT = 1e6
 #: Expectations that one site's data are checked against, and those of one kind that a round's record names.
 MAX_EXPECTATIONS, MAX_NAMED = 1000, 100
 #: Inputs of a model, and studies that one site takes part in.

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torch.func import functional_call
 
+from tasks.errors import DataError
 from tasks.records import Plan, SiteMetrics
 from tasks.study_privacy import WITHOUT_PRIVACY
 from tasks.tensors import in_float64
@@ -16,10 +17,8 @@ from tasks.tensors import in_float64
 def validate_model(
     model: nn.Module, inputs: torch.Tensor, labels: torch.Tensor, plan: Plan, site: str, model_sha256: str
 ) -> SiteMetrics:
-    """The full figures of one site; they stay there until `suppress` has passed over them."""
-    with torch.no_grad():
-        scores = model(inputs).double().numpy()
-    truth = labels.numpy()
+    """The full figures of one site; they stay there until `suppress` has passed over them. Raises DataError."""
+    scores, truth = predict(model, inputs), labels.numpy()
     return SiteMetrics(
         study=plan.study,
         server_round=plan.server_round,
@@ -30,6 +29,18 @@ def validate_model(
         log_loss=log_loss(scores, truth),
         auc=auc(scores, truth),
     )
+
+
+def predict(model: nn.Module, inputs: torch.Tensor) -> npt.NDArray[np.float64]:
+    """Each patient's logit in eval mode, (patients,). Raises DataError where one is not finite."""
+    if len(inputs) == 0:  # a model of one's own need not be able to
+        return np.empty(0)
+    model.eval()
+    with torch.no_grad():
+        logits: npt.NDArray[np.float64] = model(inputs).double().numpy()
+    if not np.isfinite(logits).all():
+        raise DataError("the model's logits of held-out patients are not all finite: lower training.lr or the rounds")
+    return logits
 
 
 def suppress(metrics: SiteMetrics, labels: torch.Tensor, mechanism: str) -> SiteMetrics:
@@ -66,11 +77,14 @@ def count_scores(model: nn.Module, inputs: torch.Tensor, labels: torch.Tensor, b
     In float64, on a grid of 2^-20: a float32 logit depends in its last bits on who is beside the patient in the batch,
     and could carry another patient over the edge of a bin.
     """
+    counts: npt.NDArray[np.int64] = np.zeros((2, bins), dtype=np.int64)
+    if len(inputs) == 0:
+        return counts
+    model.eval()
     with torch.no_grad():
         logits = functional_call(model, in_float64(model), (inputs.double(),))
     risk = torch.sigmoid(torch.round(logits * 2**20) / 2**20).numpy()
     cells = np.clip(np.nan_to_num(risk * bins, nan=0.0), 0, bins - 1).astype(np.int64)
-    counts: npt.NDArray[np.int64] = np.zeros((2, bins), dtype=np.int64)
     np.add.at(counts, (labels.numpy().astype(np.int64), cells), 1)
     return counts
 

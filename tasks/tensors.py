@@ -142,20 +142,55 @@ def _require_cover(entries: dict[str, Entry], num_bytes: int) -> None:
         raise StoreError("not safetensors: its tensors overlap or leave gaps")
 
 
+def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
+    """The parameters that training changes, by name, in the order of the names: those that travel.
+
+    A parameter that two layers share is there once. Frozen ones (`requires_grad_(False)`) and buffers stay what the
+    model's class makes of them.
+    """
+    return dict(sorted((name, found) for name, found in model.named_parameters() if found.requires_grad))
+
+
+def fixed(model: nn.Module) -> Weights:
+    """What no round changes, by name: frozen parameters and buffers."""
+    frozen = {name: found.detach() for name, found in model.named_parameters() if not found.requires_grad}
+    return dict(sorted((frozen | dict(model.named_buffers())).items()))
+
+
+def fixed_sha256(model: nn.Module) -> str | None:
+    """Digest of what no round changes, which hub and sites build each for themselves; None where there is nothing."""
+    digest, found = hashlib.sha256(), fixed(model)
+    for name, tensor in found.items():
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.detach().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest() if found else None
+
+
 def parameters(model: nn.Module) -> Weights:
     """The model's trainable parameters by name, detached copies, in the order of the names."""
-    return {name: parameter.detach().clone() for name, parameter in sorted(model.named_parameters())}
+    return {name: parameter.detach().clone() for name, parameter in trainable(model).items()}
+
+
+def fixed_in_float64(model: nn.Module) -> Weights:
+    """Copies of what no round changes, in float64 where it is floating point, for `torch.func.functional_call`."""
+    return {name: t.double() if t.is_floating_point() else t.clone() for name, t in fixed(model).items()}
 
 
 def in_float64(model: nn.Module) -> tuple[Weights, Weights]:
-    """The model's parameters and buffers in float64, for `torch.func.functional_call`: no deep copy."""
-    buffers = {name: b.double() if b.is_floating_point() else b.clone() for name, b in model.named_buffers()}
-    return {name: weights.double() for name, weights in parameters(model).items()}, buffers
+    """The model's trainable parameters, and the rest, in float64, for `functional_call`: no deep copy."""
+    return {name: weights.double() for name, weights in parameters(model).items()}, fixed_in_float64(model)
+
+
+def lay_out(model: nn.Module) -> nn.Module:
+    """Give every trainable parameter memory of its own, one value after the other: fused optimizers read it so."""
+    for parameter in trainable(model).values():
+        parameter.data = parameter.data.contiguous()
+    return model
 
 
 def set_parameters(model: nn.Module, weights: Weights) -> None:
     """Copy weights into the model. Raises StoreError when names or shapes differ."""
-    own = dict(model.named_parameters())
+    own = trainable(model)
     if {n: p.shape for n, p in own.items()} != {n: t.shape for n, t in weights.items()}:
         raise StoreError("the stored model's tensors are not those of the study's model: was model.path changed?")
     with torch.no_grad():

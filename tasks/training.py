@@ -11,9 +11,10 @@ from torch.func import functional_call, grad, vmap
 
 from tasks.errors import DataError
 from tasks.privacy.grid import clip_to_grid
+from tasks.seeding import seeded
 from tasks.study import Training
 from tasks.study_privacy import PatientLevel, Privacy
-from tasks.tensors import Weights, in_float64, parameters
+from tasks.tensors import Weights, fixed_in_float64, in_float64, parameters
 
 
 @dataclass(frozen=True)
@@ -42,15 +43,18 @@ def train_local(
 ) -> RawUpdate:
     """Train on (patients, inputs) and (patients,) from the weights in `model`, as the study says.
 
+    `seed` decides the order of the patients and what the model itself draws, such as dropout.
+
     Raises:
         DataError: there is no patient to train on.
     """
     if len(inputs) == 0:
         raise DataError("there is no patient left to train on after the hold-out split")
-    if isinstance(privacy, PatientLevel):
-        total = summed_gradients(model, inputs, labels, privacy.clip_norm)
-        return RawUpdate({"sum": total}, len(inputs), local_iterations=1)
-    return _descend(model, inputs, labels, training, seed, optimizer_state)
+    with seeded(seed):
+        if isinstance(privacy, PatientLevel):
+            total = summed_gradients(model, inputs, labels, privacy.clip_norm)
+            return RawUpdate({"sum": total}, len(inputs), local_iterations=1)
+        return _descend(model, inputs, labels, training, seed, optimizer_state)
 
 
 def summed_gradients(model: nn.Module, inputs: torch.Tensor, labels: torch.Tensor, clip_norm: float) -> torch.Tensor:
@@ -59,15 +63,22 @@ def summed_gradients(model: nn.Module, inputs: torch.Tensor, labels: torch.Tenso
     In float64: a float32 gradient depends in its last bits on how many patients are beside it in the batch, and on the
     grid that would show.
     """
-    weights, buffers = in_float64(model)
+    model.train()
+    weights, _ = in_float64(model)
+    rows = gradient_rows(model, weights, inputs.double(), labels.double())
+    return torch.from_numpy(clip_to_grid(rows.numpy(), clip_norm))
+
+
+def gradient_rows(model: nn.Module, weights: Weights, inputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Each patient's gradient of the log-loss at `weights`, (patients, parameters) in their order, all in float64."""
+    unchanged = fixed_in_float64(model)
 
     def loss(weights: Weights, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        logit = functional_call(model, (weights, buffers), (x.unsqueeze(0),))
+        logit = functional_call(model, (weights, unchanged), (x.unsqueeze(0),))
         return nn.functional.binary_cross_entropy_with_logits(logit.squeeze(0), y)
 
-    gradients = vmap(grad(loss), in_dims=(None, 0, 0))(weights, inputs.double(), labels.double())
-    rows = torch.cat([gradients[name].flatten(1) for name in weights], dim=1)
-    return torch.from_numpy(clip_to_grid(rows.numpy(), clip_norm))
+    gradients = vmap(grad(loss), in_dims=(None, 0, 0))(weights, inputs, labels)
+    return torch.cat([gradients[name].flatten(1) for name in weights], dim=1)
 
 
 def _descend(
@@ -78,6 +89,7 @@ def _descend(
     seed: int,
     state: dict[str, torch.Tensor] | None,
 ) -> RawUpdate:
+    model.train()
     start = parameters(model)
     optimizer = build_optimizer(model, training)
     if state is not None and training.optimizer_state == "keep":
@@ -97,7 +109,8 @@ def build_optimizer(model: nn.Module, training: Training) -> torch.optim.Optimiz
     """A fresh optimizer: restarted each round unless the study keeps its state."""
     optimizer_class = torch.optim.Adam if training.optimizer == "adam" else torch.optim.SGD
     # Fused: one call for all parameters; for models as small as these, Python's part of a step is most of it.
-    return optimizer_class(model.parameters(), lr=training.lr, weight_decay=training.l2, fused=True)
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    return optimizer_class(trained, lr=training.lr, weight_decay=training.l2, fused=True)
 
 
 def _batches(num_examples: int, training: Training, rng: np.random.Generator) -> list[torch.Tensor]:

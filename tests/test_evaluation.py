@@ -15,13 +15,15 @@ from sklearn.metrics import log_loss as sklearn_log_loss
 from sklearn.metrics import roc_auc_score
 from torch import nn
 
-from tasks.evaluation import auc, auc_of_counts, count_scores, log_loss, suppress, validate_model
+from tasks.errors import DataError
+from tasks.evaluation import auc, auc_of_counts, count_scores, log_loss, predict, suppress, validate_model
 from tasks.models import build_model
 from tasks.records import ModelRef, Plan, SiteMetrics
 from tasks.storage import to_json
 from tasks.study import Evaluation, Training
 from tasks.study_privacy import PRIVACY_SECTIONS, WITHOUT_PRIVACY, NoPrivacy
 from tasks.tensors import set_parameters
+from tests import own_models
 
 MIN_CELL = 5
 AUC, LOSS = 0.7654321, 0.6543219
@@ -319,3 +321,34 @@ def test_the_standard_error_is_the_spread_over_fresh_noise(noise_sd: float) -> N
 def test_the_same_counts_have_the_same_figures() -> None:
     counts = np.array([[6.5, 3.0], [1.0, 4.25]])
     assert auc_of_counts(counts, 1.0) == auc_of_counts(counts.copy(), 1.0)
+
+
+# models of one's own
+
+
+@pytest.mark.parametrize("name", ["Drops", "Everything", "StatisticsOfOthers"])
+def test_patients_are_scored_in_eval_mode_each_alone(name: str) -> None:
+    model, x = getattr(own_models, name)(4), torch.randn(30, 4, generator=torch.Generator().manual_seed(3))
+    whole = predict(model.train(), x)
+    np.testing.assert_array_equal(predict(model.train(), x), whole)
+    np.testing.assert_allclose(np.concatenate([predict(model, one[None]) for one in x]), whole, atol=1e-6)
+    truth = (x[:, 0] > 0).float()
+    counts = count_scores(model.train(), x, truth, 8)
+    assert counts.tolist() == count_scores(model.train(), x, truth, 8).tolist()
+    assert counts.sum() == 30
+
+
+def test_nobody_held_out_is_no_question_to_the_model() -> None:
+    model = own_models.NobodyBreaksIt(4)
+    with pytest.raises(RuntimeError, match="cannot reshape"):
+        model(torch.zeros(0, 4))
+    assert predict(model, torch.zeros(0, 4)).shape == (0,)
+    assert count_scores(model, torch.zeros(0, 4), torch.zeros(0), 3).tolist() == [[0, 0, 0], [0, 0, 0]]
+
+
+@pytest.mark.parametrize("weight", [math.nan, math.inf])
+def test_a_logit_that_is_no_number_is_no_rank(weight: float) -> None:
+    model = build_model("tasks.models:LogisticRegression", 2, {}, seed=0)
+    set_parameters(model, {"linear.weight": torch.tensor([[weight, 0.0]]), "linear.bias": torch.zeros(1)})
+    with pytest.raises(DataError, match="logits of held-out patients are not all finite"):
+        predict(model, torch.ones(3, 2))

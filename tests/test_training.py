@@ -274,3 +274,81 @@ def test_two_processes_give_the_same_bytes() -> None:
 def test_no_patients_no_training(privacy: NoPrivacy | LocalDP) -> None:
     with pytest.raises(DataError, match="no patient left to train on"):
         train_local(model(), torch.empty(0, 4), torch.empty(0), ONE_STEP, privacy, seed=1)
+
+
+# models of one's own
+
+DROPS = Training(lr=0.1, local_epochs=2, batch_size=8)
+
+
+def own(name: str, inputs: int = 4) -> nn.Module:
+    """A model of `tests.own_models`, as a study builds it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PHARMAFED_MODEL_PACKAGES", "tests")
+        return build_model(f"tests.own_models:{name}", inputs, {}, seed=1)
+
+
+def trained(name: str, training: Training = DROPS, *, seed: int = 7) -> RawUpdate:
+    return train_local(own(name), *patients(20), training, NONE, seed=seed)
+
+
+@pytest.mark.parametrize("name", ["Drops", "Everything"])
+def test_what_a_model_draws_comes_from_the_rounds_seed(name: str) -> None:
+    torch.manual_seed(1)
+    first = digest(trained(name))
+    torch.manual_seed(2)
+    assert digest(trained(name)) == first
+    assert digest(trained(name, seed=8)) != first
+
+
+def test_training_drops_also_after_a_model_was_scored() -> None:
+    made = own("Drops").eval()
+    assert digest(train_local(made, *patients(20), DROPS, NONE, seed=7)) == digest(trained("Drops"))
+    plain = own("Drops")
+    plain.mid[1].p = 0.0
+    assert digest(train_local(plain, *patients(20), DROPS, NONE, seed=7)) != digest(trained("Drops"))
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+@pytest.mark.parametrize("name", ["Frozen", "Everything"])
+def test_frozen_parameters_are_not_trained_decayed_or_sent(name: str, optimizer: str) -> None:
+    made = own(name)
+    before = {n: p.detach().clone() for n, p in made.named_parameters()}
+    training = Training(optimizer=optimizer, lr=0.1, l2=0.5, local_iterations=3, optimizer_state="keep")
+    raw = train_local(made, *patients(20), training, NONE, seed=7)
+    frozen = {"first.weight", "first.bias"}
+    assert set(raw.tensors) == set(parameters(made)) == set(before) - frozen
+    after = dict(made.named_parameters())
+    assert {n for n in before if torch.equal(before[n], after[n])} == frozen
+    again = train_local(made, *patients(20), training, NONE, seed=7, optimizer_state=raw.optimizer_state)
+    assert set(again.tensors) == set(raw.tensors)
+
+
+@pytest.mark.parametrize("name", ["Frozen", "Tied", "Unused", "Norms", "StatisticsOfOthers", "WeightNorm"])
+def test_private_gradients_are_those_of_what_is_trained(name: str) -> None:
+    """Against plain autograd; a shared matrix is one, an unused one has zeros, a frozen one is not there."""
+    x, y = patients(12)
+    own_names = [n for n, p in sorted(own(name).named_parameters()) if p.requires_grad]
+    made = own(name).double().train()
+    rows = []
+    for one, label in zip(x.double(), y.double(), strict=True):
+        loss = nn.functional.binary_cross_entropy_with_logits(made(one[None])[0], label)
+        gradients = torch.autograd.grad(loss, [made.get_parameter(n) for n in own_names], allow_unused=True)
+        sizes = [made.get_parameter(n).numel() for n in own_names]
+        parts = [torch.zeros(k) if g is None else g.flatten() for g, k in zip(gradients, sizes, strict=True)]
+        rows.append(torch.cat(parts).numpy())
+    found = summed_gradients(own(name), x, y, 1e3).numpy() * 1e3 / STEPS_PER_CLIP
+    assert len(found) == sum(w.numel() for w in parameters(own(name)).values())
+    np.testing.assert_allclose(found, np.sum(rows, axis=0), atol=13 * 1e3 / STEPS_PER_CLIP)
+    assert np.abs(found).max() > 0.01
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+@pytest.mark.parametrize("name", ["Transposed", "Strided"])
+def test_how_weights_lie_in_memory_changes_nothing(name: str, optimizer: str) -> None:
+    """Fused optimizers read memory straight on."""
+    training = Training(optimizer=optimizer, lr=0.1, local_iterations=3)
+    plain = own("Net")
+    set_parameters(plain, parameters(own(name)))
+    expected = train_local(plain, *patients(20), training, NONE, seed=7)
+    assert digest(trained(name, training)) == digest(expected)

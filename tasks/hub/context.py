@@ -10,7 +10,7 @@ from torch import nn
 
 from tasks import layout, settings
 from tasks.errors import ConfigError, ObjectMissing
-from tasks.models import build_model
+from tasks.models import checked_model
 from tasks.records import Enrolment, Plan, Pointer, RoundMetrics
 from tasks.storage import ObjectStore, hub_store
 from tasks.study import Study
@@ -83,6 +83,5 @@ class HubContext:
         return int(keys[-1].split("/")[-2]) if keys else 0
 
     def initial_model(self) -> nn.Module:
-        """The study's model with its seeded first weights."""
-        spec = self.study.model
-        return build_model(spec.path, len(self.study.inputs), spec.options, seed=self.study.training.seed)
+        """The study's model with its seeded first weights. Raises ConfigError: no round can be made of it."""
+        return checked_model(self.study)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from torch import nn
+
 from tasks import clock, layout
 from tasks.errors import BudgetExhausted, ObjectExists, RoundRefused
 from tasks.hub.cards import write_first_card
@@ -12,7 +14,7 @@ from tasks.records import ModelRef, Plan, Pointer
 from tasks.round_terms import fewest_sites, phases
 from tasks.storage import to_json
 from tasks.study_privacy import WITHOUT_PRIVACY
-from tasks.tensors import parameters, sha256, to_bytes
+from tasks.tensors import fixed_sha256, parameters, sha256, to_bytes
 
 
 def open_round(hub: HubContext, run_id: str, *, min_sites: int | None = None) -> Plan:
@@ -27,6 +29,7 @@ def open_round(hub: HubContext, run_id: str, *, min_sites: int | None = None) ->
         min_sites: a quorum for this round instead of the study's.
 
     Raises:
+        ConfigError: no round can be made of the study's model.
         RoundRefused: the study is closed, or too few sites are enrolled.
         BudgetExhausted: fewer sites than the quorum have budget for another round.
     """
@@ -36,8 +39,9 @@ def open_round(hub: HubContext, run_id: str, *, min_sites: int | None = None) ->
         if plan.run_id == run_id or clock.now() < plan.deadline:
             return plan
     _refuse_closed(hub)
-    pointer = _pointer(hub)
-    plan = _new_plan(hub, number + 1, run_id, pointer, min_sites)
+    model = hub.initial_model()
+    pointer = _pointer(hub, model)
+    plan = _new_plan(hub, number + 1, run_id, pointer, fixed_sha256(model), min_sites)
     try:
         hub.store.create_record(layout.plan(hub.name, number + 1), plan)
     except ObjectExists:  # another run has opened it at the same moment
@@ -50,7 +54,9 @@ def _refuse_closed(hub: HubContext) -> None:
         raise RoundRefused(f"study {hub.name} is closed: set `closed: false` in studies/{hub.name}.yaml to go on")
 
 
-def _new_plan(hub: HubContext, number: int, run_id: str, pointer: Pointer, min_sites: int | None) -> Plan:
+def _new_plan(
+    hub: HubContext, number: int, run_id: str, pointer: Pointer, fixed: str | None, min_sites: int | None
+) -> Plan:
     study = hub.study
     quorum = min_sites or study.rounds.min_sites
     if quorum < fewest_sites(study, quorum):
@@ -79,6 +85,7 @@ def _new_plan(hub: HubContext, number: int, run_id: str, pointer: Pointer, min_s
         strict=study.rounds.strict,
         base_model=pointer.model,
         evaluated_model=pointer.evaluated_model,
+        fixed_sha256=fixed,
         training=study.training,
         privacy=study.privacy,
         aggregation=study.aggregation,
@@ -117,12 +124,12 @@ def _refuse_few(hub: HubContext, quorum: int, sites: tuple[str, ...], left_out: 
     raise RoundRefused(f"{message}. Enrol the missing sites (`pharmafed up` does it locally) or lower the quorum")
 
 
-def _pointer(hub: HubContext) -> Pointer:
+def _pointer(hub: HubContext, initial: nn.Module) -> Pointer:
     """The newest model; before the first round, the seeded initial model is written as model 0, with its card."""
     pointer, _ = hub.pointer()
     if pointer is not None:
         return pointer
-    body = to_bytes(parameters(hub.initial_model()))
+    body = to_bytes(parameters(initial))
     ref = ModelRef(server_round=0, key=layout.model(hub.name, 0), sha256=sha256(body))
     hub.store.create(ref.key, body)
     write_first_card(hub, ref)

@@ -17,9 +17,9 @@ import torch
 from torch import nn
 
 from tasks.aggregation import Shape, StreamingMean, add_to, averages, read_update, running_mean, weight_of
-from tasks.evaluation import auc, log_loss
+from tasks.evaluation import auc, log_loss, predict
 from tasks.masked_sum import interpret, num_values, private_auc
-from tasks.models import build_model
+from tasks.models import build_model, checked_model
 from tasks.privacy.noise import NoiseSource
 from tasks.privacy.sanitizer import contribution, plan_spend, sanitize
 from tasks.records import ModelRef, Plan, PrivateAuc
@@ -57,7 +57,8 @@ def simulate(
         noise: where all sites' noise comes from; `SeededNoise` makes a run that can be repeated.
 
     Raises:
-        BudgetExhausted: at the first round that the budget does not pay for. PrivacyError: an update is not finite.
+        ConfigError: no round can be made of the study's model. BudgetExhausted: at the first round that the budget
+            does not pay for. PrivacyError: an update is not finite.
     """
     sites = SimulatedSites(study, patients, noise)
     weights = evaluated = parameters(sites.model)
@@ -73,11 +74,10 @@ def simulate(
 
 
 def score(study: Study, weights: Weights, patients: Mapping[str, Patients]) -> tuple[float | None, float | None]:
-    """AUC and log-loss over the held-out patients of all sites together."""
+    """AUC and log-loss over the held-out patients of all sites together. Raises DataError: a logit is not finite."""
     model = _new_model(study)
     set_parameters(model, weights)
-    with torch.no_grad():
-        logits = np.concatenate([model(p.held_out_inputs).double().numpy() for p in patients.values()])
+    logits = np.concatenate([predict(model, p.held_out_inputs) for p in patients.values()])
     labels = np.concatenate([p.held_out_labels.numpy() for p in patients.values()])
     return auc(logits, labels), log_loss(logits, labels)
 
@@ -107,7 +107,7 @@ class SimulatedSites:
 
     def __init__(self, study: Study, patients: Mapping[str, Patients], noise: NoiseSource) -> None:
         self.study, self.patients, self.noise = study, patients, noise
-        self.model = _new_model(study)
+        self.model = checked_model(study)
         self.states: dict[str, Weights] = {}
         self.residuals: dict[str, torch.Tensor] = {}
         initial = parameters(self.model)
@@ -203,4 +203,5 @@ def _ref(weights: Weights, server_round: int) -> ModelRef:
 
 
 def _new_model(study: Study) -> nn.Module:
+    """The study's model, where its class has been looked at already, if need be for another mechanism."""
     return build_model(study.model.path, len(study.inputs), study.model.options, seed=study.training.seed)

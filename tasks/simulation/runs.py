@@ -15,12 +15,13 @@ from typing import Any, Literal, TypeVar
 from pydantic import Field, ValidationError
 
 from tasks.errors import ConfigError
+from tasks.models import checked_model
 from tasks.privacy.noise import SeededNoise
 from tasks.privacy.sanitizer import plan_spend
 from tasks.records import Record
 from tasks.simulation.baselines import Score, full_score, local_only, local_score, pooled
 from tasks.simulation.data import SiteArrays, data_key, read_sites, split_sites
-from tasks.simulation.rounds import SimulatedRound, plan_round, simulate
+from tasks.simulation.rounds import SimulatedRound, plan_round, simulate, without_privacy
 from tasks.simulation.workers import Tick, in_order
 from tasks.site.prepared import Patients
 from tasks.study import Study
@@ -121,8 +122,9 @@ def run_all(
         progress: called with the rounds that are done and the rounds there are.
 
     Raises:
-        ConfigError: a setting is none of this study, or needs public data. BudgetExhausted: its rounds are not paid
-            for. DataError: the patients cannot be read. All of them before the first round.
+        ConfigError: a setting is none of this study, needs public data, or has a model of which no round can be made.
+            BudgetExhausted: its rounds are not paid for. DataError: the patients cannot be read. All of them before
+            the first round.
     """
     jobs = [
         _job(study, setting, seed, every, patience, keep_model=seed == models_of)
@@ -144,6 +146,7 @@ def _job(study: Study, setting: Setting, seed: int, every: int, patience: int | 
     rounds = setting.rounds or own.rounds.total
     if setting.kind == "federated":
         _epsilon(own, rounds)
+    checked_model(own if setting.kind == "federated" else without_privacy(own, own.training))
     return Job(_seeded(own, seed), setting, seed, rounds, data_key(own), every, patience, keep_model)
 
 

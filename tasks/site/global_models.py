@@ -15,16 +15,15 @@ from cryptography import x509
 from torch import nn
 
 from tasks import layout
+from tasks.bounds import MAX_WEIGHT
 from tasks.errors import ObjectMissing, PrivacyError, StoreError, StoreUnavailable
 from tasks.hub_signature import check_hub_signature
 from tasks.record_size import max_bytes
 from tasks.records import ModelCard, ModelRef, Plan
 from tasks.site.plans import CardSeen, PlanBook
 from tasks.storage import ObjectStore
-from tasks.tensors import Weights, fetch_model
+from tasks.tensors import Weights, fetch_model, fixed_sha256, trainable
 
-#: No weight of a model may be larger: with inputs as they are clipped, no logit then leaves float64 or float32.
-MAX_WEIGHT = 1e6
 _CHAIN = 100_000
 
 
@@ -52,6 +51,11 @@ class CardReader:
         if (card.model, card.evaluated_model) != (plan.base_model, plan.evaluated_model):
             raise PrivacyError(f"round {plan.server_round} of {self.study} starts from models that no card names")
         self._require_descent(card, digest)
+        if plan.fixed_sha256 != fixed_sha256(model):
+            raise PrivacyError(
+                f"the frozen parameters and buffers of the model of {self.study} are not the hub's here: bring the "
+                "model's code, any file that it reads, and torch to the same version"
+            )
         base = self.fetch(plan.base_model, model)
         evaluated = base if plan.evaluated_model == plan.base_model else self.fetch(plan.evaluated_model, model)
         self.book.see(CardSeen(server_round=card.server_round, sha256=digest))
@@ -124,7 +128,7 @@ def check_weights(weights: Weights, model: nn.Module, what: str) -> None:
     Raises:
         PrivacyError: their names, shapes or types are not the model's, or one is not finite or beyond MAX_WEIGHT.
     """
-    own = {name: (parameter.shape, parameter.dtype) for name, parameter in model.named_parameters()}
+    own = {name: (parameter.shape, parameter.dtype) for name, parameter in trainable(model).items()}
     if {name: (tensor.shape, tensor.dtype) for name, tensor in weights.items()} != own:
         raise PrivacyError(f"{what} has other tensors than the study's model: was model.path changed?")
     for tensor in weights.values():

@@ -17,7 +17,7 @@ from tasks.enrolment import sign
 from tasks.errors import PharmafedError, RoundRefused, StoreUnavailable, Withheld
 from tasks.evaluation import suppress, validate_model
 from tasks.files import alone, write_private
-from tasks.models import build_model
+from tasks.models import build_model, checked_model
 from tasks.privacy.ledger import SiteLedger
 from tasks.privacy.noise import SystemNoise
 from tasks.privacy.sanitizer import plan_spend, sanitize, specs_of
@@ -62,14 +62,15 @@ def train(ctx: SiteContext, server_round: int) -> None:
     Where the round is masked, the site then publishes its keys, which puts it up for the roster.
 
     Raises:
-        PrivacyError: a model or the ledger is not as it must be; no patient was looked at.
+        ConfigError: no round can be made of the model's class. PrivacyError: a model or the ledger is not as it must
+            be. No patient was looked at.
         Withheld: training failed; the round is paid for.
     """
 
     def work(planned: PlannedRound) -> None:
         plan = planned.plan
         _require_asked(ctx, plan)
-        files, model, ledger = RoundFiles(ctx.round_dir(server_round)), _model(ctx), _ledger(ctx)
+        files, model, ledger = RoundFiles(ctx.round_dir(server_round)), checked_model(ctx.study), _ledger(ctx)
         models = ctx.cards.models_of(plan, model)
         standing = ledger.read()
         ledger.require_pinned(standing, models.card.ledgers.get(ctx.site))
@@ -295,6 +296,7 @@ def _deadline(plan: Plan, step: Step) -> datetime:
 
 
 def _model(ctx: SiteContext) -> torch.nn.Module:
+    """The study's model where `train` has looked at its class already."""
     spec = ctx.study.model
     return build_model(spec.path, len(ctx.study.inputs), spec.options, seed=ctx.study.training.seed)
 

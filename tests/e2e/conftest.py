@@ -93,7 +93,7 @@ def federation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Federation]
     with pytest.MonkeyPatch.context() as patch, ScriptedServer(script) as server:
         patch.setenv("PHARMAFED_HOME", str(home))
         patch.setenv("PHARMAFED_PROJECT", str(project))
-        patch.setenv("PHARMAFED_MODEL_PACKAGES", "tests")  # tests/e2e/models.py lies beside the copy, not in it
+        patch.setenv("PHARMAFED_MODEL_PACKAGES", "tests")  # our models lie beside the copy, not in it
         patch.setenv("SCRIPTED_BASE_URL", server.url)
         patch.setenv("SCRIPTED_API_KEY", "a key for the scripted model")
         _forget_stores()
@@ -123,7 +123,10 @@ def draft_unseen_study(project: Path, folder: Path) -> None:
 
 
 def write_studies(folder: Path, marks: Path) -> None:
-    """Small studies on four sites: one whose worker is killed once, one with a slow site, one with a budget of one."""
+    """Small studies on four sites: a worker killed once, a slow site, a model of one's own and one that is refused.
+
+    And one with a budget of one round.
+    """
     base = yaml.safe_load((folder / "xanomeline_nocomp24.yaml").read_text())
     base["sites"] = {site: [site] for site in FOUR_SITES}
     quick = {"total": 20, "min_sites": 3, "deadline_seconds": 60}
@@ -131,6 +134,8 @@ def write_studies(folder: Path, marks: Path) -> None:
         "killed_once": {"model": {"path": "tests.e2e.models:KilledOnce", "options": {"mark": str(marks / "killed")}}},
         "slow_site": {"model": {"path": "tests.e2e.models:SlowOnce", "options": {"mark": str(marks / "slow")}}},
         "four_sites": {},
+        "own_model": {"model": {"path": "tests.own_models:Everything", "options": {}}},
+        "wrong_model": {"model": {"path": "tests.own_models:EverythingWrong", "options": {}}},
     }.items():
         study = {**base, "study": name, "title": name, "rounds": quick, **changes}
         (folder / f"{name}.yaml").write_text(yaml.safe_dump(study, sort_keys=False))

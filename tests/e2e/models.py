@@ -13,7 +13,7 @@ from tasks.models import LogisticRegression
 
 
 class _Once(LogisticRegression):
-    """Does something in the third training step of the first process that gets there."""
+    """Does something in the fifth training step of the first process that gets there; a look at the model has three."""
 
     def __init__(self, num_inputs: int, mark: str) -> None:
         super().__init__(num_inputs)
@@ -21,7 +21,7 @@ class _Once(LogisticRegression):
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         self.steps += torch.is_grad_enabled()
-        if self.steps == 3 and self._first():
+        if self.steps == 5 and self._first():
             self.misbehave()
         return super().forward(inputs)
 

@@ -1,4 +1,4 @@
-"""Studies of few sites on a real Airflow: a killed worker, a slow site, a spent budget, an audit, a drafted study.
+"""Studies of few sites on a real Airflow: a killed worker, a slow site, own models, a spent budget, an audit, a draft.
 
 Apart from `test_rounds`, so that the two run side by side.
 """
@@ -9,6 +9,12 @@ from datetime import datetime
 
 import pytest
 
+from tasks import layout
+from tasks.privacy.noise import SeededNoise
+from tasks.simulation.data import read_sites, split_sites
+from tasks.simulation.rounds import simulate
+from tasks.simulation.workers import one_thread
+from tasks.tensors import to_bytes
 from tests.e2e.conftest import UNSEEN, Federation
 
 pytestmark = pytest.mark.e2e
@@ -26,6 +32,25 @@ def test_a_killed_worker_comes_back_and_the_round_is_complete(federation: Federa
     tries = [t["try_number"] for t in federation.deployment.api.task_instances("federated_round.killed_once", "killed")]
     assert sorted(tries)[-1] == 2
     assert federation.newest("killed_once").status == "complete"
+
+
+def test_a_model_with_dropout_norm_frozen_layer_and_a_column_is_refused_in_one_sentence(federation: Federation) -> None:
+    federation.start("own_model", run_id="right")  # meanwhile
+    assert federation.run("wrong_model", run_id="wrong") == "failed"
+    log = federation.deployment.api.log("federated_round.wrong_model", "wrong", "open_round")
+    assert "model.path 'tests.own_models:EverythingWrong' gives (2, 1) for a batch of 2, and (2,) is needed" in log
+    assert federation.hub("wrong_model").last_opened() == 0
+
+
+def test_the_same_model_put_right_makes_the_bytes_of_the_simulation(federation: Federation) -> None:
+    api, hub = federation.deployment.api, federation.hub("own_model")
+    assert api.wait_for_run("federated_round.own_model", "right", 240)["state"] == "success"
+    assert federation.newest("own_model").status == "complete"
+    patients = split_sites(read_sites(hub.study, federation.project), hub.study.evaluation)
+    with one_thread():
+        (made,) = simulate(hub.study, patients, 1, noise=SeededNoise(bytes(32)))
+    assert not {name for name in made.weights if name.startswith("first.")}, "frozen"
+    assert hub.store.get(layout.model("own_model", 1)) == to_bytes(made.weights)
 
 
 def test_a_study_that_was_drafted_from_tables_runs_without_a_line_of_code(federation: Federation) -> None:

@@ -7,29 +7,38 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import nn
-from torch.func import functional_call, grad, vmap
 
-from tasks.models import build_model
+from tasks.errors import ConfigError
+from tasks.models import checked_model
 from tasks.privacy.audit.observer import Floats, Group, Rows
 from tasks.study import Study
 from tasks.study_privacy import DistributedDP, GaussianUpdate, PatientLevel
 from tasks.tensors import Weights, parameters
-from tasks.training import num_iterations
+from tasks.training import gradient_rows, num_iterations
 
 MASKED_SITES = 6
 
 
 @dataclass(frozen=True)
 class Adversary:
-    """The study as the adversary has it. He computes in float64, from the study file alone."""
+    """The study as the adversary has it. He computes in float64, from the study file alone.
+
+    Raises:
+        ConfigError: the model has no gradient of one patient that he could compute.
+    """
 
     study: Study
     model: nn.Module = field(init=False)
 
     def __post_init__(self) -> None:
-        study = self.study
-        model = build_model(study.model.path, len(study.inputs), study.model.options, seed=study.training.seed)
-        object.__setattr__(self, "model", model)
+        object.__setattr__(self, "model", checked_model(self.study).eval())
+        nobody = torch.zeros(1, len(self.study.inputs), dtype=torch.float64)
+        try:
+            self._gradients(parameters(self.model), nobody, nobody[:, 0])
+        except RuntimeError:
+            raise ConfigError(
+                f"model.path {self.study.model.path!r} cannot be audited: torch.func has no gradient of one patient"
+            ) from None
 
     @property
     def clip_norm(self) -> float | None:
@@ -63,13 +72,7 @@ class Adversary:
 
     def _gradients(self, weights: Weights, inputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         doubles = {name: tensor.double() for name, tensor in weights.items()}
-
-        def loss(weights: Weights, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-            logit = functional_call(self.model, weights, (x.unsqueeze(0),))
-            return nn.functional.binary_cross_entropy_with_logits(logit.squeeze(0), y)
-
-        gradients = vmap(grad(loss), in_dims=(None, 0, 0))(doubles, inputs, labels)
-        return torch.cat([gradients[name].flatten(1) for name in doubles], dim=1)
+        return gradient_rows(self.model, doubles, inputs, labels)
 
     def models(self, patients: Group, rounds: int) -> list[Weights]:
         """`rounds` public models: the study's first one, and gradient descent from it on `patients`.

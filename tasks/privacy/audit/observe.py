@@ -9,7 +9,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from tasks.models import build_model
+from tasks.models import checked_model
 from tasks.privacy.audit.observer import Floats, Group, Groups, Observers
 from tasks.privacy.grid import STEPS_PER_CLIP
 from tasks.privacy.noise import NoiseSource, SystemNoise
@@ -26,7 +26,7 @@ def observers(study: Study, noise: Callable[[], NoiseSource] = SystemNoise) -> O
     """What one site's raw update shows, and what leaves: the opened sum behind masks, each upload without them."""
     # Counts of held-out patients are noised like the gradient beside them; the attacks are on training patients.
     study = study.model_copy(update={"evaluation": study.evaluation.model_copy(update={"score_bins": None})})
-    model = build_model(study.model.path, len(study.inputs), study.model.options, seed=study.training.seed)
+    model = checked_model(study)
 
     def raw(weights: Weights, groups: Groups, server_round: int) -> Floats:
         plan = plan_round(study, tuple(groups), weights, weights, server_round)
