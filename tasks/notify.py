@@ -69,7 +69,13 @@ def notices_of(metrics: RoundMetrics) -> list[Notice]:
     used = max((row.releases for row in metrics.sites), default=0)
     left = metrics.total_rounds - used
     if metrics.mechanism != "none" and used and left <= NEARLY_SPENT * metrics.total_rounds:
-        spent = f"epsilon {metrics.epsilon:.2f} of {metrics.epsilon_budget:g}"
-        text = f"{left} of {metrics.total_rounds} rounds left; {spent}"
+        text = f"{left} of {metrics.total_rounds} rounds left{_epsilon(metrics)}"
         notices.append(Notice("budget nearly spent", metrics.study, text))
     return notices
+
+
+def _epsilon(metrics: RoundMetrics) -> str:
+    """What is spent; nothing of a mechanism that promises none, such as `top` and `random`."""
+    if metrics.epsilon is None or metrics.epsilon_budget is None:
+        return ""
+    return f"; epsilon {metrics.epsilon:.2f} of {metrics.epsilon_budget:g}"

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from tasks.errors import RoundRefused
+import logging
+from functools import partial
+
+from tasks.errors import RoundRefused, StoreUnavailable
 from tasks.hub.close import close_round, require_model
 from tasks.hub.context import HubContext
-from tasks.notify import notices_of, notify
+from tasks.notify import Notice, notices_of, notify, reason_of
 from tasks.records import RoundMetrics
 from tasks.reference import baselines
 from tasks.report.build import build_report
 from tasks.report.store import publish_report
+
+log = logging.getLogger(__name__)
 
 
 def finish_round(study: str, server_round: int | None, run_id: str | None = None) -> str:
@@ -22,11 +27,27 @@ def finish_round(study: str, server_round: int | None, run_id: str | None = None
         raise RoundRefused("the round was not opened: the reason is in the log of open_round")
     hub = HubContext.load(study)
     metrics = close_round(hub, server_round, run_id)
-    publish(hub)
-    for notice in notices_of(metrics):
-        notify(notice)
+    _tell(hub, metrics)
     require_model(metrics)
     return f"round {server_round} of {study}: {metrics.status}, {metrics.message}"
+
+
+def _tell(hub: HubContext, metrics: RoundMetrics) -> None:
+    """Publish the report and send the notices. The pointer has moved: what breaks here is told, and stops no round."""
+
+    def send() -> None:
+        for notice in notices_of(metrics):
+            notify(notice)
+
+    for what, act in (("report", partial(publish, hub)), ("notices", send)):
+        try:
+            act()
+        except StoreUnavailable:  # the whole step is tried again
+            raise
+        except Exception as error:  # of a library that draws, of a channel: the round is closed whatever it says
+            log.exception("round %d of %s is closed, but not its %s", metrics.server_round, hub.name, what)
+            text = f"round {metrics.server_round} is closed, but its {what} could not be made: {reason_of(error)}"
+            notify(Notice("failure", hub.name, text))
 
 
 def publish(hub: HubContext) -> RoundMetrics:
