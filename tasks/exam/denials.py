@@ -17,7 +17,8 @@ _WITHDRAWAL = re.compile(
     r"(?: ?(?:!|…|\n|\Z)| ?\.(?! ?\d)|,? (?:it|that)(?:'s| is| was)(?![A-Za-z]))"
     r"|訂正(?:します|すると|:)|前言(?:は|を)?撤回|撤回し|取り消します|間違えました|間違いでした|誤りでした|失礼しました"
     rf"|やっぱり|考え直|間違え(?:た|ました){_LINE_END}|やはり、?(?:違|間違|誤り)"
-    r"|(?<![ぁ-ん])(?:いや|いえ)(?:[、,。 \n…]|違|ちが)|いいえ、?違",
+    r"|(?<![ぁ-ん])(?:いや|いえ)(?:[、,。 \n…]+"
+    r"(?![、,。 \n…]|やはり(?:これ|それ|\d)|間違い(?:あり|な)|合って|その通り|これで)|違|ちが)|いいえ、?違",
     re.IGNORECASE | re.MULTILINE,
 )
 #: Only as the next words: later on they may be about any other option.
@@ -57,9 +58,21 @@ _DOUBTED = re.compile(
     r"|(?:だ|か)?と(?:思われ|思い|考えられ|誤解され|勘違いされ)がち"
     r"|,? ?(?:(?:but|which|though) )?(?:that |it )?(?:is|was|seems|looks) (?:wrong|incorrect|not (?:right|correct))"
     r"|(?:に|と)なりそう|,? ?(?:maybe|perhaps|it (?:seems|appears))\b"
-    r"|[ 、]?\(?(?:または|又は|もしくは|あるいは|or\b|場合に(?:より|よって))"
+    r"|[ ,、;]{0,3}\(?(?:または|又は|もしくは|あるいは|or\b|場合に(?:より|よって))"
     r"|と(?:言|い)いたい| (?:is|was|looks|seems|appears) (?!(?:the|my|correct|right|best|because|since)\b)"
     r"|,? ?(?:if|unless|according to (?:some|many|others)) |(?:である|です)?か(?=[。.?!\n、]|\Z))",
+    re.IGNORECASE,
+)
+#: "The last line is 「答え: 4」 or the like": the form of an answer.
+_FORM_BEFORE = re.compile(
+    r"(?:such as|e\.?g\.?,?|for example,?|in the (?:form|format|style)(?: of)?|looks? like"
+    r"|例えば|例[:は]|例として|形式[:は]?|書式[:は]?)[ 、:]{0,3}\Z",
+    re.IGNORECASE,
+)
+_FORM_AFTER = re.compile(
+    r" ?番?、? ?(?:の(?:よう|形|書式|行|具合)|みたい|といった|など|という(?:形|風|ふう|書|具合|行)"
+    r"|と(?:書く|書け|書き|記す|記載|出力)"
+    r"|,? ?or (?:the like|similar|so)\b|,? ?(?:for example|as an example)\b)",
     re.IGNORECASE,
 )
 #: Between two answers: the model has thought again, and the second one holds.
@@ -85,6 +98,11 @@ def turns(text: str) -> list[int]:
 def is_doubted(text: str, end: int) -> bool:
     """Whether the answer that ends at `end` is only asked or supposed ("3?", 「3かもしれない」), or disowned."""
     return bool(_DOUBTED.match(text, end) or _DISOWNED.match(text, end))
+
+
+def is_example(text: str, start: int, end: int) -> bool:
+    """Whether a statement only shows the form of an answer."""
+    return bool(_FORM_AFTER.match(text, end) or _FORM_BEFORE.search(text, max(0, start - _WINDOW), start))
 
 
 def is_no_claim(text: str, start: int) -> bool:

@@ -7,19 +7,17 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from tasks.exam.numeric import is_quantity
-from tasks.exam.reply_text import normalise
+from tasks.exam.options import WORD, Options
 
-_LEAD = re.compile(r"[ (':、,→⇒∴]{0,6}(?:(?:option|choice|number|no\.|選択肢|番号)s? ?:? ?)?[(']? ?", re.IGNORECASE)
-KANJI = "一二三四五六七八九十"
-#: A numeral of kanji is a word only where no other word goes on with it: 「三番」, not 「三環系」.
-_TOKEN = re.compile(
-    rf"\d+(?:\.\d+)?|[A-Za-z]+|[{KANJI}](?=番|で|だ|[がを、。,.) \n]|[と・](?:[{KANJI}]|\d)|および|及び|\Z)"
+_LEAD = re.compile(
+    r"[ (':、,→⇒∴]{0,6}(?:(?:option|choice|number|no\.|選択肢|番号)s? ?[:=]? ?|n ?= ?)?[(']? ?", re.IGNORECASE
 )
 _CLOSE = re.compile(r"[)']{0,2}(?:番目?|번)?[)']?")
 _DETAIL = re.compile(r"[.:]? ?\([^()\n]{0,200}\)")
 _SEPARATOR = re.compile(r" ?(?:(?:, ?)?\band\b|[,、・/&+;]|および|及び|ならびに|並びに|と) ?| (?=[('\dA-Z])")
 _EITHER = re.compile(r" ?(?:,? ?\bor\b|または|又は|もしくは|あるいは|ないし|か(?=[ ('\dA-Za-z])) ?", re.IGNORECASE)
+#: Behind a list: "2, 5; or 3".
+_OR_ELSE = re.compile(r"[ ,、;]{1,3}(?:or\b|または|又は|もしくは|あるいは|ないしは?)", re.IGNORECASE)
 _RANGE = re.compile(r" ?[-~–—] ?(?:\d|[A-Z](?![A-Za-z]))")
 #: "3 of them", "2つ": a count or a quantity, no label.
 _COUNT = re.compile(
@@ -30,6 +28,10 @@ _COUNT = re.compile(
 _BOUNDARY = re.compile(
     r"\Z|[\u2600-\u27bf\U0001f300-\U0001faff\s.,;:!?()'、。・…/=&+<>~|→⇒-]|[でだとがはをの番번にもか]|および|及び|または|又は"
 )
+#: "5-HT3", "5-alpha", "3'-UTR", "3:1": a word that goes on, and no label before other words.
+_PART_OF_WORD = re.compile(r"'?-(?=[^\W_])|:\d|'?,\d{1,2}'?-[^\W\d_]")
+#: "E. coli"
+_SPECIES = re.compile(r"\. ?[a-z]{2}")
 _SENTENCE_END = re.compile(r" ?(?:です|だ|である|でした|番です)? ?(?:\Z|[\n.!。,)])")
 _VERB_AFTER_A = re.compile(
     r" (?:is|are|because|since|as|and|or|with|for|which|by|due|based|the|follows?|would|should|can|has)\b"
@@ -37,7 +39,7 @@ _VERB_AFTER_A = re.compile(
 )
 _SUPPOSED = re.compile(r" ?番?(?:なら|であれば|だとす|とすれば|[だか]?と(?:思|考え)[^\n。]{1,8}(?:が|けど|けれど))")
 _DENIED = re.compile(
-    r" ?番?(?:(?:では|じゃ)(?:な|あり|ござい)|でな|とは(?:限|言え|いえ)|は(?:誤|間違|不)"
+    r"[ ,、;]{0,3}番?(?:(?:では|じゃ)(?:な|あり|ござい)|でな|とは(?:限|言え|いえ)|は(?:誤|間違|不)"
     r"|is(?:n't| (?:not|wrong|incorrect)\b))"
 )
 #: "2ではありません。3です。": what is denied, and what holds instead.
@@ -45,16 +47,15 @@ _INSTEAD = re.compile(
     r" ?番?(?:では|じゃ)(?:ありません|ございません|ない(?:です)?)(?:でした)?[。.、, \n]{1,3}"
     r"(?:(?:正しくは|正解は|答えは)[ 、]?)?"
 )
-_COPULA = re.compile(r"(?:です|である|だ|になります|でございます)\Z")
-_NUMBER = re.compile(r"[\d.,]*\d")
-_REPLACED = re.compile(r" ?(?:では|じゃ)(?:なく(?:て)?)[ 、,]?| ?(?:→|⇒|[-=]>) ?")
+_REPLACED = re.compile(
+    r"[ ,、;]{0,3}(?:(?:では|じゃ|で)(?:なく(?:て)?)|というより(?:は|も)?)[ 、,]{0,2}|[ ,、;]{0,3}(?:→|⇒|[-=]>) ?"
+)
 _BARE_END = re.compile(r"[ .。)!]{0,9}(?:です|だ)?[ .。!]{0,9}\Z")
 _NEXT_LINE = re.compile(r"[ .]?\n([^\n]{1,200})")
 _LABELLED = re.compile(r"\(?(\d+|[A-Z])[.):] (?=[^ ])")
 #: An option's text may end with a full stop before the next one.
 _STOP = re.compile(r"(?:[。.](?=[,、;・ ]))?")
 _GAP = re.compile(r"[.:)]? ?-? ?")
-_EDGE = " .。、,;:!'"
 _LABEL_BEHIND = re.compile(r" ?\((?:option|選択肢)? ?(\d{1,2}|[A-Za-z])\)[ .。]{0,3}\Z", re.IGNORECASE)
 _MAX_LABELS = 12
 _MAX_LINE = 1000
@@ -63,82 +64,6 @@ _MAX_CHANGES = 5
 
 #: "none": no list at all; "unclear": meant as an answer, yet no list of options.
 Trouble = Literal["none", "unclear"]
-
-
-@dataclass(frozen=True)
-class Options:
-    """An item's options as a reply may name them."""
-
-    by_label: dict[str, str]
-    texts: tuple[str, ...]
-    n_select: int
-
-    @classmethod
-    def of(cls, labels: tuple[str, ...], n_select: int, choices: tuple[str, ...]) -> Options:
-        """From the item. Raises ValueError when labels repeat or `n_select` does not fit."""
-        by_label = {normalise(label): str(index) for index, label in enumerate(labels, 1)}
-        if len(by_label) != len(labels) or not 1 <= n_select <= len(labels):
-            raise ValueError(f"labels {labels} do not fit a choice of {n_select}")
-        texts = tuple(normalise(choice).strip(_EDGE) for choice in choices)
-        letters = {text.upper(): str(index) for index, text in enumerate(texts, 1) if re.fullmatch("[A-Za-z]", text)}
-        if len(letters) == len(texts) and not letters.keys() & by_label.keys():
-            by_label |= letters  # options that are but names of what a figure shows are their own labels
-        return cls(by_label, texts, n_select)
-
-    def number(self, token: str) -> str | None:
-        """The option that a whole word names."""
-        if token in KANJI:
-            token = str(KANJI.index(token) + 1)
-        return self.by_label.get(token) or (self.by_label.get(token.upper()) if len(token) == 1 else None)
-
-    def joined(self, token: str) -> list[str]:
-        """The options of a word such as BD, where two letters are asked for: nothing else can be meant."""
-        if self.n_select < 2 or len(token) != self.n_select or not token.isupper():
-            return []
-        numbers = [self.by_label.get(letter) for letter in token]
-        return [number for number in numbers if number] if None not in numbers else []
-
-    def quoted(self, line: str) -> list[str] | None:
-        """The options whose whole texts the line is: one, or several between separators."""
-        line = line.strip(_EDGE)
-        for text in (line, _COPULA.sub("", line), self._figure(line)):
-            if text and text in self.texts:
-                return [] if self.texts.count(text) > 1 else [str(self.texts.index(text) + 1)]
-        parts = [part.strip(_EDGE) for part in re.split(r"[,、;\n]| and |と", line)] if self.n_select > 1 else []
-        if len(parts) == self.n_select and all(self.texts.count(part) == 1 and part for part in parts):
-            return [str(self.texts.index(part) + 1) for part in parts]
-        return None
-
-    def _figure(self, line: str) -> str:
-        """The number of a quantity such as "3.6 mL/h", where options are numbers and labels are not."""
-        quantity = _COPULA.sub("", line)
-        number = _NUMBER.match(quantity)
-        return number[0] if number and number[0] not in self.by_label and is_quantity(quantity) else ""
-
-    def text_at(self, text: str, position: int) -> str | None:
-        """The option whose text stands at `position`; the longest, where one starts with another."""
-        word = _TOKEN.match(text, position)
-        fits = [
-            index
-            for index, one in enumerate(self.texts)
-            if (
-                word is not None and word[0] == one
-                if one.isdecimal()
-                else len(one) > 1 and text.startswith(one, position)
-            )
-        ]
-        return str(max(fits, key=lambda index: len(self.texts[index])) + 1) if fits else None
-
-    def chosen(self, numbers: Iterable[str]) -> tuple[str, ...] | None:
-        """The answer, ascending, when it is exactly as many different options as asked for."""
-        found = list(numbers)
-        if (
-            len(found) != self.n_select
-            or len(set(found)) != len(found)
-            or not set(found) <= set(self.by_label.values())
-        ):
-            return None
-        return tuple(sorted(found, key=int))
 
 
 @dataclass(frozen=True)
@@ -173,6 +98,8 @@ def read_list(text: str, position: int, options: Options, *, changes: int = 0) -
         if changes == _MAX_CHANGES:
             return OptionList("unclear", (), end)
         return read_list(text, replaced.end(), options, changes=changes + 1)
+    if _OR_ELSE.match(text, end):
+        return OptionList("unclear", (), end)
     if _SUPPOSED.match(text, end):
         return OptionList("none", (), end)
     if _DENIED.match(text, end):
@@ -242,7 +169,7 @@ def _labels(text: str, position: int, options: Options) -> tuple[list[str], int,
     end = position
     for _ in range(_MAX_LABELS):
         start = _LEAD.match(text, position).end()  # type: ignore[union-attr]  # matches the empty text too
-        token = _TOKEN.match(text, start)
+        token = WORD.match(text, start)
         label = None if token is None else _label(text, token, options)
         if token is None or label is None or label == "none":
             return (numbers, end, None) if numbers else ([], start, "none")
@@ -253,12 +180,26 @@ def _labels(text: str, position: int, options: Options) -> tuple[list[str], int,
         if end < 0 or _RANGE.match(text, token.end()):
             return [], token.end(), "unclear"
         either, separator = _EITHER.match(text, end), _SEPARATOR.match(text, end)
-        if either and (other := _TOKEN.match(text, either.end())) and options.number(other[0]):
+        if either and (other := WORD.match(text, either.end())) and options.number(other[0]):
             return [], either.end(), "unclear"
         if separator is None:
             return numbers, end, None
+        if _numbered(text, end, separator.end(), options):
+            return [], end, "unclear"
         position = separator.end()
     return [], end, "unclear"
+
+
+def _numbered(text: str, end: int, following: int, options: Options) -> bool:
+    """Whether the label that ends at `end` only numbers the next one: "(1) 2"."""
+    word = WORD.match(text, following)
+    bracketed = text[end - 1] == ")" and text[end:following].isspace()
+    return bool(
+        bracketed
+        and word
+        and isinstance(_label(text, word, options), list)
+        and text[word.end() : word.end() + 1] != ")"
+    )
 
 
 def _label(text: str, token: re.Match[str], options: Options) -> list[str] | Trouble:
@@ -272,7 +213,10 @@ def _label(text: str, token: re.Match[str], options: Options) -> list[str] | Tro
     if number is None:
         joined = options.joined(word)
         return joined or ("unclear" if word[0].isdigit() or len(word) == 1 or word.isupper() else "none")
-    if options.text_at(text, end) == number or _BOUNDARY.match(text, end):
+    own = number in (options.text_at(text, end), options.text_at(text, _GAP.match(text, end).end()))  # type: ignore[union-attr]  # matches the empty text too
+    if not own and (_PART_OF_WORD.match(text, end) or (word.isalpha() and _SPECIES.match(text, end))):
+        return "unclear"
+    if own or _BOUNDARY.match(text, end):
         return [number]
     return "unclear"
 

@@ -27,10 +27,12 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from functools import lru_cache
 
+from tasks.exam.asides import is_aside, is_contested, is_of_another_question
 from tasks.exam.denials import is_no_claim, is_taken_back, turns
-from tasks.exam.option_list import Options, bare_list, read_list
+from tasks.exam.option_list import bare_list, read_list
+from tasks.exam.options import Options
 from tasks.exam.reasoning import strip_reasoning
-from tasks.exam.reply_text import normalise, unwrap
+from tasks.exam.reply_text import normalise, unwrap, without_numbering
 from tasks.exam.statements import PASSING, Statement, denied_options, find_statements, named_before
 
 #: Words on one option, which may be about any: they count where there is no statement, and all of them together.
@@ -48,6 +50,9 @@ _JSON_KEYS = frozenset(
     {"answer", "answers", "finalanswer", "choice", "option", "selected", "selectedoption", "selection"}
     | {"答え", "解答", "回答", "正解", "正答", "選択", "選択肢", "最終解答"}
 )
+_JSON_KEY_END = re.compile(r"(?:answers?|答え|解答|回答|正解|正答)\Z")
+#: Such keys hold what others say, or what is not the answer.
+_JSON_OTHER = re.compile(r"wrong|incorrect|not|false|initial|first|previous|alternative|second|student|user|[不誤非]")
 _LAST_OBJECT = re.compile(r"\{[^{}]*\}\s*\Z")
 
 
@@ -69,10 +74,14 @@ def parse_reply(raw: str, labels: Sequence[str], n_select: int, choices: Sequenc
         known, reading = _from_json(body, options)
         if known:
             return reading
-    text = normalise(_from_last_json(body))
+    text = without_numbering(normalise(_from_last_json(body, options)), n_select)
     found = find_statements(text, options)
     statement = _decided(text, found, options) if found else _praised(text, options)
-    if statement is None or is_taken_back(text, statement.end) or _is_denied(text, statement, options):
+    if statement is None or statement.reading is None:
+        return None
+    if is_taken_back(text, statement.end) or _is_denied(text, statement, options):
+        return None
+    if is_contested(text, statement.end, statement.reading, options):
         return None
     return statement.reading
 
@@ -83,35 +92,42 @@ def _options(labels: tuple[str, ...], n_select: int, choices: tuple[str, ...]) -
 
 
 def _from_json(body: str, options: Options) -> tuple[bool, tuple[str, ...] | None]:
-    """Whether the text is a JSON object with an answer, and the answer."""
-    known, answer = _json_answer(body)
-    if not known:
-        return False, None
+    """Whether the text is a JSON object with an answer, and the answer; several must say the same."""
+    answers = _json_answers(body)
+    readings = {_json_reading(answer, options) for answer in answers}
+    return bool(answers), readings.pop() if len(readings) == 1 else None
+
+
+def _json_reading(answer: object, options: Options) -> tuple[str, ...] | None:
     parts = answer if isinstance(answer, list) else [answer]
     if not parts or any(isinstance(part, bool) or not isinstance(part, int | str) for part in parts):
-        return True, None
+        return None
     numbers = [bare_list(normalise(str(part)), options) for part in parts]
-    return True, options.chosen([number for part in numbers for number in part or ("?",)])
+    return options.chosen([number for part in numbers for number in part or ("?",)])
 
 
-def _json_answer(body: str) -> tuple[bool, object]:
+def _json_answers(body: str) -> list[object]:
+    """The values of all keys for an answer, with those of keys that are repeated. An object comes as its pairs."""
     try:
-        value = json.loads(body)
+        pairs = json.loads(body, object_pairs_hook=tuple)
     except (ValueError, RecursionError):
-        return False, None
-    keys = [key for key in value if normalise(key).lower().replace(" ", "") in _JSON_KEYS]
-    return (True, value[keys[0]]) if len(keys) == 1 else (False, None)
+        return []
+    return [value for key, value in pairs if _is_answer_key(normalise(key).lower().replace(" ", ""))]
 
 
-def _from_last_json(body: str) -> str:
+def _is_answer_key(key: str) -> bool:
+    return key in _JSON_KEYS or (_JSON_KEY_END.search(key) is not None and not _JSON_OTHER.search(key))
+
+
+def _from_last_json(body: str, options: Options) -> str:
     """The text, with a JSON object that ends it as a line `Answer: ...`."""
     last = body.rfind("{")
     found = _LAST_OBJECT.match(body, last) if last >= 0 else None
-    known, answer = _json_answer(found[0]) if found else (False, None)
+    known, reading = _from_json(found[0], options) if found else (False, None)
     if found is None or not known:
         return body
-    parts = answer if isinstance(answer, list) else [answer]
-    return f"{body[:last]}\nAnswer: {', '.join(map(str, parts))}"
+    labels = {number: label for label, number in reversed(options.by_label.items())}
+    return f"{body[:last]}\nAnswer: {', '.join(labels[number] for number in reading) if reading else 'none'}"
 
 
 def _decided(text: str, found: Sequence[Statement], options: Options) -> Statement | None:
@@ -120,12 +136,14 @@ def _decided(text: str, found: Sequence[Statement], options: Options) -> Stateme
     What decides: the last one is more meant as the last word (see `statements`), or in between the model has thought
     again or denied the earlier answer.
     """
+    found = [one for one in found if not is_of_another_question(text, one.start)] or found
     last = found[-1]
     if last.reading is None:
         return last
+    rank = last.rank if len(found) == 1 or not is_aside(text, last.start, last.end) else 0
     thought_again, denied = turns(text), denied_options(text, options)
     for one in found[:-1]:
-        if one.rank < last.rank or set(one.numbers) <= set(last.reading):
+        if one.rank < rank or set(one.numbers) <= set(last.reading):
             continue
         turned = bisect_left(thought_again, one.end) < bisect_left(thought_again, last.end)
         taken_back = any(place >= one.end and set(numbers) & set(one.numbers) for place, numbers in denied)

@@ -21,7 +21,13 @@ _CLOSE_DETAILS = re.compile(rf"{_CLOSE.pattern}|</details>", re.IGNORECASE)
 _CHANNEL = re.compile(r"<\|channel\|>|\Aanalysis(?=[A-Z\d\u3041-\u9fff])")
 _FINAL = re.compile(r"<\|channel\|>final(?:[^<\n]|<\|constrain\|>){0,40}<\|message\|>|assistant ?final")
 #: What a model writes after the end of its turn is not its answer.
-_END_OF_TURN = re.compile(r"<\|(?:im_end|eot_id|endoftext|end|return|end_of_text)\|>|<end_of_turn>|</s>")
+_END_OF_TURN = re.compile(
+    r"<\|(?:im_end|eot_id|eom_id|endoftext|end|return|end_of_text)\|>|<end_of_turn>|<eos>|</s>|\[INST\]"
+    r"|<｜end▁of▁sentence｜>"
+)
+#: A reply between the marks of a sequence, which elsewhere strike out; and the prompt that it repeats.
+_SEQUENCE = re.compile(r"\s*<s>(?=(?:(?!</?s>).)*(?:</s>\s*(?:<s>|\Z)|\Z))", re.DOTALL)
+_PROMPT = re.compile(r"\s*(?:<s>\s*)?\[INST\](?:(?!\[/?INST\]).)*\[/INST\]", re.DOTALL)
 _STRUCK = re.compile(r"~~[^~\n]{1,200}~~|<(s|del|strike)>[^<\n]{1,200}</\1>", re.IGNORECASE)
 
 
@@ -30,6 +36,10 @@ def strip_reasoning(raw: str) -> str:
 
     Nothing where the reasoning never ends: the model had not come to its answer.
     """
+    if prompt := _PROMPT.match(raw):
+        raw = raw[prompt.end() :]
+    elif sequence := _SEQUENCE.match(raw):
+        raw = _END_OF_TURN.split(raw[sequence.end() :], maxsplit=1)[0]
     text = _STRUCK.sub("", raw)
     if _CHANNEL.search(text):
         text = _after_last(_FINAL, text) or ""

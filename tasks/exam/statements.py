@@ -6,8 +6,11 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from tasks.exam.denials import is_doubted, is_no_claim
-from tasks.exam.option_list import KANJI, Options, bare_list, read_list
+from tasks.exam.denials import is_doubted, is_example, is_no_claim
+from tasks.exam.option_list import bare_list, read_list
+from tasks.exam.options import KANJI, Options
+from tasks.exam.predicates import DENYING_TAIL, holds, is_said_of
+from tasks.exam.short_replies import first_words, named_with_label
 
 Reading = tuple[str, ...] | None
 
@@ -15,7 +18,7 @@ _WORDS = (
     r"(?:(?<![A-Za-z])(?<!no )(?:answers?|ans|(?:correct|right|best) (?:options?|choices?)"
     r"|(?:option|choice|final|conclusion|selection|verdict|my pick)(?= ?[:|]))(?![A-Za-z])"
     r"|解答|回答|正解|正答|答え|こたえ|答(?![えァ-ヶ一-龠])|正しい選択肢|適切な選択肢|(?:選択肢|選択|解)(?= ?[:|])"
-    r"|結論(?:として)?|最終判断|答案|정답|(?<![^\n])A(?= ?: ?\d))"
+    r"|結論(?:として)?|最終判断|答案|정답|(?<![^\n])(?:A(?= ?: ?\d)|(?:selected|chosen)(?= ?:)))"
 )
 _BE = (
     r"(?: ?(?:would be|should be|must be|remains|is|are|は|が|是|为|為|은|는|[:=]|[-=]>|[→⇒-])){1,2}[ ,、]?"
@@ -36,6 +39,7 @@ _HEADED = re.compile(
 )
 _CHOOSE = re.compile(
     r"(?<![A-Za-z])(?:(?:I|we)(?: would|'d|'ll| will|'m| am)? (?:choose|select|pick|go(?:ing)? with|settle on|opt for) "
+    r"|I(?: would|'d|'ll| will) answer (?:with )?"
     r"|let(?:'s| us| me) (?:choose|select|pick|go with) )|(?:故|应该?|因此|所以)选择?",
     re.IGNORECASE,
 )
@@ -48,9 +52,9 @@ _CORRECTION = re.compile(
 )
 _SUFFIX = re.compile(
     r"(?:が|は) ?(?:正解|正答|答え)(?! ?(?:では|じゃ|でな|か|とは|とな(?:るのは|る場合)|なら|であれば|の場合"
-    r"|と(?:誤|勘違|思われ|思いがち|思いき|され|見)))"
+    rf"|と(?:誤|勘違|思われ|思いがち|思いき|され|見)))(?!{DENYING_TAIL})"
     r"| (?:is|are) (?:the|my) (?:(?:correct|right|best|final) )?(?:answers?|options?|choices?)"
-    r"(?![A-Za-z])(?! (?:many|most|some))"
+    r"(?![A-Za-z])(?! (?:many|most|some|to (?!this)|that (?!best|fits)|which (?!best|fits)|you|one|students))"
     r"|を(?:選(?:ぶ|びます|んだ)|選択(?:する|します|した)?|(?:解答|正解|正答|答え|答)と(?:する|します|した))"
     r"(?=[ 。.!)]*(?:\n|\Z)|[。.!](?!\.))",
     re.IGNORECASE,
@@ -69,10 +73,6 @@ _CONCLUDING = (
 #: "よって、3", "Therefore, option 3": counts before the sentence's end or words that say what of it.
 _CONCLUSION = re.compile(
     rf"(?:{_CONCLUDING})[ ,:、]{{0,3}}(?:(?:it(?:'s| is)|I choose|答えは|選択肢は)[ ,]?)?", re.IGNORECASE
-)
-_CHOSEN = re.compile(
-    r" ?番?(?: ?[がを] ?(?:最も|もっとも)? ?(?:正し|適切|妥当|適当|該当|当てはまる|正解|正答|答え|選|解答|残る)"
-    r"|と(?:なる|なります|判断|結論|決定|解答|答え)| (?:is|are) (?:the|correct|right))"
 )
 _FINAL = re.compile(r"(?<![A-Za-z])(?:final|conclusion)(?![A-Za-z])|最終|結論", re.IGNORECASE)
 _EARLIER_WORDS = re.compile(_CONCLUDING, re.IGNORECASE)
@@ -93,7 +93,7 @@ _LINE_END = re.compile(r" ?番?(?:です|だ|である)?[ 。.!]*(?:\n|\Z)")
 _REPLY_END = re.compile(r" ?番?(?:です|だ|である|となる)?[ 。.!)]*\Z")
 #: "Neither 2 nor 3 is the answer."
 _EXCLUDED = re.compile(r"\b(?:nor|not|neither|except|without|than|but) (?:options? |choices? )?\Z", re.IGNORECASE)
-_REST = re.compile(r"[ )番']*(?:の選択肢)?")
+_REST = re.compile(r"[ )番']*(?:の選択肢)?(?:のみ|だけ)?")
 _HEAD = re.compile(r"(?:[^\n]*[.。!?] ?)?[^\n.。\d]{0,20}")
 #: "It is renally cleared. 4"
 _LAST_WORD = re.compile(
@@ -109,9 +109,9 @@ _WINDOW = 60
 _MAX_STATEMENTS = 100
 #: At either end of the reply, which are looked at one by one.
 _MAX_LINES = 200
-#: How much a statement is meant as the last word: said in passing; with a conclusion, or in the reply's last sentence;
-#: on a line of its own; as "final"; as a correction of what was said before.
-PASSING, CONCLUDED, OWN_LINE, FINAL, CORRECTED = 1, 2, 3, 4, 5
+#: How much a statement is meant as the last word: as an example of the form; said in passing; with a
+#: conclusion, or in the reply's last sentence; on a line of its own; as "final"; as a correction of what was said before.
+EXAMPLE, PASSING, CONCLUDED, OWN_LINE, FINAL, CORRECTED = 0, 1, 2, 3, 4, 5
 
 
 @dataclass(frozen=True)
@@ -174,6 +174,8 @@ def _after(text: str, match: re.Match[str], kind: re.Pattern[str], options: Opti
     if is_no_claim(text, match.start()):
         return None
     found = read_list(text, match.end(), options)
+    if found.kind == "none" and kind is _KEY:
+        found = named_with_label(text, match.end(), options) or found
     if found.kind == "none" and kind is _KEY and ":" in match[0] and _NOTHING.match(text, match.end()):
         return Statement((), None, match.start(), match.end(), OWN_LINE)
     if (
@@ -186,11 +188,13 @@ def _after(text: str, match: re.Match[str], kind: re.Pattern[str], options: Opti
     if _OPTIONS.match(match[0]) and (reading is None or not found.ends_sentence(text)):
         return None
     one = Statement(found.numbers, reading, match.start(), found.end, _rank(text, match, kind, found.end))
+    if reading and is_said_of(text, found.end):
+        return None
     if kind is _HEADED and not (found.ends_sentence(text) or text[found.end : found.end + 2].strip()[:1] in "(:"):
         return None
     if kind is _CORRECTION and (reading is None or not found.ends_sentence(text)):
         return None
-    if kind is _CONCLUSION and (reading is None or not (_CHOSEN.match(text, found.end) or _closes(text, found.end))):
+    if kind is _CONCLUSION and (reading is None or not (holds(text, found.end) or _closes(text, found.end))):
         return None
     return one
 
@@ -206,6 +210,8 @@ def _suffixed(text: str, options: Options) -> Iterator[Statement]:
 def _rank(text: str, match: re.Match[str], kind: re.Pattern[str], end: int) -> int:
     start = match.start()
     lead = text[max(text.rfind("\n", 0, start) + 1, start - _WINDOW) : start]
+    if is_example(text, start, end):
+        return EXAMPLE
     if kind is _CORRECTION:
         return CORRECTED
     if _FINAL.search(lead[-_WINDOW // 2 :] + match[0]):
@@ -238,6 +244,8 @@ def own_lines(text: str, options: Options) -> Iterator[Statement]:
     if whole is not None:
         yield Statement(whole, options.chosen(whole), 0, len(text), OWN_LINE)
         return
+    if (first := first_words(text, options)) and not is_doubted(text, first[1]):
+        yield Statement(first[0], options.chosen(first[0]), 0, first[1], OWN_LINE)
     if last := _LAST_WORD.search(text):
         numbers = bare_list(text[last.start() :], options)
         if numbers is not None:

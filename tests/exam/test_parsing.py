@@ -9,14 +9,25 @@ from pathlib import Path
 import pytest
 from hostile_replies import (
     ASIDES,
+    COMPOUNDS,
     CONCLUDED,
+    CONTESTED,
     LETTER,
     MARKED,
     MIXED,
     MIXED_SEVERAL,
+    NEGATED,
+    NOT_PLAIN,
+    NUMBERED_ANSWERS,
+    OTHER_CASES,
+    OWN_CASE,
+    PLAIN,
     REASONED,
+    REMARKED,
+    REPEATED,
     RESTATED,
     SEVERAL,
+    SPECIES,
     SUPPOSED,
 )
 from hypothesis import given, settings
@@ -84,6 +95,17 @@ HOSTILE = {
     "asides": (ASIDES, DIGITS, 1, ("甲", "乙", "丙", "丁", "戊")),
     "letter": (LETTER, LETTERS, 1, ()),
     "restated": (RESTATED, DIGITS, 1, DRUGS),
+    "negated": (NEGATED, DIGITS, 1, ()),
+    "compounds": (COMPOUNDS, DIGITS, 1, ()),
+    "species": (SPECIES, LETTERS, 1, ()),
+    "contested": (CONTESTED, DIGITS, 1, ()),
+    "remarked": (REMARKED, DIGITS, 1, ()),
+    "other cases": (OTHER_CASES, DIGITS, 1, ()),
+    "own case": (OWN_CASE, DIGITS, 1, ()),
+    "numbered answers": (NUMBERED_ANSWERS, DIGITS, 2, ()),
+    "repeated": (REPEATED, DIGITS, 1, ()),
+    "plain": (PLAIN, DIGITS, 1, ()),
+    "not plain": (NOT_PLAIN, DIGITS, 1, ()),
 }
 ROWS = [(raw, answer, *asked) for rows, *asked in HOSTILE.values() for raw, answer in rows]
 
@@ -126,6 +148,14 @@ def test_two_quoted_options_and_two_joined_letters() -> None:
     assert parse_reply("A と C", LETTERS, 2) == parse_reply("A C", LETTERS, 2) == ("1", "3")
     assert parse_reply("Answer: BF", LETTERS, 2) is None
     assert parse_reply("Answer: BAD", LETTERS, 2) is None
+
+
+def test_a_hyphen_goes_on_with_a_word_unless_the_words_are_the_options_own() -> None:
+    assert parse_reply("答え: 3-ヘパリンナトリウム", DIGITS, 1, DRUGS) == ("3",)
+    assert parse_reply("答え: 4-ヘパリンナトリウム", DIGITS, 1, DRUGS) is None
+    receptors = ("5-HT3受容体の遮断", "b2", "c2", "d2", "e2")
+    assert parse_reply("答え: 5-HT3受容体の遮断", DIGITS, 1, receptors) == ("1",)
+    assert parse_reply("答え:\n(1) B\n(2) D", LETTERS, 2) == ("2", "4")
 
 
 def test_ten_options_are_in_numerical_order() -> None:
