@@ -244,8 +244,8 @@ def own_lines(text: str, options: Options) -> Iterator[Statement]:
     if whole is not None:
         yield Statement(whole, options.chosen(whole), 0, len(text), OWN_LINE)
         return
-    if (first := first_words(text, options)) and not is_doubted(text, first[1]):
-        yield Statement(first[0], options.chosen(first[0]), 0, first[1], OWN_LINE)
+    if (said := first_words(text, options)) and not is_doubted(text, said[1]):
+        yield Statement(said[0], options.chosen(said[0]), 0, said[1], OWN_LINE)
     if last := _LAST_WORD.search(text):
         numbers = bare_list(text[last.start() :], options)
         if numbers is not None:
