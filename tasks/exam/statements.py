@@ -109,8 +109,8 @@ _WINDOW = 60
 _MAX_STATEMENTS = 100
 #: At either end of the reply, which are looked at one by one.
 _MAX_LINES = 200
-#: How much a statement is meant as the last word: as an example of the form; said in passing; with a
-#: conclusion, or in the reply's last sentence; on a line of its own; as "final"; as a correction of what was said before.
+#: How much a statement is meant as the last word: as an example of the form; said in passing; with a conclusion, or in
+#: the reply's last sentence; on a line of its own; as "final"; as a correction of what was said before.
 EXAMPLE, PASSING, CONCLUDED, OWN_LINE, FINAL, CORRECTED = 0, 1, 2, 3, 4, 5
 
 
