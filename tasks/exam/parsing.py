@@ -17,6 +17,8 @@ A word is a label only as a whole: "AB" is not A. What a statement says but is n
 "1-3", three of two) leaves the reply without an answer; an earlier statement is not taken instead. What is asked or
 supposed ("maybe the answer is 3"), said by others, or of wrong options ("不正解：3"), is no statement. The model's own
 reasoning, in whatever marks, is not read: see `reasoning`.
+An answer to another case or question never outweighs one without it; an answer with another one set against it is none:
+see `asides`.
 """
 
 from __future__ import annotations
