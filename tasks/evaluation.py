@@ -93,7 +93,10 @@ def logits_alone(model: nn.Module, inputs: torch.Tensor) -> torch.Tensor:
     model.eval()
     weights = in_float64(model)
     with torch.no_grad():
-        return vmap(lambda x: functional_call(model, weights, (x.unsqueeze(0),)).squeeze(0))(inputs.double())
+        found: torch.Tensor = vmap(lambda x: functional_call(model, weights, (x.unsqueeze(0),)).squeeze(0))(
+            inputs.double()
+        )
+    return found
 
 
 def auc_of_counts(counts: npt.NDArray[np.float64], noise_sd: float, *, draws: int = 2000) -> tuple[float, float] | None:

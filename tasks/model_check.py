@@ -19,7 +19,7 @@ from torch.func import functional_call
 from tasks.bounds import shorten
 from tasks.errors import ConfigError
 from tasks.evaluation import logits_alone
-from tasks.model_layers import calls, failing_layer, first_unlike, instead, layer_named, owner
+from tasks.model_layers import calls, failing_layer, first_unlike, instead, layer_named, owner, reshaped
 from tasks.model_memory import Memory, memory
 from tasks.model_rows import FEW, MANY, are_rows, is_row, made_up_rows, near, shift
 from tasks.model_tensors import built_alike, state, unlike
@@ -88,7 +88,7 @@ class _Look:
         if found.shape != (len(rows),):
             raise ConfigError(
                 f"{self.what} gives {tuple(found.shape)} for a batch of {len(rows)}, and ({len(rows)},) is needed: "
-                f"{_reshaped(found, len(rows))}"
+                f"{reshaped(found, len(rows))}"
             )
         return found.clone()  # it may be a view of a parameter
 
@@ -297,11 +297,3 @@ class _Look:
         own = list(trainable(self.model).values())
         found = torch.autograd.grad(loss, own, allow_unused=True)
         return [torch.zeros_like(p) if g is None else g for p, g in zip(own, found, strict=True)]
-
-
-def _reshaped(found: torch.Tensor, num: int) -> str:
-    if found.shape == (num, 1):
-        return "squeeze the last dimension, `.squeeze(-1)`"
-    if found.ndim == 0:
-        return "squeeze the last dimension only, `.squeeze(-1)`"
-    return "give one logit for each patient"
