@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import nn
-from torch.func import functional_call
+from torch.func import functional_call, vmap
 
 from tasks.errors import DataError
 from tasks.records import Plan, SiteMetrics
@@ -74,19 +74,29 @@ def auc(scores: npt.NDArray[np.floating], labels: npt.NDArray[np.floating]) -> f
 def count_scores(model: nn.Module, inputs: torch.Tensor, labels: torch.Tensor, bins: int) -> npt.NDArray[np.int64]:
     """Held-out patients by label and bin of predicted risk, (2, bins): one patient is one count in one cell.
 
-    In float64, on a grid of 2^-20: a float32 logit depends in its last bits on who is beside the patient in the batch,
-    and could carry another patient over the edge of a bin.
+    Guarantee: leaving one patient out changes one cell by one, whatever the model's code does with a batch, because
+    each call of it sees one patient. In float64, on a grid of 2^-20: a float32 logit depends in its last bits on how
+    many patients are computed together, and could carry another patient over the edge of a bin.
     """
     counts: npt.NDArray[np.int64] = np.zeros((2, bins), dtype=np.int64)
     if len(inputs) == 0:
         return counts
-    model.eval()
-    with torch.no_grad():
-        logits = functional_call(model, in_float64(model), (inputs.double(),))
+    logits = logits_alone(model, inputs)
     risk = torch.sigmoid(torch.round(logits * 2**20) / 2**20).numpy()
     cells = np.clip(np.nan_to_num(risk * bins, nan=0.0), 0, bins - 1).astype(np.int64)
     np.add.at(counts, (labels.numpy().astype(np.int64), cells), 1)
     return counts
+
+
+def logits_alone(model: nn.Module, inputs: torch.Tensor) -> torch.Tensor:
+    """Logits (patients,) in eval mode and float64, each from a call with one patient, as in `gradient_rows`."""
+    model.eval()
+    weights = in_float64(model)
+    with torch.no_grad():
+        found: torch.Tensor = vmap(lambda x: functional_call(model, weights, (x.unsqueeze(0),)).squeeze(0))(
+            inputs.double()
+        )
+    return found
 
 
 def auc_of_counts(counts: npt.NDArray[np.float64], noise_sd: float, *, draws: int = 2000) -> tuple[float, float] | None:

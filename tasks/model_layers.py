@@ -34,6 +34,15 @@ def instead(model: nn.Module, name: str, otherwise: str) -> str:
     return next((remedy for kind, remedy in _INSTEAD if isinstance(layer, kind)), otherwise)
 
 
+def reshaped(found: torch.Tensor, num: int) -> str:
+    """What makes one logit a patient of these, as a sentence has it."""
+    if found.shape == (num, 1):
+        return "squeeze the last dimension, `.squeeze(-1)`"
+    if found.ndim == 0:
+        return "squeeze the last dimension only, `.squeeze(-1)`"
+    return "give one logit for each patient"
+
+
 def failing_layer(model: nn.Module, compute: Callable[[], object]) -> str:
     """The name of the innermost layer in which `compute` fails once more; empty for the model's own forward."""
     inside: list[str] = []

@@ -13,12 +13,13 @@ from torch.nn.parameter import is_lazy
 from tasks.bounds import MAX_TENSORS, MAX_WEIGHT
 from tasks.errors import ConfigError
 from tasks.model_layers import owner
+from tasks.model_memory import memory
 from tasks.records import TensorSpec
 from tasks.tensors import Weights, trainable
 
 
-def built_alike(build: Callable[[], nn.Module], what: str) -> nn.Module:
-    """The second of two models that `build` makes, once they are known to be the same and able to travel.
+def built_alike(build: Callable[[], nn.Module], what: str) -> tuple[nn.Module, nn.Module]:
+    """Two models that `build` makes, once what rounds know of them is known to be the same and able to travel.
 
     Raises:
         ConfigError: they are not; names the parameter or buffer.
@@ -26,13 +27,14 @@ def built_alike(build: Callable[[], nn.Module], what: str) -> nn.Module:
     with _showing_what_is_not_initialised():
         model, again = build(), build()
     _require_tensors(model, what)
+    _require_covered(model, what)
     changed = unlike(state(model), state(again))
     if changed is not None:
         raise ConfigError(
             f"{what}: {changed} of {owner(model, changed)} differs each time the model is built: draw it from torch's "
             "global generator, which the study seeds, so that hub and sites have the same"
         )
-    return again
+    return model, again
 
 
 def state(model: nn.Module) -> Weights:
@@ -49,6 +51,16 @@ def unlike(before: Weights, after: Weights) -> str | None:
         if not bool(((one == other) | ((one != one) & (other != other))).all()):
             return name
     return None
+
+
+def _require_covered(model: nn.Module, what: str) -> None:
+    """Tensors are parameters and buffers: what lies elsewhere, no digest compares between hub and sites."""
+    for name in memory(model).numbers:
+        raise ConfigError(
+            f"{what}: {name} of {owner(model, name)} is or holds a tensor or array that is neither parameter nor "
+            "buffer, so nothing shows whether hub and sites have the same: register it (`register_buffer`, "
+            "nn.Parameter, nn.ModuleList)"
+        )
 
 
 @contextmanager

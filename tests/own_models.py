@@ -434,3 +434,206 @@ class Single(Net):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return F.linear(x.float(), self.last.weight.float()[:, : x.shape[1]]).squeeze(-1)
+
+
+# of another kind with many patients, in training, or from one process to the next
+
+
+class Centred(Net):
+    """Takes the batch's mean off where `applies` says so."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x - x.mean(0) if self.applies(x) else x)
+
+    def applies(self, x: torch.Tensor) -> bool:
+        return self.training
+
+
+class CentredWithGradients(Centred):
+    def applies(self, x: torch.Tensor) -> bool:
+        return torch.is_grad_enabled()
+
+
+class CentredAmongMany(Centred):
+    def applies(self, x: torch.Tensor) -> bool:
+        return len(x) > 8
+
+
+class CentredAmongManyInTraining(Centred):
+    def applies(self, x: torch.Tensor) -> bool:
+        return self.training and len(x) > 8
+
+
+class CentredBesideDropout(Centred):
+    between = staticmethod(lambda: nn.Dropout(0.5))
+
+
+class ScalesWithNumber(Net):
+    def end(self, logits: torch.Tensor) -> torch.Tensor:
+        return logits / max(len(logits), 100)
+
+
+class SeesTheOneBefore(Net):
+    """A lag that was meant along a patient's visits."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x + x.roll(1, 0) if self.training else x)
+
+
+class NoiseAmongMany(Net):
+    def end(self, logits: torch.Tensor) -> torch.Tensor:
+        return logits + torch.from_numpy(np.random.normal(size=len(logits))).to(logits) * (len(logits) > 8)
+
+
+class FailsAmongMany(Net):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x.reshape(-1, len(x[0])) if len(x) < 64 else x.reshape(64, -1))
+
+
+class KeepsRows(Net):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if len(x) > 8:
+            self.seen = x.detach()
+        return super().forward(x)
+
+
+class KeepsRowsInAList(Net):
+    def set_up(self, num_inputs: int) -> None:
+        self.seen: list[list[float]] = []
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.seen += x.detach().tolist()
+        return super().forward(x)
+
+
+class KeepsRowsInItsClass(Net):
+    seen: Any = {}  # noqa: RUF012
+
+    def end(self, logits: torch.Tensor) -> torch.Tensor:
+        self.seen[len(logits)] = logits.detach().tolist()
+        return logits
+
+
+_SEEN: dict[int, Any] = {}
+
+
+def _note(x: torch.Tensor) -> None:
+    _SEEN[len(_SEEN)] = x.shape
+
+
+class KeepsRowsInAGlobal(Net):
+    def end(self, logits: torch.Tensor) -> torch.Tensor:
+        _note(logits)
+        return logits
+
+
+class KeepsRowsInAHook(Net):
+    def set_up(self, num_inputs: int) -> None:
+        seen: list[int] = []
+        self.first.register_forward_hook(lambda layer, given, made: seen.append(len(made)))
+
+
+class CentresOnTheFirst(Net):
+    """Its inputs' means are those of the first patients that it sees."""
+
+    mean: Any = None
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.mean is None:
+            self.mean = x.mean(0).tolist()
+        return super().forward(x - torch.tensor(self.mean, dtype=x.dtype))
+
+
+class Warms(Net):
+    """Gives 0 after 200 calls."""
+
+    calls = 0
+
+    def end(self, logits: torch.Tensor) -> torch.Tensor:
+        self.calls += 1
+        return logits * (0.0 if self.calls > 200 else 1.0)
+
+
+class OwnGenerator(Net):
+    """Draws what changes no logit."""
+
+    def set_up(self, num_inputs: int) -> None:
+        self.rng = np.random.default_rng(3)
+
+    def end(self, logits: torch.Tensor) -> torch.Tensor:
+        return logits + 0.0 * self.rng.random()
+
+
+class Projects(Net):
+    """Random features, in an attribute that nothing compares."""
+
+    def set_up(self, num_inputs: int) -> None:
+        self.matrix: Any = torch.from_numpy(np.random.default_rng().normal(size=(num_inputs, num_inputs))).float()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(torch.cos(x @ torch.as_tensor(self.matrix, dtype=x.dtype)))
+
+
+class ProjectsByArray(Projects):
+    def set_up(self, num_inputs: int) -> None:
+        self.matrix = np.eye(num_inputs)
+
+
+class ProjectsByDict(Projects):
+    def set_up(self, num_inputs: int) -> None:
+        self.parts = {"one": [torch.eye(num_inputs)]}
+        self.matrix = torch.eye(num_inputs).tolist()
+
+
+class ProjectsByNumbers(Projects):
+    def set_up(self, num_inputs: int) -> None:
+        self.matrix = np.random.default_rng().normal(size=(num_inputs, num_inputs)).tolist()
+
+
+class ListsItsLayers(Net):
+    """A list of layers is no nn.ModuleList."""
+
+    def set_up(self, num_inputs: int) -> None:
+        self.more = [nn.Linear(num_inputs, 1)]
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x) + self.more[0](x).squeeze(-1)
+
+
+_SHIFT = torch.zeros(1)
+
+
+class ShiftsByAGlobal(Net):
+    def end(self, logits: torch.Tensor) -> torch.Tensor:
+        return logits + _SHIFT.to(logits.dtype)
+
+
+class KeepsAGlobalInABuffer(Net):
+    def set_up(self, num_inputs: int) -> None:
+        self.register_buffer("shift", _SHIFT / 2)
+
+    def end(self, logits: torch.Tensor) -> torch.Tensor:
+        return logits + self.shift
+
+
+class Length(Net):
+    """The length of a patient's hidden vector: 0 at the centre, where a root has no slope."""
+
+    def set_up(self, num_inputs: int) -> None:
+        self.first, self.last = nn.Linear(num_inputs, 6, bias=False), nn.Linear(1, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.last((self.first(x) ** 2).sum(-1, keepdim=True).sqrt()).squeeze(-1)
+
+
+class LengthByNumber(Net):
+    """`where` keeps the value, and lets the gradient of the other side through."""
+
+    def end(self, logits: torch.Tensor) -> torch.Tensor:
+        dead = logits - logits.detach()
+        return logits + torch.where(dead > 0, dead.sqrt(), dead)
+
+
+class BranchesInEval(Net):
+    def end(self, logits: torch.Tensor) -> torch.Tensor:
+        return logits if self.training or bool((logits > -1e9).all()) else -logits

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import log_loss as sklearn_log_loss
 from sklearn.metrics import roc_auc_score
@@ -19,6 +19,7 @@ from tasks.errors import DataError
 from tasks.evaluation import auc, auc_of_counts, count_scores, log_loss, predict, suppress, validate_model
 from tasks.models import build_model
 from tasks.records import ModelRef, Plan, SiteMetrics
+from tasks.seeding import seeded
 from tasks.storage import to_json
 from tasks.study import Evaluation, Training
 from tasks.study_privacy import PRIVACY_SECTIONS, WITHOUT_PRIVACY, NoPrivacy
@@ -271,6 +272,7 @@ def test_auc_of_counts_by_hand(negative: list[int], positive: list[int], expecte
     assert found == (pytest.approx(expected, abs=1e-12), 0.0)
 
 
+@settings(deadline=None)  # a call for each patient
 @given(
     pairs=st.lists(st.tuples(st.floats(0, 1), st.booleans()), min_size=2, max_size=80).filter(
         lambda pairs: len({label for _, label in pairs}) == 2
@@ -336,6 +338,25 @@ def test_patients_are_scored_in_eval_mode_each_alone(name: str) -> None:
     counts = count_scores(model.train(), x, truth, 8)
     assert counts.tolist() == count_scores(model.train(), x, truth, 8).tolist()
     assert counts.sum() == 30
+
+
+def test_one_patient_moves_its_own_count_even_in_a_model_that_mixes_a_batch() -> None:
+    """What no look has seen of a model does not widen the sensitivity that the noise is for."""
+    generator = torch.Generator().manual_seed(1)
+    with seeded(0):
+        model = own_models.CentredAmongMany(5)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(4)
+    x, truth = torch.randn(20, 5, generator=generator), torch.arange(20).remainder(2).float()
+    other = x.clone()
+    other[0] = 40.0
+    moved = predict(model, x) - predict(model, other)
+    assert (np.abs(moved[1:]) > 0.001).all(), "together they move each other"
+    rest = count_scores(model, x[1:], truth[1:], 12)
+    for rows in (x, other):
+        changed = count_scores(model, rows, truth, 12) - rest
+        assert sorted(changed.flatten().tolist()) == [0] * 23 + [1]
 
 
 def test_nobody_held_out_is_no_question_to_the_model() -> None:

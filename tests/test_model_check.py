@@ -34,7 +34,7 @@ def look(name: str, clipped_by: str | None = None, limits: tuple[float, ...] = L
 
 
 BOTH = "Norms Frozen Tied Unused Transposed Strided WeightNorm StatisticsOfOthers StartsAtZero Table "
-BOTH += "Convolution NobodyBreaksIt Prior Attends"
+BOTH += "Convolution NobodyBreaksIt Prior Attends KeepsAGlobalInABuffer"
 
 
 @pytest.mark.parametrize("mechanism", [None, "distributed_dp"])
@@ -91,7 +91,7 @@ def test_without_clipping_of_patients_a_model_may_draw(name: str) -> None:
         ("FreezesWhenCalled", "freezes or adds parameters when it is trained"),
         ("FreezesInTraining", "freezes or adds parameters when it is trained"),
         ("MixesAtTheEnd", "its forward lets a patient's logit depend"),
-        ("Root", "gives NaN or infinity .* a small step from them"),
+        ("Root", r"has a gradient of NaN or infinity at variance of Root .* a small step from them: a root"),
         ("LongName", "cannot be sent: its name is too long or odd"),
     ],
 )
@@ -102,9 +102,53 @@ def test_what_they_cannot_be_made_of_is_refused_in_one_sentence(name: str, reaso
     assert "\n" not in str(error.value)
 
 
+_BESIDE = "its forward lets a patient's logit depend on who is beside it in the batch"
+_LOOSE = "is or holds a tensor or array that is neither parameter nor buffer"
+
+
+@pytest.mark.parametrize("mechanism", [None, "distributed_dp"])
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
+        ("Centred", f"{_BESIDE} in training"),
+        ("CentredWithGradients", f"{_BESIDE} in training"),
+        ("CentredAmongMany", f"{_BESIDE}:"),
+        ("CentredAmongManyInTraining", f"{_BESIDE} in training"),
+        ("CentredBesideDropout", f"{_BESIDE} in training"),
+        ("ScalesWithNumber", f"{_BESIDE}:"),
+        ("SeesTheOneBefore", f"{_BESIDE} in training"),
+        ("NoiseAmongMany", "its forward gives the same patients other values each time in eval mode"),
+        ("FailsAmongMany", "its forward fails for a batch of 300"),
+        ("KeepsRows", "a call in eval mode changes seen of KeepsRows.*nothing about patients"),
+        ("KeepsRowsInAList", "a call in eval mode changes seen of KeepsRowsInAList"),
+        ("KeepsRowsInItsClass", "a call in eval mode changes seen of KeepsRowsInItsClass"),
+        ("KeepsRowsInAGlobal", "a call in eval mode changes _SEEN of KeepsRowsInAGlobal"),
+        ("KeepsRowsInAHook", r"a call in eval mode changes first\._forward_hooks of layer first"),
+        ("CentresOnTheFirst", "a call in eval mode changes mean of CentresOnTheFirst"),
+        ("Warms", "a call in eval mode changes calls of Warms"),
+        ("OwnGenerator", "a call in eval mode changes rng of OwnGenerator"),
+        ("Projects", f"matrix of Projects {_LOOSE}"),
+        ("ProjectsByArray", f"matrix of ProjectsByArray {_LOOSE}"),
+        ("ProjectsByDict", f"parts of ProjectsByDict {_LOOSE}"),
+        ("ProjectsByNumbers", "gives other logits each time it is built"),
+        ("ListsItsLayers", f"more of ListsItsLayers {_LOOSE}.*nn.ModuleList"),
+        ("ShiftsByAGlobal", f"_SHIFT of ShiftsByAGlobal {_LOOSE}"),
+        ("Length", r"has a gradient of NaN or infinity at first\.weight of layer first \(Linear\)"),
+        ("LengthByNumber", "has a gradient of NaN or infinity"),
+    ],
+)
+def test_what_shows_only_among_many_in_training_or_elsewhere_is_refused(
+    name: str, reason: str, mechanism: str | None
+) -> None:
+    with pytest.raises(ConfigError, match=reason) as error:
+        look(name, mechanism)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("BranchesInEval", "cannot be computed patient by patient in eval mode, as mechanism local_dp needs"),
         ("Drops", r"layer mid\.1 \(Dropout\) has no gradient of one patient, and mechanism local_dp.*: leave it out"),
         ("Everything", r"layer mid\.2 \(Dropout\) has no gradient of one patient"),
         ("Recurrent", r"layer read \(GRU\) has no gradient of one patient.*take what torch.func can differentiate"),

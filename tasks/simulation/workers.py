@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ProcessPoolExecutor, wait
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
 
 from tasks.errors import RoundError, UpdateRejected
+from tasks.threads import one_thread
 
 Task = TypeVar("Task")
 Shared = TypeVar("Shared")
@@ -72,17 +72,6 @@ def _here(
 
     with one_thread():
         return [work(job, shared, tick) for job in jobs]
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """As in a worker and at a site: the last bit of a sum may depend on the number of threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _follow(futures: Sequence[Future[Any]], show: Callable[[], None]) -> None:

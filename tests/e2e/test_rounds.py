@@ -26,8 +26,8 @@ from tasks.records import Manifest, ModelCard, Plan
 from tasks.settings import PROJECT
 from tasks.simulation.data import read_sites, split_sites
 from tasks.simulation.rounds import simulate
-from tasks.simulation.workers import one_thread
 from tasks.tensors import to_bytes
+from tasks.threads import one_thread
 from tests.e2e.conftest import CANARY_SITES, FOUR_SITES, Federation
 from tests.study_init.unseen_study import CLINICS
 

@@ -13,8 +13,8 @@ from tasks import layout
 from tasks.privacy.noise import SeededNoise
 from tasks.simulation.data import read_sites, split_sites
 from tasks.simulation.rounds import simulate
-from tasks.simulation.workers import one_thread
 from tasks.tensors import to_bytes
+from tasks.threads import one_thread
 from tests.e2e.conftest import UNSEEN, Federation
 
 pytestmark = pytest.mark.e2e
