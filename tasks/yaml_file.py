@@ -24,6 +24,7 @@ MAX_VALUES = 1_000_000
 #: Characters of a number or date; base 60 of a long one would take minutes.
 MAX_NUMBER = 64
 _TEXT = "tag:yaml.org,2002:str"
+_NULL = "tag:yaml.org,2002:null"
 _RESOLVER: Any = Resolver()
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -62,6 +63,22 @@ def parse_yaml(path: Path, raw: bytes, *, error: type[PharmafedError] = ConfigEr
     except _Problem as problem:
         place = f"{path}:{problem.line}" if problem.line else str(path)
         raise error(f"{place}: {problem.text}") from None
+
+
+def as_written(document: Document) -> Any:
+    """The document with every scalar as the text that stands there, `1:2`, `5.00` and `no` too; None where it is empty.
+
+    Only a plain scalar that YAML reads as null is None. Keys are texts.
+    """
+    return None if document.root is None else _written(document.root)
+
+
+def _written(node: yaml.Node) -> Any:
+    if isinstance(node, yaml.MappingNode):
+        return {key.value: _written(value) for key, value in node.value}
+    if isinstance(node, yaml.SequenceNode):
+        return [_written(one) for one in node.value]
+    return None if node.tag == _NULL else node.value
 
 
 def line_of(node: yaml.Node, loc: tuple[Any, ...]) -> int:

@@ -18,6 +18,10 @@ _OR = r"\s*(?:又は|または|もしくは|若しくは)\s*"
 _LIST = re.compile(rf"{_OPTION}(?:\s*(?:、|,|・|及び|および|と|又は|または)\s*{_OPTION})+")
 _ONE_OR_OTHER = re.compile(rf"{_OPTION}(?:{_OR}{_OPTION})+\s*(?:を|のいずれも|のいずれか(?:一方)?を)?\s*正解")
 _NO_SOLUTION = re.compile(r"(?:正解|正答|解)は?(?:なし|無し)")
+#: 「1又は2を正解としない」, 「…を選んだものは不正解とする」: it names options and does not accept them.
+_DENIED = re.compile(
+    r"不正[解答]|正[解答](?:と|に|で|として)は?(?:な[いく]|[^、,。]{1,8}?(?:ない|なかった|なく|ません|ぬ|ず))"
+)
 #: How a note ends that takes the item out: 「…ため、解なし。」, 「解なしとし、全員に加点する。」
 _ENDS_WITHOUT = re.compile(
     rf"{_NO_SOLUTION.pattern}(?:と(?:する|した|なる|なった|し[、,][^。]*)|です)?(?:[（(][^（()）]*[）)])?[\s。.）)]*$"
@@ -97,12 +101,16 @@ def read_note(note: str) -> AnyOf | None:
     """Read an any-of rule in a note: 「1、3、5のうちいずれか2つ」 or 「2又は4を正解とする」. None where there is none.
 
     Only a sentence that speaks of right answers counts.
+
+    Raises:
+        KeyProblem: it speaks of options that are not accepted.
     """
     text = _plain(note)
     for sentence in re.split(r"[。\n]", text):
         if "正解" not in sentence and "正答" not in sentence:
             continue
         if match := _ONE_OR_OTHER.search(sentence):
+            _refuse_denied(sentence[match.start() :])
             return AnyOf(1, _sorted(set(re.findall(r"\d+", match[0]))))
         if rule := _read_any_of(sentence):
             return rule
@@ -132,9 +140,15 @@ def _read_any_of(text: str) -> AnyOf | None:
     match = _ANY_OF.search(text)
     if match is None:
         return None
+    _refuse_denied(text[match.start() :])
     listed = _LIST.findall(text[: match.start()])
     options = _sorted(set(re.findall(r"\d+", listed[-1]))) if listed else ()
     return AnyOf(_number(match[1]) if match[1] else 1, options)
+
+
+def _refuse_denied(text: str) -> None:
+    if _DENIED.search(text):
+        raise KeyProblem("the key or note names options that it does not accept")
 
 
 def _plain(text: str) -> str:

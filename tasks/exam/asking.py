@@ -14,11 +14,11 @@ import os
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
 from pathlib import Path
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from tasks import __version__
 from tasks.errors import ConfigError, PharmafedError, RunIncomplete
@@ -27,6 +27,7 @@ from tasks.exam.engine_process import Progress as Progress
 from tasks.exam.engine_process import Tell as Tell
 from tasks.exam.engine_process import run_engine
 from tasks.exam.journal import Answer, Key, read_answers
+from tasks.exam.model_address import model_address
 from tasks.exam.questions import Failures, Job, Patience, items_to_ask, make_job
 from tasks.exam.records import UNSEALED, Exam, Response, Run, RunSettings
 from tasks.exam.report_store import ENTRY
@@ -39,6 +40,9 @@ from tasks.storage import to_json
 #: A child whose parent was killed ends within this time, and frees the folder.
 _LOCK_WAIT_S = 15.0
 _POLL_S = 0.2
+#: How long answers wait for the rest of their run, and a finished run for its report, unless its folder is named: what
+#: is called by the same name may be another model by then.
+_FRESH, _FRESH_REPORT = timedelta(days=7), timedelta(days=1)
 
 
 class Started(Record):
@@ -46,6 +50,24 @@ class Started(Record):
 
     settings: RunSettings
     started_at: datetime
+    address: str | None = Field(default=None, description="of the model's host; null in a file of an earlier version")
+
+
+class Unfinished(Record):
+    """A run that is not finished: without some answers, or (`finished_at`) without its report."""
+
+    folder: Path
+    started_at: datetime
+    finished_at: datetime | None
+    answers: int
+    why_left: str = Field(description="why it does not go on by itself; empty where it does")
+
+    @property
+    def words(self) -> str:
+        """Since when, and with how much."""
+        if self.finished_at is not None:
+            return f"finished on {self.finished_at:%Y-%m-%d %H:%M} UTC without a report"
+        return f"begun on {self.started_at:%Y-%m-%d %H:%M} UTC, {self.answers} answers are kept"
 
 
 def ask(
@@ -123,9 +145,9 @@ def _answers(folder: Path, job: Job, lock: int, progress: Progress | None, tell:
 
 def _start(folder: Path, settings: RunSettings) -> Started:
     """Since when the folder asks `settings`: now, or since before the process was killed."""
-    path = folder / "asking.json"
+    path, address = folder / "asking.json", model_address(settings.model)
     if not path.exists():
-        started = Started(settings=settings, started_at=datetime.now(UTC))
+        started = Started(settings=settings, started_at=datetime.now(UTC), address=address)
         write_private(path, to_json(started))
         return started
     try:
@@ -133,6 +155,10 @@ def _start(folder: Path, settings: RunSettings) -> Started:
     except ValidationError:
         raise RunIncomplete(f"{path} is damaged: remove the run's folder and ask again") from None
     _same(folder, started.settings, settings)
+    if started.address not in (None, address):
+        raise ConfigError(
+            f"{folder} holds answers of {started.address}, and the environment names {address}: choose a new folder"
+        )
     return started
 
 
@@ -166,32 +192,53 @@ def _write(folder: Path, started: Started, responses: Sequence[Response], left: 
     return write_run(folder, run, responses)
 
 
-def find_unfinished(beside: Path, settings: RunSettings) -> tuple[Path | None, list[tuple[Path, str]]]:
-    """The newest run in `beside` that asks `settings` and has not been finished, and those that ask something else.
+def find_unfinished(beside: Path, settings: RunSettings) -> tuple[Unfinished | None, list[Unfinished]]:
+    """The newest run in `beside` that asks `settings` of this host and may go on, and those that are left.
 
-    A run without a report is unfinished too: it is then scored and reported, and asks nothing.
+    A run without a report is unfinished too: it is then scored and reported, and asks nothing. What is old is left: a
+    week where answers are missing, a day where only the report is.
 
-    Returns:
-        Its folder, or None; and each other unfinished folder with the names of the settings that differ.
+    Raises:
+        ConfigError: the environment's address of the model is none.
     """
-    others: list[tuple[Path, str]] = []
+    others: list[Unfinished] = []
     for path in sorted(beside.glob("*/"), reverse=True):
-        there = _unfinished_settings(path)
-        if there is None:
-            continue
-        if not (differing := _differing(there, settings)):
-            return path, others
-        others.append((path, ", ".join(differing)))
+        there = _unfinished(path, settings)
+        if there is not None and not there.why_left:
+            return there, others
+        others += [there] if there is not None else []
     return None, others
 
 
-def _unfinished_settings(folder: Path) -> RunSettings | None:
+def _unfinished(folder: Path, settings: RunSettings) -> Unfinished | None:
+    address, now = model_address(settings.model), datetime.now(UTC)
+    finished_at, there = None, address
     try:
         if (folder / RUN).exists():
-            return None if (folder / ENTRY).exists() else load_run(folder)[0].settings
-        return Started.model_validate_json(read_ordinary(folder / "asking.json")).settings
+            if (folder / ENTRY).exists():
+                return None
+            run, responses = load_run(folder)
+            asked, started_at, answers, finished_at = run.settings, run.started_at, len(responses), run.finished_at
+        else:
+            started = Started.model_validate_json(read_ordinary(folder / "asking.json"))
+            asked, started_at, there = started.settings, started.started_at, started.address or address
+            answers = len(read_answers(folder / "answers.jsonl"))
     except (OSError, ValidationError, PharmafedError):
         return None  # no run, or a damaged one: whoever names its folder is told
+    old = now - started_at > _FRESH if finished_at is None else now - finished_at > _FRESH_REPORT
+    return Unfinished(
+        folder=folder,
+        started_at=started_at,
+        finished_at=finished_at,
+        answers=answers,
+        why_left=_why_left(_differing(asked, settings) + (["host"] if there != address else []), old=old),
+    )
+
+
+def _why_left(differing: Sequence[str], *, old: bool) -> str:
+    if differing:
+        return f"asks with other {', '.join(differing)}"
+    return "is too old to go on by itself; `--out` with its folder goes on with it" if old else ""
 
 
 @contextmanager

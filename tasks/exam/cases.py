@@ -19,10 +19,15 @@ _SECONDS = frozenset(first + 1 for first in PAIRS)
 
 @dataclass(frozen=True)
 class Linked:
-    """The items with their cases, and what an import has to tell of them, each by item id."""
+    """The items with their cases, and what an import has to tell of them, each by item id.
+
+    `by_subject` are those that only the subjects of two pairs link, `idle` numbers whose `follows` says nothing new.
+    """
 
     items: tuple[ExamItem, ...]
     by_text: tuple[str, ...]
+    by_subject: tuple[str, ...]
+    idle: tuple[int, ...]
     unlinked: tuple[str, ...]
     unpictured: tuple[str, ...]
 
@@ -32,12 +37,20 @@ def link(items: Sequence[ExamItem], follows: Mapping[int, bool]) -> Linked:
     references = {item.number: refers_back(_stem(item), item.number) for item in items}
     runs: list[list[ExamItem]] = []
     announced = 0
+    by_subject: list[str] = []
+    idle: list[int] = []
     for item in items:
         earlier = runs[-1] if runs else []
-        referring = _resolves(references[item.number], earlier)
-        numbered = item.number in _SECONDS or _four_by_subject(items, item.number)
-        if earlier and follows.get(item.number, numbered or referring or item.number <= announced):
+        worded = _resolves(references[item.number], earlier) or item.number <= announced
+        subjects = _four_by_subject(items, item.number)
+        found = bool(earlier) and (item.number in _SECONDS or worded or subjects)
+        said = follows.get(item.number)
+        if said is not None and (said == found or not earlier):
+            idle.append(item.number)
+        if earlier and (found if said is None else said):
             earlier.append(item)
+            if subjects and not worded and said is None:
+                by_subject.append(item.id)
         else:
             runs.append([item])
         announced = max(announced, announced_case(_stem(item), item.number))
@@ -46,7 +59,9 @@ def link(items: Sequence[ExamItem], follows: Mapping[int, bool]) -> Linked:
     done = [linked for run in runs for linked in _with_case(run, references)]
     return Linked(
         items=tuple(done),
-        by_text=tuple(item.id for item in done if item.id not in first and item.number not in _SECONDS),
+        by_text=tuple(item.id for item in done if item.id not in {*first, *by_subject} and item.number not in _SECONDS),
+        by_subject=tuple(by_subject),
+        idle=tuple(idle),
         unlinked=tuple(item.id for item in done if item.id in untold and not follows.get(item.number)),
         unpictured=tuple(item.id for item in done if _contradicted(item)),
     )

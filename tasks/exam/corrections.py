@@ -6,15 +6,16 @@
 
 Fields are those of the published lines (problem_text, choices, text_only, answer, category, note); `follows` says
 whether the item goes on with the case of the item before it, and `line` which line of the items' file it is, where the
-id there is wrong. A `category` that is the published one confirms it. An item can be given whole, where the files lack
-it or its `line` cannot be read.
+id there is wrong. An item can be given whole, where the files lack it or its `line` cannot be read.
+
+Words and numbers are taken as they are written: 1:2 and 5.00 need no quotes. What changes nothing is refused, so that
+no report tells of a correction that was none; only a `category` that is the published one is taken, as it confirms it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from pydantic import ValidationError
 
@@ -22,10 +23,12 @@ from tasks.errors import DataError
 from tasks.exam.faults import Faults
 from tasks.exam.jsonl import Line
 from tasks.exam.records import Correction
-from tasks.yaml_file import read_yaml
+from tasks.yaml_file import as_written, read_yaml
 
 _METADATA = frozenset({"category", "note"})
 _NOT_PUBLISHED = frozenset({"follows", "line"})
+#: Read as YAML has it; everything else as it is written.
+_TYPED = frozenset({"text_only", "follows", "line"})
 _WHOLE = frozenset({"problem_text", "choices", "text_only", "answer"})
 
 
@@ -35,22 +38,39 @@ def read_corrections(path: Path, exam: str) -> dict[str, Correction]:
     Raises:
         DataError: with every entry that is not as above, is of another exam, changes nothing, or names an item twice.
     """
-    try:
-        content = read_yaml(path, error=DataError).content
-    except FileNotFoundError:
-        raise DataError(f"{path} is missing: name the file of corrections") from None
-    if not isinstance(content, list) or not content:
-        raise DataError(f"{path} is not a list of corrections: begin each with `- item:`; nothing has been imported")
     faults = Faults()
     found: dict[str, Correction] = {}
-    for number, entry in enumerate(content, 1):
+    lines: set[int] = set()
+    for number, entry in enumerate(_entries(path), 1):
         correction = _read(path, f"entry {number}", entry, exam, faults)
-        if correction and correction.item in found:
+        if correction is None:
+            continue
+        if correction.item in found:
             faults.add(path, f"item {correction.item} is named twice", "Make one entry of the two", f"entry {number}")
-        elif correction:
-            found[correction.item] = correction
+        elif correction.line in lines:
+            faults.add(path, f"line {correction.line} is named twice", "A line is one item", f"entry {number}")
+        found.setdefault(correction.item, correction)
+        lines |= {correction.line} if correction.line else set()
     faults.refuse()
     return found
+
+
+def _entries(path: Path) -> list[object]:
+    """With every scalar as it is written, but for flags, line numbers and what has no value."""
+    if path.is_dir():
+        raise DataError(f"{path} is a folder: name the file of corrections; nothing has been imported")
+    try:
+        document = read_yaml(path, error=DataError)
+    except FileNotFoundError:
+        raise DataError(f"{path} is missing: name the file of corrections") from None
+    if not isinstance(document.content, list) or not document.content:
+        raise DataError(f"{path} is not a list of corrections: begin each with `- item:`; nothing has been imported")
+    return [
+        {key: typed[key] if key in _TYPED else value for key, value in written.items()}
+        if isinstance(typed, dict)
+        else typed
+        for typed, written in zip(document.content, as_written(document), strict=True)
+    ]
 
 
 def _read(path: Path, place: str, entry: object, exam: str, faults: Faults) -> Correction | None:
@@ -58,8 +78,11 @@ def _read(path: Path, place: str, entry: object, exam: str, faults: Faults) -> C
     if not isinstance(entry, dict):
         faults.add(path, "not a mapping with `item` and `reason`", "Write it as the others", place)
         return None
+    if empty := [str(key) for key, value in entry.items() if value is None]:
+        faults.add(path, f"`{empty[0]}` has no value", "Give it one, or leave the field out", place)
+        return None
     try:
-        correction = Correction.model_validate(_with_text(entry))
+        correction = Correction.model_validate(entry)
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
         where = first["loc"][0] if first["loc"] else "entry"
@@ -72,19 +95,6 @@ def _read(path: Path, place: str, entry: object, exam: str, faults: Faults) -> C
         faults.add(path, f"item {correction.item} is given no field", "Say what is to be changed", place)
         return None
     return correction
-
-
-def _with_text(entry: Mapping[Any, Any]) -> dict[Any, Any]:
-    """Ids and option numbers may be written without quotes."""
-    plain = {key: f"{value:06}" if key == "item" and _whole(value) else value for key, value in entry.items()}
-    for key in ("answer", "choices"):
-        if isinstance(plain.get(key), list):
-            plain[key] = [str(part) if _whole(part) or isinstance(part, float) else part for part in plain[key]]
-    return plain
-
-
-def _whole(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def corrected(
@@ -112,6 +122,19 @@ def is_whole(one: Correction) -> bool:
 
 def _published(one: Correction) -> dict[str, object]:
     return {name: value for name, value in one.changes.items() if name not in _NOT_PUBLISHED}
+
+
+def check_lines(
+    published: Mapping[int, object], total: int, corrections: Mapping[str, Correction], source: Path, faults: Faults
+) -> None:
+    """Each `line` is one of the `total` of the items' file; `published` has the id of each that can be read."""
+    for item, one in corrections.items():
+        if one.line is None:
+            continue
+        if one.line > total or (one.line not in published and not is_whole(one)):
+            faults.add(source, f"item {item} is to be line {one.line}, which has no item", "Correct its `line`")
+        elif published.get(one.line) == item:
+            faults.add(source, f"line {one.line} is item {item} as it was published", "Leave its `line` out")
 
 
 def _apply(line: Line, identity: str | None, fields: Mapping[str, Mapping[str, object]]) -> Line:

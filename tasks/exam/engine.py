@@ -38,7 +38,7 @@ from inspect_ai.solver import Generate, Solver, TaskState, solver
 
 from tasks.exam.journal import Answer, Journal
 from tasks.exam.questions import BUNDLED, WAITING, Failure, Failures, Job, Question, Waiting
-from tasks.exam.redaction import holds_a_key, redact
+from tasks.exam.redaction import holds_a_key, redact, server_words
 from tasks.files import write_private
 from tasks.storage import to_json
 
@@ -149,7 +149,10 @@ def _failure(error: BaseException, item: str | None, model: Model | None) -> Fai
 
 def _words(error: BaseException) -> str:
     """What `error` says, and where that is little the reason beneath it, without keys that a server echoes."""
-    said = _MARKUP.sub("", " ".join(str(error).split())).removeprefix("ERROR: ").rstrip(".") or type(error).__name__
+    said = (
+        _MARKUP.sub("", " ".join((server_words(error) or str(error)).split())).removeprefix("ERROR: ").rstrip(".")
+        or type(error).__name__
+    )
     beneath = error
     while beneath.__cause__ is not None:
         beneath = beneath.__cause__

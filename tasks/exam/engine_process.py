@@ -52,6 +52,8 @@ def run_engine(folder: Path, job: Job, lock: int, total: int, progress: Progress
                 show()
                 waits(show.count())
                 time.sleep(_POLL_S)
+            if told.stop or process.returncode == -signal.SIGTERM:  # it may reach the whole group
+                raise _stopped("SIGTERM", job, show, total)
     except KeyboardInterrupt:
         raise _stopped("Ctrl-C", job, show, total) from None
     except BrokenPipeError:

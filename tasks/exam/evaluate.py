@@ -216,11 +216,11 @@ def _go_on_or_begin(beside: Path, asked: RunSettings, tell: asking.Tell | None) 
     """The folder of the unfinished run with these settings, or a new one; says which, and which others are left."""
     found, others = asking.find_unfinished(beside, asked)
     if tell is not None and found is not None:
-        tell("goes on with the run that was not finished: only what was not answered is asked")
+        tell(f"goes on with the run that was not finished ({found.words}): only what was not answered is asked")
     if tell is not None and found is None:
-        for path, differing in others:
-            tell(f"left alone: the unfinished run {path}, which asks with other {differing}")
-    return found or beside / new_run_id()
+        for one in others:
+            tell(f"left alone: the unfinished run {one.folder} ({one.words}), which {one.why_left}")
+    return found.folder if found else beside / new_run_id()
 
 
 def _ids(exam: Exam, named: Sequence[str]) -> tuple[str, ...]:

@@ -26,6 +26,8 @@ def read_diagrams(path: Path, exam: str) -> frozenset[int]:
     Raises:
         DataError: with every entry that is none of these or no item of the exam, or the list is empty.
     """
+    if path.is_dir():
+        raise DataError(f"{path} is a folder: name the list of items with a diagram; nothing has been imported")
     try:
         text = read_ordinary(path, MAX_TEXT_BYTES, DataError).decode("utf-8-sig")
     except FileNotFoundError:

@@ -35,6 +35,9 @@ class ImportReport(Record):
     by_note: tuple[str, ...] = Field(description="no solution by the note, whatever the key says")
     unread_notes: tuple[str, ...] = Field(description="items whose note no rule reads: a person should")
     linked_by_text: tuple[str, ...] = Field(description="with the item before them, by their words or a correction")
+    linked_by_subject: tuple[str, ...] = Field(
+        description="first items of a second pair that only the subjects of both pairs join: a person should look"
+    )
     unlinked: tuple[str, ...] = Field(
         description="items that refer back to what they are not told: a person should look"
     )
@@ -66,6 +69,7 @@ class ImportReport(Record):
             ("no solution by the note, against the key", self.by_note),
             ("notes that no rule reads", self.unread_notes),
             ("linked by text or correction", self.linked_by_text),
+            ("linked by the subjects of two pairs alone", self.linked_by_subject),
             ("refer back to what they are not told", self.unlinked),
             ("speak of a picture and are text_only", self.unpictured),
             ("asked without a picture, and told so", self.without_picture),
@@ -113,6 +117,7 @@ def report_on(
     unread_notes: tuple[str, ...] = (),
     readings: tuple[str, ...] = (),
     linked_by_text: tuple[str, ...] = (),
+    linked_by_subject: tuple[str, ...] = (),
     unlinked: tuple[str, ...] = (),
     unpictured: tuple[str, ...] = (),
 ) -> ImportReport:
@@ -137,6 +142,7 @@ def report_on(
         by_note=by_note,
         unread_notes=unread_notes,
         linked_by_text=linked_by_text,
+        linked_by_subject=linked_by_subject,
         unlinked=unlinked,
         unpictured=unpictured,
         readings=readings,

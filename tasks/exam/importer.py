@@ -11,10 +11,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from tasks.exam.answer_keys import Key, KeyProblem, accepted_sets, note_takes_out, read_key, read_n_select, read_note
 from tasks.exam.cases import Linked, link
+from tasks.exam.correction_effects import Lines, check_changes
 from tasks.exam.corrections import read_corrections
 from tasks.exam.faults import Faults, first_few
 from tasks.exam.import_pictures import Pictures, find_pictures, read_diagrams
@@ -31,7 +33,7 @@ from tasks.exam.national import (
     year_facts,
 )
 from tasks.exam.numeric import labels_for
-from tasks.exam.published import MAX_CHOICES, Found, Metadata, Problem, find_files, read_both
+from tasks.exam.published import MAX_CHOICES, Found, Metadata, Problem, find_files, read_both, read_uncorrected
 from tasks.exam.records import Correction, Exam, ExamItem, ItemText
 
 #: What every item of the examination has, but for a handful of four; assumed where the options are in the picture.
@@ -86,8 +88,9 @@ def import_exam(
         metadata=paths[1],
     )
     notebook = _Notebook()
-    problems, about, dropped = read_both(paths, exam, sources.corrections, corrections, notebook.faults)
-    notebook.readings += dropped
+    found = read_both(paths, exam, sources.corrections, corrections, notebook.faults)
+    problems, about = found.problems, _with_notes(found.about, sources, notebook)
+    notebook.readings += found.dropped
     _check_subjects(about, sources, notebook.faults)
     pictures = {} if images is None else _pictures(images, problems, sources, notebook.faults)
     items = [
@@ -95,11 +98,30 @@ def import_exam(
         for key in sorted(problems.keys() & about.keys())
     ]
     _check_facts(sources, problems, notebook.faults)
+    if corrections:
+        before = read_uncorrected(paths, exam, sources.corrections, corrections, notebook.faults)
+        check_changes(
+            sources.corrections, before, problems, about, partial(_item_alone, sources), corrections, notebook.faults
+        )
     notebook.faults.refuse()
     linked = link([item for item in items if item], _follows(sources))
+    for number in linked.idle:
+        problem = f"`follows` of item {exam}{number:03} says what the import does without it"
+        notebook.faults.add(corrections or "", problem, "Leave it out")
+    notebook.faults.refuse()
     result = _exam(sources, linked)
     check_exam(result)
     return result, _report(result, linked, notebook)
+
+
+def _with_notes(about: Found[Metadata], sources: _Sources, notebook: _Notebook) -> Found[Metadata]:
+    """A published note says nothing of an answer that a person corrected."""
+    result = dict(about)
+    for item, one in sources.corrections.items():
+        if item in about and one.answer is not None and one.note is None and about[item][1].note.strip():
+            result[item] = about[item][0], about[item][1].model_copy(update={"note": ""})
+            notebook.readings.append(f"{item}: its note is left aside, as its answer is corrected")
+    return result
 
 
 def _exam(sources: _Sources, linked: Linked) -> Exam:
@@ -125,6 +147,7 @@ def _report(exam: Exam, linked: Linked, notebook: _Notebook) -> ImportReport:
         unread_notes=tuple(notebook.unread_notes),
         readings=tuple(notebook.readings),
         linked_by_text=linked.by_text,
+        linked_by_subject=linked.by_subject,
         unlinked=linked.unlinked,
         unpictured=linked.unpictured,
     )
@@ -217,6 +240,11 @@ def _item(
     )
 
 
+def _item_alone(sources: _Sources, *lines: *Lines) -> ExamItem | None:
+    """The item of these lines as it would be without pictures; its faults are told elsewhere."""
+    return _item(sources, *lines, (), _Notebook())
+
+
 def _answers(problem: Problem, note: str, notebook: _Notebook) -> tuple[int, int, tuple[tuple[str, ...], ...]]:
     """How many options are asked for, how many there are, and the accepted sets.
 
@@ -247,7 +275,10 @@ def _answers(problem: Problem, note: str, notebook: _Notebook) -> tuple[int, int
 def _key(problem: Problem, note: str, notebook: _Notebook) -> Key:
     """The key with its note: one that takes the item out decides, whatever the answer field says."""
     if not note_takes_out(note):
-        return read_key(problem.answer)
+        key = read_key(problem.answer)
+        if key.no_solution and read_note(note):
+            raise KeyProblem("the key has no solution, and the note says what is right")
+        return key
     if not all(part.startswith("解なし") for part in problem.answer or ("",)):
         notebook.by_note.append(problem.problem_id)
     return Key((), no_solution=True)

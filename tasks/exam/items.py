@@ -58,7 +58,7 @@ def save_exam(exam: Exam, folder: Path, *, images: Path | None = None) -> None:
     """Write an exam with the pictures that it names, copied from the folder `images`; `exam.json` comes last.
 
     Raises:
-        DataError: the exam or one of its pictures is not sound; nothing is written then.
+        DataError: the exam or one of its pictures is not sound, or there can be no such folder; nothing is written.
     """
     check_exam(exam)
     pictured = [item for item in exam.items if item.images or item.case_images]
@@ -66,7 +66,7 @@ def save_exam(exam: Exam, folder: Path, *, images: Path | None = None) -> None:
         raise DataError(f"exam {exam.id} has items with pictures: give the folder of images that it was made with")
     for item in pictured:
         check_pictures(item, images or folder)
-    (folder / "images").mkdir(parents=True, exist_ok=True)
+    _make(folder / "images")
     names = {name for item in pictured for name in (*item.images, *item.case_images)}
     for name in sorted(names):
         write_inside(folder / "images", name, read_ordinary((images or folder) / name, MAX_PICTURE_BYTES, DataError))
@@ -74,6 +74,14 @@ def save_exam(exam: Exam, folder: Path, *, images: Path | None = None) -> None:
     for path in (folder / "images").iterdir():
         if path.name not in names:
             path.unlink()
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise DataError(f"{folder} cannot be made ({reason}): make room for a folder of that name") from None
 
 
 def check_exam(exam: Exam) -> None:

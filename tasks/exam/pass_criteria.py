@@ -44,10 +44,15 @@ def _open(name: Literal["points", "essential", "contraindicated"], why: str) -> 
 
 
 def still_open(criterion: Criterion, missing: int) -> Criterion:
-    """The criterion while `missing` items have no response: what is not met so far may be met with them."""
-    if criterion.passed is not False or criterion.name == "contraindicated":
+    """The criterion while `missing` items have no response: a lower bound may be met with them, an upper one broken."""
+    lines = tuple(
+        line.model_copy(update={"passed": None}) if line.passed == (line.rule == "at most") else line
+        for line in criterion.lines
+    )
+    if lines == criterion.lines:
         return criterion
-    return criterion.model_copy(update={"passed": None, "note": f"not evaluable: {missing} items have no response"})
+    note = f"not evaluable: {missing} items have no response"
+    return criterion.model_copy(update={"lines": lines, "passed": None, "note": note})
 
 
 def _points(exam: Exam, right: set[str]) -> Criterion:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Literal, NamedTuple, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic_core import PydanticCustomError
 
 from tasks.errors import DataError
-from tasks.exam.corrections import corrected, is_whole
+from tasks.exam.corrections import check_lines, corrected, is_whole
 from tasks.exam.faults import Faults, first_few
 from tasks.exam.jsonl import Line, read_lines
 from tasks.exam.national import FIRST_YEAR, NUM_ITEMS
@@ -23,6 +24,14 @@ MAX_CHARACTERS = 20_000
 _Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=MAX_CHARACTERS)]
 
 
+def _apart(choices: list[str]) -> list[str]:
+    if "IMAGES" in choices:
+        raise PydanticCustomError("images", "IMAGES stands among the options and not in place of them all")
+    if len(set(choices)) < len(choices):
+        raise PydanticCustomError("twice", "two options are the same")
+    return choices
+
+
 class Problem(BaseModel):
     """A line of the items' file. What is not named here, the explanation above all, is not read."""
 
@@ -30,7 +39,9 @@ class Problem(BaseModel):
 
     problem_id: str = Field(pattern=r"^[0-9]{6}$")
     problem_text: _Text
-    choices: Literal["IMAGES"] | Annotated[list[_Text], Field(min_length=2, max_length=MAX_CHOICES)]
+    choices: (
+        Literal["IMAGES"] | Annotated[list[_Text], Field(min_length=2, max_length=MAX_CHOICES), AfterValidator(_apart)]
+    )
     text_only: bool
     answer: list[str]
 
@@ -60,6 +71,15 @@ Read = TypeVar("Read", Problem, Metadata)
 Found = dict[str, tuple[Line, Read]]
 
 
+class Published(NamedTuple):
+    """What the two files have, what was dropped of it, and the ids whose lines are at fault."""
+
+    problems: Found[Problem]
+    about: Found[Metadata]
+    dropped: list[str]
+    bad: set[str]
+
+
 def find_files(folder: Path, exam: str) -> tuple[Path, Path]:
     """The items' and the metadata's file, under either pair of names."""
     if not (exam.isascii() and exam.isdecimal() and len(exam) == 3):
@@ -78,18 +98,39 @@ def find_files(folder: Path, exam: str) -> tuple[Path, Path]:
 
 def read_both(
     paths: tuple[Path, Path], exam: str, corrections: Mapping[str, Correction], own: Path | None, faults: Faults
-) -> tuple[Found[Problem], Found[Metadata], list[str]]:
-    """The items, their metadata, and what was dropped. `own` is the file of the corrections."""
+) -> Published:
+    """The items and their metadata, corrected. `own` is the file of the corrections."""
+    found = _read(paths, exam, corrections, own, faults)
+    for path, ids in zip(paths, (found.problems.keys(), found.about.keys()), strict=True):
+        _check_ids(path, ids | found.bad, exam, faults)
+    for item in corrections.keys() - found.problems.keys() - found.bad:
+        faults.add(own or "", f"item {item} is not in the files", "Correct its number, or give the item whole")
+    return found
+
+
+def read_uncorrected(
+    paths: tuple[Path, Path], exam: str, corrections: Mapping[str, Correction], own: Path, faults: Faults
+) -> Published:
+    """The same as the files have it, under the ids that corrections give to lines; what is at fault is in `bad`."""
+    try:
+        lines = read_lines(paths[0], Faults())
+    except DataError:  # of the file as a whole: `read_both` tells
+        return Published({}, {}, [], set())
+    total = paths[0].read_bytes().count(b"\n") + 1
+    check_lines({line.number: line.value.get("problem_id") for line in lines}, total, corrections, own, faults)
+    named = {item: Correction(item=item, reason=one.reason, line=one.line) for item, one in corrections.items()}
+    return _read(paths, exam, named, own, Faults())
+
+
+def _read(
+    paths: tuple[Path, Path], exam: str, corrections: Mapping[str, Correction], own: Path | None, faults: Faults
+) -> Published:
     data, metadata = paths
     bad: set[str] = set()
     dropped: list[str] = []
     problems = _by_id(_lines(data, corrections, own, faults, metadata=False), Problem, exam, faults, bad, dropped)
     about = _by_id(_lines(metadata, corrections, own, faults, metadata=True), Metadata, exam, faults, bad, dropped)
-    for path, found in ((data, problems.keys()), (metadata, about.keys())):
-        _check_ids(path, found | bad, exam, faults)
-    for item in corrections.keys() - problems.keys() - bad:
-        faults.add(own or "", f"item {item} is not in the files", "Correct its number, or give the item whole")
-    return problems, about, dropped
+    return Published(problems, about, dropped, bad)
 
 
 def _lines(
@@ -120,6 +161,7 @@ def _by_id(
         if first[1] != value:
             problem = f"it contradicts line {first[0].number} of the same id"
             line.fault(faults, problem, "Keep the right one of the two, or correct what differs")
+            bad.add(value.problem_id)
         repeated += first[0] is not line
     if repeated:
         dropped.append(f"{lines[0].path.name}: {repeated} repeated lines dropped")

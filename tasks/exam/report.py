@@ -139,6 +139,7 @@ def build_history(
             (run, scores, row("", scores.overall), found, usage_words(scores))
             for run, scores, found in reversed(ordered)
         ],
+        spread=spread,
     )
     return {"history.html": page, f"{chart.name}.png": chart.png}
 

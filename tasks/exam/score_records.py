@@ -60,11 +60,11 @@ class CriterionLine(Record):
     of: int
     bound: int
     rule: Literal["at least", "at most"]
-    passed: bool
+    passed: bool | None = Field(description="null while missing responses can still decide")
 
 
 class Criterion(Record):
-    """One of the three pass criteria. `passed` is null where the exam has nothing to judge it by."""
+    """One of the three pass criteria. `passed` is null where it cannot be judged, or not yet."""
 
     name: Literal["points", "essential", "contraindicated"]
     lines: tuple[CriterionLine, ...]

@@ -65,7 +65,7 @@ def _cells(tally: Tally) -> str:
     from tasks.exam.statistics import percent
 
     shares = (percent(tally.correct, whole) for whole in (tally.entered, tally.items))
-    return f"{f'{tally.correct}/{tally.items}':>8}" + "".join(f"{share:>8}" for share in shares)
+    return f"{f'{tally.correct}/{tally.entered}':>8}" + "".join(f"{share:>8}" for share in shares)
 
 
 def _share(part: int, whole: int) -> str:

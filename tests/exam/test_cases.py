@@ -100,7 +100,8 @@ def test_four_items_by_their_subjects(tmp_path: Path) -> None:
 
     exam, report = import_exam(write_year(tmp_path, edit=edit), "100")
     assert {item.case for item in exam.items if 200 <= item.number <= 203} == {"100200-203"}
-    assert report.linked_by_text == ("100202",)
+    assert (report.linked_by_text, report.linked_by_subject) == ((), ("100202",))
+    assert "linked by the subjects of two pairs alone: 1 - 100202" in report.table()
 
 
 def test_four_items_by_an_announcement(tmp_path: Path) -> None:

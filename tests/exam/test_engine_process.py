@@ -6,17 +6,19 @@ import os
 import signal
 import sys
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from exam_samples import MODEL, exam, item, settings
 from scripted_server import Reply, Script, ScriptedServer
 
-from tasks.errors import ModelUnavailable, RunIncomplete
+from tasks.errors import ConfigError, ModelUnavailable, RunIncomplete
 from tasks.exam import asking, engine_process
 from tasks.exam.journal import Journal, read_answers
 from tasks.exam.questions import Patience, Waiting, make_job
 from tasks.exam.run_files import load_run
+from tasks.storage import to_json
 from tests.exam.test_asking import _answer
 
 NOBODY = "http://127.0.0.1:9"
@@ -112,3 +114,27 @@ def test_ctrl_c_says_what_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert error.value.__cause__ is None
     assert len(read_answers(tmp_path / "answers.jsonl")) == 2
     assert not (tmp_path / "run.json").exists()
+
+
+def test_a_signal_to_the_whole_group_is_a_stop_and_no_full_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The engine may have ended by it before this process has heard of it."""
+    of, engines, start = exam([item(1), item(2)]), [], engine_process._start
+    monkeypatch.setattr(engine_process, "_start", lambda *given: engines.append(start(*given)) or engines[-1])
+    script = Script({"item-2;": (Reply("", delay_s=60),)})
+    with ScriptedServer(script) as server:
+        monkeypatch.setenv("SCRIPTED_BASE_URL", server.url)
+        with pytest.raises(RunIncomplete, match=r"stopped \(SIGTERM\)"):
+            asking.ask(of, tmp_path, settings(of), tmp_path / "run", progress=lambda *_: engines[0].terminate())
+
+
+def test_answers_of_another_host_are_not_mixed_in_a_folder_that_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    of = exam([item(1)])
+    started = asking.Started(settings=settings(of), started_at=datetime.now(UTC), address="http://a.example:9")
+    (tmp_path / "asking.json").write_bytes(to_json(started))
+    monkeypatch.setenv("SCRIPTED_BASE_URL", NOBODY)
+    with pytest.raises(ConfigError, match=f"answers of http://a.example:9, and the environment names {NOBODY}"):
+        asking.ask(of, tmp_path, settings(of), tmp_path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from tasks.exam import asking, evaluate
 from tasks.exam.comparison_records import Comparison
 from tasks.exam.drift import check_drift
 from tasks.exam.evaluate import new_run_id, plan_arms, settings_for
+from tasks.exam.run_files import load_run
 from tasks.exam.score_records import Scores
 from tasks.storage import to_json
 
@@ -119,12 +121,15 @@ def test_a_damaged_run_beside_it_is_named(home: Path, monkeypatch: pytest.Monkey
         run_once(home, "r2")
 
 
-def _leave_unfinished(home: Path, run_id: str, **changes: object) -> Path:
+def _leave_unfinished(
+    home: Path, run_id: str, *, days: float = 0, address: str | None = None, **changes: object
+) -> Path:
     """As a process leaves it that was killed in the middle."""
     folder = home / "exams" / "paper" / "openai--gpt-test" / "ja" / run_id
     asked = settings_for(EXAM, MODEL, "ja", **changes)  # type: ignore[arg-type]
     folder.mkdir(parents=True)
-    (folder / "asking.json").write_bytes(to_json(asking.Started(settings=asked, started_at=datetime.now(UTC))))
+    started = asking.Started(settings=asked, started_at=datetime.now(UTC) - timedelta(days=days), address=address)
+    (folder / "asking.json").write_bytes(to_json(started))
     return folder
 
 
@@ -138,7 +143,10 @@ def test_the_same_evaluation_again_goes_on_with_its_unfinished_run(home: Path, m
     found = evaluate.evaluate("paper", MODEL, "ja", home=home, tell=told.append)
 
     assert found.folder == folder, "the newest with these settings"
-    assert told == ["goes on with the run that was not finished: only what was not answered is asked", f"run  {folder}"]
+    assert re.fullmatch(
+        r"goes on with the run that was not finished \(begun on .* UTC, 0 answers are kept\): only what was .*", told[0]
+    )
+    assert told[1:] == [f"run  {folder}"]
     assert not (other / "run.json").exists()
 
 
@@ -155,10 +163,32 @@ def test_where_no_run_is_unfinished_a_new_one_begins_and_others_are_told(
     found = evaluate.evaluate("paper", MODEL, "ja", home=home, tell=told.append)
 
     assert found.run not in ("20260301T000000Z", "20260401T000000Z", "20260501T000000Z")
-    assert told == [
-        f"left alone: the unfinished run {other}, which asks with other temperature, epochs",
-        f"run  {found.folder}",
-    ]
+    assert told[0].startswith(f"left alone: the unfinished run {other} (begun on ")
+    assert told[0].endswith("0 answers are kept), which asks with other temperature, epochs")
+    assert told[1:] == [f"run  {found.folder}"]
+
+
+def test_answers_that_are_old_or_of_another_host_do_not_go_on(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    play(monkeypatch, ALL, ALL)
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://b.example:9/v1")
+    told: list[str] = []
+    old = _leave_unfinished(home, "20250301T000000Z", days=8, address="http://b.example:9")
+    other = _leave_unfinished(home, "20250401T000000Z", address="http://a.example:9")
+
+    found = evaluate.evaluate("paper", MODEL, "ja", home=home, tell=told.append)
+
+    assert found.folder not in (old, other)
+    assert f"run {other} (" in told[0]
+    assert told[0].endswith("which asks with other host")
+    assert f"run {old} (begun on {datetime.now(UTC) - timedelta(days=8):%Y-%m-%d}" in told[1]
+    assert "too old to go on by itself" in told[1]
+
+
+def test_answers_of_this_week_and_host_go_on(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    play(monkeypatch, ALL)
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://user:secret@b.example:9/v1")
+    folder = _leave_unfinished(home, "20250401T000000Z", days=6, address="http://b.example:9")
+    assert evaluate.evaluate("paper", MODEL, "ja", home=home).folder == folder
 
 
 def test_a_run_that_was_answered_but_not_reported_is_finished_and_not_asked_anew(
@@ -168,6 +198,11 @@ def test_a_run_that_was_answered_but_not_reported_is_finished_and_not_asked_anew
     folder = run_once(home, "r1").folder
     for name in ("entry.json", "report.html", "scores.json"):
         (folder / name).unlink()
+    left, others = asking.find_unfinished(folder.parent, settings_for(EXAM, MODEL, "ja"))
+    assert left is None, "of last winter: its report is no answer to a question of today"
+    assert [(one.folder, "finished on 2026-01-01" in one.words) for one in others] == [(folder, True)]
+    now = load_run(folder)[0].model_copy(update={"finished_at": datetime.now(UTC)})
+    (folder / "run.json").write_bytes(to_json(now))
     model = play(monkeypatch, ALL)
     monkeypatch.setattr(asking, "ask", lambda *_, **__: None)
 

@@ -201,7 +201,7 @@ def test_scores_are_shown_by_subject_and_section_with_both_accuracies(exam: Exam
     assert code == 0
     for row in found.table:
         cells = [
-            f"{one.correct}/{one.items} {percent(one.correct, one.entered)} {percent(one.correct, one.items)}"
+            f"{one.correct}/{one.entered} {percent(one.correct, one.entered)} {percent(one.correct, one.items)}"
             for one in (row.essential, row.general, row.total)
         ]
         assert f"{row.subject} {' '.join(cells)}" in output

@@ -207,6 +207,9 @@ def test_without_every_response_there_is_no_verdict() -> None:
     page = page_of(responses(PAPER, RIGHT)[:40], limit=40)
     assert banners(page)[0] == ("warn", "No pass verdict")
     assert "305 items have no complete response" in page
+    criteria = page.split("Pass criteria")[1].split("</table>")[0]
+    assert ">open</span>" in criteria
+    assert ">not met</span>" not in criteria, "responses that are missing can still meet it"
 
 
 def test_diagrams_that_were_not_shown_are_told_beside_the_verdict() -> None:
@@ -281,3 +284,9 @@ def test_a_history_of_one_run_is_drawn_and_of_none_or_another_model_refused() ->
         build_history(PAPER, "openai/gpt-test", [])
     with pytest.raises(DataError, match="not of openai/other"):
         build_history(PAPER, "openai/other", entries)
+
+
+def test_the_history_has_a_range_of_points_where_responses_are_missing() -> None:
+    made, _, found = sitting(responses(PAPER, RIGHT)[:40], limit=40)
+    page = build_history(PAPER, "openai/gpt-test", [(made, found.scores, None)])["history.html"].decode()
+    assert f"{found.scores.points} to {found.scores.most[1]} of 690" in page

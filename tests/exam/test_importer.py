@@ -123,7 +123,8 @@ def test_flags_and_letters_of_exam_107(capsys: pytest.CaptureFixture[str], pract
     exam, report = import_exam(folder, "107")
     assert (report.diagrams, report.two_answers) == (345 - 217, 156)
     assert Counter(report.cases.values()) == {2: 62, 3: 1, 4: 2}
-    assert report.linked_by_text == tuple(f"107{number}" for number in (134, 135, 157, 206, 274))
+    assert report.linked_by_text == ("107134", "107135", "107157")
+    assert report.linked_by_subject == ("107206", "107274")
     assert (report.unlinked, report.unpictured) == ((), ("107094", "107180", "107329"))
     pairs = [(exam.items[number - 1], exam.items[number]) for number in range(196, 326, 2)]
     assert sum(first.diagram for first, _ in pairs) == 40

@@ -265,3 +265,11 @@ def test_an_exam_is_not_written_through_planted_links(exam: Exam, tmp_path: Path
     save_exam(pictured, tmp_path / "exam", images=pictures)
     assert (tmp_path / "victim").read_text() == "mine"
     assert load_exam(tmp_path / "exam") == pictured
+
+
+def test_a_file_where_the_folder_of_exams_should_be_is_one_sentence(practice_data: Path, tmp_path: Path) -> None:
+    exam = load_exam(exam_folder(practice_data, "practice"))
+    (tmp_path / "data").write_text("")
+    bare = exam.model_copy(update={"items": tuple(one for one in exam.items if not one.images and not one.case)})
+    with pytest.raises(DataError, match="cannot be made"):
+        save_exam(bare, exam_folder(tmp_path / "data", "practice"))

@@ -27,9 +27,10 @@ from paper_samples import (
 
 from tasks.errors import DataError
 from tasks.exam.comparing import compare
+from tasks.exam.pass_criteria import still_open
 from tasks.exam.questions import items_to_ask
 from tasks.exam.records import Exam, ExamItem, Response
-from tasks.exam.score_records import Criterion, Scores
+from tasks.exam.score_records import Criterion, CriterionLine, Scores
 from tasks.exam.scoring import judge, score, scored_run
 from tasks.exam.statistics import percent
 from tasks.storage import to_json
@@ -414,3 +415,19 @@ def test_a_hundred_runs_are_scored_and_compared_in_two_seconds() -> None:
 
 def test_wrong_is_wrong() -> None:
     assert all(judge(one, wrong(one)) == "wrong" for one in PAPER.items if not one.no_solution)
+
+
+def test_an_upper_bound_is_open_while_responses_are_missing() -> None:
+    """What is kept so far can still be broken; what is broken or reached stays so."""
+    line = CriterionLine(name="chosen", value=0, of=9, bound=2, rule="at most", passed=True)
+    kept = Criterion(name="contraindicated", lines=(line,), passed=True)
+    found = still_open(kept, 60)
+    assert (found.passed, found.lines[0].passed) == (None, None)
+    assert found.note == "not evaluable: 60 items have no response"
+    broken = kept.model_copy(update={"passed": False, "lines": (line.model_copy(update={"passed": False}),)})
+    assert still_open(broken, 60) == broken
+    low = line.model_copy(update={"rule": "at least"})
+    reached = Criterion(name="points", lines=(low,), passed=True)
+    assert still_open(reached, 60) == reached
+    both = Criterion(name="essential", lines=(low, low.model_copy(update={"passed": False})), passed=False)
+    assert [one.passed for one in still_open(both, 1).lines] == [True, None]
