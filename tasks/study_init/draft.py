@@ -15,7 +15,8 @@ from tasks.study_init.columns import Profile, profile_tables
 from tasks.study_init.content import Wishes, as_study, study_content
 from tasks.study_init.folder import SiteFolders, read_folder, valid_name
 from tasks.study_init.inputs import LeftOut, find_candidates
-from tasks.study_init.label import Outcome, find_outcome
+from tasks.study_init.label import Outcome, find_outcome, label_questions
+from tasks.study_init.questions import refuse
 from tasks.study_init.render import render_study
 from tasks.study_init.settle import settle
 from tasks.study_init.subjects import Subjects, find_subjects
@@ -69,6 +70,8 @@ def draft_study(path: Path, options: Options, suites_dir: Path) -> Draft:
     subjects = find_subjects(folder, options.subject)
     told = read_answers(options.answers, folder.tables)
     profiles = profile_tables(folder, subjects, told)
+    asked = [question for profile in profiles.values() for question in profile.questions]
+    refuse([*asked, *label_questions(profiles, subjects.column, options.label, told.keep)])
     reading = _reading(told, profiles)
     outcome = find_outcome(profiles, subjects.column, options.label, told.keep)
     wishes, tables = _wishes(folder, outcome, options), list(profiles)
