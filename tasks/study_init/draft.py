@@ -9,6 +9,7 @@ from pathlib import Path
 
 import yaml
 
+from tasks.data.cells import trim
 from tasks.errors import ConfigError
 from tasks.study import Identifier, Study
 from tasks.study_init.columns import Profile, profile_tables
@@ -21,8 +22,8 @@ from tasks.study_init.render import render_study
 from tasks.study_init.settle import settle
 from tasks.study_init.subjects import Subjects, find_subjects
 from tasks.study_init.suites import render_suite
-from tasks.study_init.told import Answers, Told, read_answers
-from tasks.study_reading import Reading
+from tasks.study_init.told import Answers, Told, read_answers, unmatched
+from tasks.study_reading import ColumnRules, Reading
 from tasks.validation.suites import load_suite
 
 
@@ -51,6 +52,7 @@ class Draft:
     left_out: tuple[LeftOut, ...]
     num_drafted: int
     num_with_gaps: int = 0
+    notes: tuple[str, ...] = ()
 
 
 def draft_study(path: Path, options: Options, suites_dir: Path) -> Draft:
@@ -92,6 +94,7 @@ def draft_study(path: Path, options: Options, suites_dir: Path) -> Draft:
         left_out=settled.left_out,
         num_drafted=len(settled.drafted),
         num_with_gaps=len(settled.gaps),
+        notes=tuple(_notes(told, profiles, folder)),
     )
 
 
@@ -99,6 +102,21 @@ def _reading(told: Told, profiles: Mapping[str, Profile]) -> Reading:
     """What the study file says of cells: what was told, by the columns that it turned out to be about."""
     columns = {f"{name}.{column}": rules for name, p in profiles.items() for column, rules in p.rules.items()}
     return Reading(**told.every.model_dump(), columns=columns)
+
+
+def _notes(told: Told, profiles: Mapping[str, Profile], folder: SiteFolders) -> list[str]:
+    columns = ((p, c) for p in profiles.values() for c in p.columns.values())
+    return unmatched(
+        told,
+        (
+            (
+                f"{p.name}.{c.name}",
+                c.type == "string" and not set(told.every.missing) & set(p.rules.get(c.name, ColumnRules()).missing),
+                trim(folder.tables[p.name].rows[c.name]),
+            )
+            for p, c in columns
+        ),
+    )
 
 
 def _wishes(folder: SiteFolders, outcome: Outcome, options: Options) -> Wishes:
