@@ -28,19 +28,26 @@ class CellRules(Section):
     """How cells are read. Each is trimmed first; one that is empty then is missing, whatever stands here.
 
     missing: codes that stand for no value; in a column of numbers 99 is 99.0 too. below_limit: what `<0.3` is read as:
-    half of the limit, the limit, or missing; above_limit: the same for `>90`. decimal: comma, where 3,5 is 3.5.
+    half of the limit, the limit, or missing; above_limit: the same for `>90`. decimal: comma, where 3,5 is 3.5 and
+    1.234 is refused, since it may be a thousand; either, where 3,5 and 3.5 are one, and 1.234 is little more than 1.
+    Of all columns it is no rule for 1,234, which may be a thousand: only a column's own rule is.
     """
 
     missing: tuple[CellText, ...] = Field(default=(), max_length=100)
     below_limit: BelowLimit | None = None
     above_limit: AboveLimit | None = None
-    decimal: Literal["comma"] | None = None
+    decimal: Literal["comma", "either"] | None = None
 
 
 class ColumnRules(CellRules):
     """Those of one column. `same` maps a value to its other spellings."""
 
     same: dict[CellText, tuple[CellText, ...]] = Field(default_factory=dict, max_length=1000)
+
+    @property
+    def is_own_decimal(self) -> bool:
+        """Whether `decimal` was said of this column, and so of 1,234 too."""
+        return True
 
     @property
     def spellings(self) -> dict[str, str]:
@@ -53,6 +60,14 @@ class ColumnRules(CellRules):
         if len(set(others)) != len(others) or set(others) & set(self.same):
             raise ValueError("same: a spelling stands for two values, or for itself")
         return self
+
+
+class _SharedDecimal(ColumnRules):
+    """One column's rules, where `decimal` is that of all columns."""
+
+    @property
+    def is_own_decimal(self) -> bool:
+        return False
 
 
 class Reading(CellRules):
@@ -86,7 +101,8 @@ class TableRules(Section):
         own = self.columns.get(column, ColumnRules())
         if is_text:
             return own
-        return ColumnRules(
+        kind = ColumnRules if own.decimal else _SharedDecimal
+        return kind(
             missing=(*self.every.missing, *own.missing),
             below_limit=own.below_limit or self.every.below_limit,
             above_limit=own.above_limit or self.every.above_limit,

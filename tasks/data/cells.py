@@ -19,6 +19,9 @@ _BLANKS = "".join(chr(code) for code in range(0x3001) if chr(code).isspace()) + 
 PARTIAL_DATE = r"\d{4}(-\d{2}(-\d{2}(T\d{2}(:\d{2}(:\d{2}(\.\d+)?)?)?)?)?)?"
 #: A decimal comma, in a limit too.
 _COMMA = r"^((?:[<>≤≥]=?\s*)?[-+]?\d*),(\d+)$"
+#: The same without `1,234`, and `1.234`: one separator before three digits may be that of thousands.
+_PLAIN_COMMA = r"^((?:[<>≤≥]=?\s*)?[-+]?(?![1-9]\d{0,2},\d{3}$)\d*),(\d+)$"
+_POINT_3 = r"^((?:[<>≤≥]=?\s*)?[-+]?[1-9]\d{0,2})\.(\d{3})$"
 #: A number beyond what could be measured: `<0.3`, `>= 90`.
 LIMIT = re.compile(r"(?P<side>[<>≤≥])=?\s*(?P<limit>\S+)", re.ASCII)
 
@@ -65,7 +68,12 @@ def _known(cells: pd.Series, rules: ColumnRules, *, is_number: bool) -> pd.Serie
 
 
 def _with_points(cells: pd.Series, rules: ColumnRules) -> pd.Series:
-    return cells.str.replace(_COMMA, r"\1.\2", regex=True) if rules.decimal else cells
+    """With decimal points; what may be a thousand becomes a text that is no number."""
+    if not rules.decimal:
+        return cells
+    if rules.decimal == "comma":
+        cells = cells.str.replace(_POINT_3, r"\1'\2", regex=True)
+    return cells.str.replace(_COMMA if rules.is_own_decimal else _PLAIN_COMMA, r"\1.\2", regex=True)
 
 
 def _beyond_limits(cells: pd.Series, rules: ColumnRules) -> pd.Series:

@@ -28,7 +28,8 @@ CODE = Kind("code", "that stand for no value", "--missing")
 BELOW = Kind("below", "that begin with <", "--below-limit half, limit or missing")
 ABOVE = Kind("above", "that begin with >", "--above-limit limit or missing")
 COMMA = Kind("comma", "with a decimal comma", "--decimal comma")
-COMMA_3 = Kind("comma_3", "with a comma before three digits", "--decimal comma if it is the decimal point")
+COMMA_3 = Kind("comma_3", "with a comma before three digits", "--decimal {place}=comma if it is the decimal point")
+POINT_3 = Kind("point_3", "with a point before three digits", "--decimal {place}=either if it is the decimal point")
 THOUSANDS = Kind("thousands", "with separators of thousands", "export them without")
 INFINITE = Kind("infinite", "that are no finite numbers")
 UNIT = Kind("unit", "that are numbers with a sign or unit", "export the number alone")
@@ -39,11 +40,12 @@ WORD = Kind("word", "that are other text", "--missing {place}=CODE if it stands 
 #: Characters of a number or date, however it is written; what is longer is a text.
 _LONGEST = 60
 #: Kinds that are measured values, however they are written.
-NUMBERLIKE = frozenset({INTEGER, YEAR, NUMBER, BELOW, ABOVE, COMMA, COMMA_3, THOUSANDS, INFINITE})
+NUMBERLIKE = frozenset({INTEGER, YEAR, NUMBER, POINT_3, BELOW, ABOVE, COMMA, COMMA_3, THOUSANDS, INFINITE})
 _NUMBER = r"[-+]?((0|[1-9]\d{0,14})(\.\d*)?|\.\d+)([eE][+-]?\d{1,3})?"
 _FORMS = (
     (YEAR, r"(19|20)\d\d"),
     (INTEGER, r"[-+]?(0|[1-9]\d{0,14})"),
+    (POINT_3, r"[-+]?[1-9]\d{0,2}\.\d{3}"),
     (NUMBER, _NUMBER),
     (LONG, r"-?[1-9]\d{15,}"),
     (NUMBER, r"-?0\d+\.\d*"),
@@ -89,7 +91,7 @@ def _kind_of(text: str) -> Kind:
         if form.fullmatch(text):
             return INFINITE if kind is NUMBER and not math.isfinite(float(text)) else kind
     limit = LIMIT.fullmatch(text)
-    if limit and kind_of(limit["limit"]) in (INTEGER, YEAR, NUMBER, COMMA, COMMA_3):
+    if limit and kind_of(limit["limit"]) in (INTEGER, YEAR, NUMBER, POINT_3, COMMA, COMMA_3):
         return BELOW if limit["side"] in "<≤" else ABOVE
     if any(char.isdigit() and not char.isascii() for char in text):
         return WIDE

@@ -48,7 +48,7 @@ def init(
         list[str] | None, typer.Option(metavar="[TABLE.COLUMN=]limit|missing", help="what >90 is read as")
     ] = None,
     decimal: Annotated[
-        list[str] | None, typer.Option(metavar="[TABLE.COLUMN=]comma", help="3,5 is three and a half")
+        list[str] | None, typer.Option(metavar="[TABLE.COLUMN=]comma|either", help="3,5 is three and a half")
     ] = None,
     same: Annotated[
         list[str] | None,
@@ -94,6 +94,8 @@ def _tell(draft: Draft, written: list[str]) -> None:
         rows["gaps"] = f"{draft.num_with_gaps} inputs that a site lacks in many patients, with inputs that say where"
     for key, text in rows.items():
         typer.echo(f"{key:<8}  {text}")
+    for note in draft.notes:
+        typer.echo(f"note      {note}")
     tables = [path for path in written if path.endswith(".csv")]
     for line in [path for path in written if path not in tables]:
         typer.echo(f"wrote     {line}")

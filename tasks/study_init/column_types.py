@@ -6,16 +6,17 @@ One stray code makes no text of a column of numbers: where most cells are number
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 import pandas as pd
 
-from tasks.data.cells import typed
+from tasks.data.cells import LIMIT, typed
 from tasks.study_init import cell_kinds as kinds
 from tasks.study_init.cell_kinds import Kind, is_no_word, kind_of
 from tasks.study_init.questions import Question, at_sites, shared, shell
 from tasks.study_init.told import Told
+from tasks.study_init.word_meanings import NO, YES, meanings, plain_text
 from tasks.study_reading import ColumnRules
 from tasks.validation.suites import ColumnType
 
@@ -64,7 +65,7 @@ def read_column(source: Source, told: Told, *, is_code: bool) -> Read:
     counts = _kinds(source.cells, rules)
     names = _names_something(source.cells, counts, is_code=is_code)
     type_ = "string" if names else _main_type(counts)
-    odd = {} if type_ == "string" else {kind: n for kind, n in counts.items() if not _fits(kind, type_, rules)}
+    odd = {} if type_ == "string" else {kind: n for kind, n in counts.items() if not _fits(kind, type_, rules, counts)}
     if type_ != "string" and not odd:
         return _typed(source, type_, rules, own)
     asks = source.place not in told.keep and not is_code
@@ -95,8 +96,17 @@ def _kinds(cells: pd.Series, rules: ColumnRules) -> Counter[Kind]:
     found: Counter[Kind] = Counter()
     for text, count in texts.items():
         if text not in coded and text not in rules.missing:
-            found[kind_of(str(text))] += int(count)
+            found[_kind(str(text), rules)] += int(count)
     return found
+
+
+def _kind(text: str, rules: ColumnRules) -> Kind:
+    """The cell's kind; that of the number in a limit, where it may be a thousand."""
+    kind = kind_of(text)
+    limit = LIMIT.fullmatch(text) if rules.decimal and kind in (kinds.BELOW, kinds.ABOVE) else None
+    inner = kind_of(limit["limit"]) if limit else kind
+    thousands = (kinds.COMMA_3, kinds.POINT_3)
+    return inner if inner in thousands and not _fits(inner, "number", rules, Counter()) else kind
 
 
 def _main_type(counts: Counter[Kind]) -> ColumnType:
@@ -107,19 +117,24 @@ def _main_type(counts: Counter[Kind]) -> ColumnType:
         return "date" if dates == counts[kinds.DATE] and not counts[kinds.YEAR] else "partial_date"
     numbers = sum(counts[kind] for kind in kinds.NUMBERLIKE)
     if 2 * numbers > filled and numbers > counts[kinds.BELOW] + counts[kinds.ABOVE]:
-        return "number" if counts[kinds.NUMBER] else "integer"
+        return "number" if counts[kinds.NUMBER] or counts[kinds.POINT_3] else "integer"
     return "string"
 
 
-def _fits(kind: Kind, type_: ColumnType, rules: ColumnRules) -> bool:
-    """Whether such cells are of the type, as the rules read them."""
+def _fits(kind: Kind, type_: ColumnType, rules: ColumnRules, counts: Counter[Kind]) -> bool:
+    """Whether such cells are of the type, as the rules read them.
+
+    A point before three digits may be that of thousands beside decimal commas, and where all others are whole numbers.
+    """
+    whole = counts[kinds.INTEGER] + counts[kinds.YEAR] if not counts[kinds.NUMBER] else 0
     if type_ in ("date", "partial_date"):
         return kind in _DATES
     read = {
         kinds.BELOW: rules.below_limit,
         kinds.ABOVE: rules.above_limit,
         kinds.COMMA: rules.decimal,
-        kinds.COMMA_3: rules.decimal,
+        kinds.COMMA_3: rules.decimal and rules.is_own_decimal,
+        kinds.POINT_3: rules.decimal == "either" or not (rules.decimal or whole),
         kinds.ZERO_LED: type_ == "number",  # 098 beside 098.6
     }
     return kind in _NUMBERS or bool(read.get(kind))
@@ -138,13 +153,14 @@ def _names_something(cells: pd.Series, counts: Counter[Kind], *, is_code: bool) 
 
 def _odd_cells(source: Source, type_: ColumnType, odd: dict[Kind, int], rules: ColumnRules) -> Question:
     what = "numbers" if type_ in ("integer", "number") else "dates"
+    flags_of_words = _words_of_flag(source, rules)
     classes, answers = [], []
     cells, _ = typed(source.cells, "string", ColumnRules(same=rules.same))
-    of_kind = cells.map(lambda text: kind_of(text) if isinstance(text, str) else None)
+    of_kind = cells.map(lambda text: _kind(text, rules) if isinstance(text, str) else None)
     open_ = ~cells.isin(list(rules.missing))
     for kind, count in sorted(odd.items(), key=lambda pair: -pair[1]):
         mine = (of_kind == kind) & open_
-        named, flags = _named(source, kind, mine)
+        named, flags = _named(source, kind, mine, flags_of_words)
         sites = at_sites(source.site[mine], source.site.nunique()) if mine.any() else ""
         classes.append(f"{count} cells {kind.words}{named}{sites}")
         answers += flags
@@ -152,17 +168,35 @@ def _odd_cells(source: Source, type_: ColumnType, odd: dict[Kind, int], rules: C
     return Question(source.table, source.name, said, tuple(answers))
 
 
-def _named(source: Source, kind: Kind, mine: pd.Series) -> tuple[str, list[str]]:
+def _named(source: Source, kind: Kind, mine: pd.Series, of_flag: Mapping[str, str]) -> tuple[str, list[str]]:
     """The texts of codes, which are those of a list, and those words that enough patients share; and the remedies."""
     cells = source.cells[mine]
     if kind is kinds.CODE:
-        codes = sorted(cells.unique())
-        return f" ({', '.join(codes[:5])})", [f"--missing {shell(code)}" for code in codes[:5]]
+        codes = sorted(cells.unique())[:5]
+        return f" ({', '.join(codes)})", [of_flag.get(code, f"--missing {shell(code)}") for code in codes]
     if kind is kinds.WORD:
         words = list(shared(cells, source.patients[mine.to_numpy()]))[:3]
         if words:
-            return f" ({', '.join(words)})", [f"--missing {shell(f'{source.place}={word}')}" for word in words]
-    return "", [kind.remedy.format(place=source.place)] if kind.remedy else []
+            missing = {word: f"--missing {shell(f'{source.place}={word}')}" for word in words}
+            return f" ({', '.join(words)})", [of_flag.get(word, missing[word]) for word in words]
+    return "", [kind.remedy.format(place=shell(source.place))] if kind.remedy else []
+
+
+def _words_of_flag(source: Source, rules: ColumnRules) -> dict[str, str]:
+    """Word -> the option that makes it 1 or 0, where numbers are 0 and 1 and words say yes; of sexes, whichever."""
+    numbers, _ = typed(source.cells, "number", rules)
+    words = [str(text) for text in source.cells[numbers.isna()].dropna().unique()]
+    if not numbers.dropna().isin([0, 1, 2]).all():
+        return {}
+    meaning = meanings(words)
+    if set(meaning.values()) >= {"male", "female"}:
+        number = dict.fromkeys(("male", "female"), "NUMBER")
+    elif numbers.dropna().isin([0, 1]).all() and any(plain_text(word) in YES for word in words):
+        number = {"yes": "1", "no": "0"}
+        meaning = {w: "yes" if plain_text(w) in YES else "no" if plain_text(w) in NO else "" for w in words}
+    else:
+        return {}
+    return {w: f"--same {shell(f'{source.place}:{number[m]}={w}')}" for w, m in meaning.items() if m in number}
 
 
 def _codes_among_words(cells: pd.Series, own: ColumnRules) -> set[str]:

@@ -16,7 +16,7 @@ import pandas as pd
 
 from tasks.study_init.column_types import Read, Source, read_column
 from tasks.study_init.folder import SiteFolders, Table
-from tasks.study_init.questions import Question, refuse
+from tasks.study_init.questions import Question
 from tasks.study_init.rounding import decades, round_bounds
 from tasks.study_init.sentinels import suspicious_numbers
 from tasks.study_init.spellings import coded_otherwise, spelled_twice
@@ -86,15 +86,9 @@ class Profile:
 
 
 def profile_tables(folder: SiteFolders, subjects: Subjects, told: Told | None = None) -> dict[str, Profile]:
-    """Every table's profile, the table with one row per subject first.
-
-    Raises:
-        DataError: cells that could mean two things, of all columns at once, with the options that would say which.
-    """
+    """Every table's profile, the table with one row per subject first; each with the questions that it leaves."""
     order = sorted(folder.tables, key=lambda name: (name != subjects.main, name))
-    profiles = {name: _profile(folder.tables[name], subjects, told or Told()) for name in order}
-    refuse(question for profile in profiles.values() for question in profile.questions)
-    return profiles
+    return {name: _profile(folder.tables[name], subjects, told or Told()) for name in order}
 
 
 def _profile(table: Table, subjects: Subjects, told: Told) -> Profile:
@@ -137,7 +131,7 @@ def _questions(source: Source, read: Read, told: Told) -> Iterator[Question]:
         asked = [spelled_twice(source, read.values), *asked]
     elif read.type in ("integer", "number") and not TIME.search(source.name):
         asked = [suspicious_numbers(source, read.values), *asked]
-    yield from [question for question in asked if question is not None][:1]
+    yield from (question for question in asked if question is not None)
 
 
 def _column(source: Source, read: Read, *, is_name: bool) -> Column:

@@ -9,19 +9,21 @@ from pathlib import Path
 
 import yaml
 
+from tasks.data.cells import trim
 from tasks.errors import ConfigError
 from tasks.study import Identifier, Study
 from tasks.study_init.columns import Profile, profile_tables
 from tasks.study_init.content import Wishes, as_study, study_content
 from tasks.study_init.folder import SiteFolders, read_folder, valid_name
 from tasks.study_init.inputs import LeftOut, find_candidates
-from tasks.study_init.label import Outcome, find_outcome
+from tasks.study_init.label import Outcome, find_outcome, label_questions
+from tasks.study_init.questions import refuse
 from tasks.study_init.render import render_study
 from tasks.study_init.settle import settle
 from tasks.study_init.subjects import Subjects, find_subjects
 from tasks.study_init.suites import render_suite
-from tasks.study_init.told import Answers, Told, read_answers
-from tasks.study_reading import Reading
+from tasks.study_init.told import Answers, Told, read_answers, unmatched
+from tasks.study_reading import ColumnRules, Reading
 from tasks.validation.suites import load_suite
 
 
@@ -50,6 +52,7 @@ class Draft:
     left_out: tuple[LeftOut, ...]
     num_drafted: int
     num_with_gaps: int = 0
+    notes: tuple[str, ...] = ()
 
 
 def draft_study(path: Path, options: Options, suites_dir: Path) -> Draft:
@@ -69,6 +72,8 @@ def draft_study(path: Path, options: Options, suites_dir: Path) -> Draft:
     subjects = find_subjects(folder, options.subject)
     told = read_answers(options.answers, folder.tables)
     profiles = profile_tables(folder, subjects, told)
+    asked = [question for profile in profiles.values() for question in profile.questions]
+    refuse([*asked, *label_questions(profiles, subjects.column, options.label, told.keep)])
     reading = _reading(told, profiles)
     outcome = find_outcome(profiles, subjects.column, options.label, told.keep)
     wishes, tables = _wishes(folder, outcome, options), list(profiles)
@@ -89,6 +94,7 @@ def draft_study(path: Path, options: Options, suites_dir: Path) -> Draft:
         left_out=settled.left_out,
         num_drafted=len(settled.drafted),
         num_with_gaps=len(settled.gaps),
+        notes=tuple(_notes(told, profiles, folder)),
     )
 
 
@@ -96,6 +102,21 @@ def _reading(told: Told, profiles: Mapping[str, Profile]) -> Reading:
     """What the study file says of cells: what was told, by the columns that it turned out to be about."""
     columns = {f"{name}.{column}": rules for name, p in profiles.items() for column, rules in p.rules.items()}
     return Reading(**told.every.model_dump(), columns=columns)
+
+
+def _notes(told: Told, profiles: Mapping[str, Profile], folder: SiteFolders) -> list[str]:
+    columns = ((p, c) for p in profiles.values() for c in p.columns.values())
+    return unmatched(
+        told,
+        (
+            (
+                f"{p.name}.{c.name}",
+                c.type == "string" and not set(told.every.missing) & set(p.rules.get(c.name, ColumnRules()).missing),
+                trim(folder.tables[p.name].rows[c.name]),
+            )
+            for p, c in columns
+        ),
+    )
 
 
 def _wishes(folder: SiteFolders, outcome: Outcome, options: Options) -> Wishes:

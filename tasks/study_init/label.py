@@ -14,16 +14,17 @@ from tasks.features import meets
 from tasks.study import Condition
 from tasks.study_init.column_types import Source
 from tasks.study_init.columns import Column, Profile
-from tasks.study_init.questions import refuse
+from tasks.study_init.questions import Question, refuse, shell
 from tasks.study_init.rounding import plain
-from tasks.study_init.spellings import coded_otherwise
+from tasks.study_init.spellings import outcome_coded_otherwise
 from tasks.study_init.subjects import MIN_CELL
+from tasks.study_init.word_meanings import NO, YES
 
 _OUTCOME = re.compile(r"(^|_)(label|outcome|target|event|endpoint|response|y)(_|$)", re.IGNORECASE)
-_POSITIVE = {"1", "y", "yes", "true", "t", "positive", "pos", "event", "case", "present", "dead", "responder"}
+_POSITIVE = YES | {"event", "case", "dead", "responder"}
+_NEGATIVE = NO | {"none", "no event", "control", "alive"}
 _SIGNS: dict[str, Literal["is", "at_least", "at_most"]] = {"=": "is", ">=": "at_least", "<=": "at_most"}
 _WANTED = re.compile(r"(?P<column>[^=<>]+)(?P<sign>[<>]=?|=)(?P<value>.*)")
-_NEGATIVE = {"0", "n", "no", "false", "f", "negative", "neg", "none", "no event", "control", "absent", "alive"}
 
 
 @dataclass(frozen=True)
@@ -71,21 +72,38 @@ def find_outcome(
         why, comparison = "as --label says", _SIGNS[sign or "="]
         value = _given_value(profiles[table], column, sign, text) if sign else _positive_value(profiles[table], column)
     outcome = Outcome(table, column, value, why, comparison)
-    if f"{table}.{column}" not in keep:
-        _refuse_other_codes(profiles[table], subject, outcome)
+    refuse(_other_codes(profiles, subject, outcome, keep))
     _check_counts(profiles, subject, outcome)
     return replace(outcome, why=why + _also_negative(profiles[table], outcome))
 
 
-def _refuse_other_codes(profile: Profile, subject: str, outcome: Outcome) -> None:
-    """A site all of whose negative values are none of another's codes the outcome otherwise."""
-    if outcome.comparison != "is":
-        return
+def label_questions(
+    profiles: Mapping[str, Profile], subject: str, wanted: str | None, keep: Collection[str] = ()
+) -> list[Question]:
+    """What `find_outcome` would ask of a label with its value, told while others are asked; nothing of a wrong one."""
+    try:
+        table, column, sign, text = _parse(profiles, wanted or "")
+        if not sign:
+            return []
+        value = _given_value(profiles[table], column, sign, text)
+    except ConfigError:
+        return []
+    return _other_codes(profiles, subject, Outcome(table, column, value, "", _SIGNS[sign]), keep)
+
+
+def _other_codes(
+    profiles: Mapping[str, Profile], subject: str, outcome: Outcome, keep: Collection[str]
+) -> list[Question]:
+    """About sites that may code the outcome otherwise."""
+    profile, place = profiles[outcome.table], f"{outcome.table}.{outcome.column}"
+    if place in keep:
+        return []
     values = profile.rows[outcome.column]
     patients = pd.MultiIndex.from_arrays([profile.site, profile.rows[subject]])
     source = Source(profile.name, outcome.column, values, profile.site, patients)
-    question = coded_otherwise(source, values, outcome.value)
-    refuse([question] if question is not None else [])
+    positive = pd.Series(meets(values, _condition(outcome)), index=values.index)
+    question = outcome_coded_otherwise(source, values, positive, is_bound=outcome.comparison != "is")
+    return [question] if question is not None else []
 
 
 def _also_negative(profile: Profile, outcome: Outcome) -> str:
@@ -161,17 +179,21 @@ def _positive_value(profile: Profile, column: str) -> str | int | float:
         many = "the same value everywhere" if values.nunique() < 2 else f"{values.nunique()} different values"
         remedy = "take another column"
         if values.nunique() > 2:
-            bound = f", or where they begin: --label '{place}>=VALUE'" if profile.columns[column].is_numeric else ""
+            bound = (
+                f", or where they begin: --label {shell(f'{place}>=VALUE')}"
+                if profile.columns[column].is_numeric
+                else ""
+            )
             remedy = f"name the positive one: --label TABLE.COLUMN=VALUE{bound}"
         raise DataError(f"label {place}: it has {many}, not two; {remedy}")
     yes = [value for value in values.unique() if _says(value, profile.columns[column], _POSITIVE)]
     no = [value for value in values.unique() if _says(value, profile.columns[column], _NEGATIVE)]
     if len(yes) != 1 or len(no) > 1:
-        raise ConfigError(f"label {place}: which of its two values is positive? Say --label {place}=VALUE")
+        raise ConfigError(f"label {place}: which of its two values is positive? Say --label {shell(place)}=VALUE")
     return plain(yes[0]) if profile.columns[column].is_numeric else str(yes[0])
 
 
-def _says(value: Any, column: Column, words: set[str]) -> bool:
+def _says(value: Any, column: Column, words: frozenset[str]) -> bool:
     return str(plain(value) if column.is_numeric else value).strip().lower() in words
 
 

@@ -15,15 +15,12 @@ from dataclasses import dataclass, replace
 import pandas as pd
 
 from tasks.study_init.columns import TIME, Column, Profile
+from tasks.study_init.row_kinds import is_named_like_a_test, words
 from tasks.study_init.subjects import MIN_CELL
 
 #: More kinds of rows in one table are not drafted.
 MAX_KINDS = 200
 _CODE = r"(_?(cd|code|id|concept_id))"
-_TEST = re.compile(
-    r"(^|_)(test|param|parameter|analyte|item|component|loinc|measure|measurement|marker|biomarker|question|variable|"
-    rf"vital_sign)({_CODE}|_name)?$|^concept({_CODE}|_name)$|^[a-z]{{2}}test(cd)?$|^qnam$"
-)
 _UNIT = re.compile(rf"^(?P<stem>.*?)_?(units?|uom){_CODE}?$|^(?P<result>[a-z]{{2}}(orres|stres|dos)|aval)u$")
 #: A unit in which patients lie.
 _WARD = re.compile(r"care|ward|nurs|icu|hospital|clinic|admi|org")
@@ -53,11 +50,6 @@ class Rows:
     of: tuple[str | float, ...] = ()
     split: tuple[str | float, ...] = ()
     why: str | None = None
-
-
-def words(name: str) -> str:
-    """`studyDay` and `Study day` as study_day."""
-    return re.sub(r"[^a-z0-9]+", "_", re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()).strip("_")
 
 
 def has_many_rows(profile: Profile) -> bool:
@@ -133,7 +125,7 @@ def measured(
 
 def _is_test(column: Column) -> bool:
     name = words(column.name)
-    named = bool(_TEST.search(name)) and not _is_qualifier(column)
+    named = is_named_like_a_test(column.name) and not _is_qualifier(column)
     return named and (column.type == "string" or (column.type == "integer" and bool(re.search(f"{_CODE}$", name))))
 
 

@@ -6,6 +6,7 @@ A question names table, column, sites, counts and classes of cells. A cell itsel
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -52,7 +53,7 @@ def refuse(questions: Iterable[Question]) -> None:
 
 def shell(text: str) -> str:
     """The text as an option's value is typed: in quotes where a shell would take it apart."""
-    return text if text.isascii() and all(char.isalnum() or char in "._=-/:," for char in text) else f"'{text}'"
+    return shlex.quote(text)
 
 
 def shared(values: pd.Series, patients: pd.MultiIndex) -> dict[str, int]:

@@ -6,8 +6,6 @@ expectation would fail.
 
 from __future__ import annotations
 
-import re
-import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping
 
@@ -15,24 +13,14 @@ import pandas as pd
 
 from tasks.study_init.column_types import Source
 from tasks.study_init.questions import Question, at_sites, shared, shell
+from tasks.study_init.row_kinds import is_named_like_a_test
+from tasks.study_init.word_meanings import meanings
 
-_SAME = "--same {place}:VALUE=OTHER,OTHER"
 #: More different values than this are no codes: of ages, a small site may well have none that another has.
 _MOST_CODES = 12
 #: More different texts than this are no categories, unless the column's name says that they are those of tests.
 _MOST_VALUES, _MOST_TESTS = 20, 1000
-_TESTS = re.compile(r"test|param|analyte|assay|item", re.IGNORECASE)
-#: Words for the same, in small letters; they count only where a column holds no others.
-_WORDS = {
-    "yes": "y,yes,t,true,1,1.0,+,pos,positive,present,ja,j,oui,si,sí,sim,s,はい,有,あり,陽性",
-    "no": "n,no,f,false,0,0.0,-,neg,negative,absent,nein,non,não,nao,いいえ,無,なし,陰性",
-    "unknown": "u,unk,unknown,不明",
-}
-_SEXES = {
-    "male": "m,male,man,boy,mann,männlich,masculin,masculino,h,homme,男,男性",
-    "female": "f,female,woman,girl,w,weiblich,frau,femme,femenino,女,女性",
-    "unknown": "u,unk,unknown,不明",
-}
+_OUTCOME = "are not those of most other sites: say what they mean, or patients have the wrong outcome"
 
 
 def spelled_twice(source: Source, values: pd.Series) -> Question | None:
@@ -41,7 +29,7 @@ def spelled_twice(source: Source, values: pd.Series) -> Question | None:
     if not 1 < len(texts) <= _MOST_TESTS:
         return None
     groups = _groups(texts)
-    if len(groups) > _MOST_VALUES and not _TESTS.search(source.name):
+    if len(groups) > _MOST_VALUES and not is_named_like_a_test(source.name):
         return None
     twice = [group for group in groups if len(group) > 1]
     if not twice:
@@ -58,72 +46,105 @@ def spelled_twice(source: Source, values: pd.Series) -> Question | None:
         for first, *others in known
         if told.keys() >= {first, *others}
     ]
-    return Question(source.table, source.name, what, tuple(answers) or (_SAME.format(place=source.place),))
+    return Question(source.table, source.name, what, tuple(answers) or (_same(source),))
 
 
-def coded_otherwise(source: Source, values: pd.Series, positive: object = None) -> Question | None:
-    """A question about sites that share no value of a coded column with most others, beside a label's `positive` one.
+def coded_otherwise(source: Source, values: pd.Series) -> Question | None:
+    """A question about sites whose values of a coded column are mostly none that other sites have.
 
-    A column with one value a site, such as the country, says the same of all its patients, and one that no two sites
-    share, such as the ward, is no common code; neither is asked about. Of a label one negative value is enough.
+    Spellings of one value count as that value. A column with one value a site, such as the country, says the same of
+    all its patients, and one of which no two sites share most values, such as the ward, is no common code; neither is
+    asked about. Of tests, one that a single site lacks beside one that it alone has is enough.
     """
-    sets = {site: set(own.dropna().unique()) - {positive} for site, own in values.groupby(source.site)}
-    fewest = 2 if positive is None else 1
-    sets = {site: own for site, own in sets.items() if len(own) >= fewest}
-    if len(sets) < 2 or len(set().union(*sets.values())) > _MOST_CODES:
+    every = _of_sites(source, _meant(values))
+    sets = {site: own for site, own in every.items() if len(own) >= 2}
+    is_test = is_named_like_a_test(source.name)
+    if len(sets) < 2 or len(set().union(*sets.values())) > (_MOST_TESTS if is_test else _MOST_CODES):
         return None
-    groups = _sharing(sets)
-    if positive is None and len(groups) == len(sets) and {len(own) for own in sets.values()} != {2}:
-        return None
-    alone = [site for group in groups[1:] for site in group] or (_other_pair(sets) if positive is None else [])
-    if not alone:
-        return None
-    mine = source.site.isin(alone)
-    what = "values" if positive is None else "negative values"
-    where = at_sites(source.site[mine], source.site.nunique())
-    said = f"its {what}{where} are none that most other sites have"
-    return Question(source.table, source.name, said, (_SAME.format(place=source.place),))
+    groups = _alike(sets)
+    own_codes = len(groups) == len(sets) and {len(own) for own in sets.values()} != {2}
+    alone = [] if own_codes else [site for group in groups[1:] for site in group]
+    alone = alone or (_renamed(every) if is_test else [])
+    return _others_than_most(source, alone, "are none that most other sites have")
 
 
-def _sharing(sets: Mapping[str, set[object]]) -> list[list[str]]:
-    """Groups of sites that share values, directly or by way of others; the largest first."""
-    groups: list[tuple[list[str], set[object]]] = []
+def outcome_coded_otherwise(
+    source: Source, values: pd.Series, positive: pd.Series, *, is_bound: bool
+) -> Question | None:
+    """A question about sites that may mean another outcome by their values than the label says.
+
+    All patients of a site may have one outcome. But one that has a value that at most half of the sites have, and
+    lacks one that most have, may use it instead; the positive value counts as one that most have.
+
+    Args:
+        source: the label's column.
+        values: its typed values.
+        positive: for each row whether it meets the label.
+        is_bound: whether the label is a bound, so that other values are no other codes.
+    """
+    meant = _meant(values)
+    sets = _of_sites(source, meant)
+    counts = Counter(value for own in sets.values() for value in own)
+    told = set() if is_bound else set(meant[positive].unique())
+    usual = {value for value, n in counts.items() if 2 * n > len(sets)} | told
+    if is_bound:
+        few = len(counts) <= _MOST_CODES
+        alone = [s for s, own in sets.items() if few and own - usual and positive[source.site == s].nunique() == 1]
+    else:
+        missed = usual if len(counts) <= _MOST_CODES else told
+        alone = [s for s, own in sets.items() if not own or (own - usual and missed - own)]
+    return _others_than_most(source, alone, _OUTCOME)
+
+
+def _meant(values: pd.Series) -> pd.Series:
+    """The values, one for all spellings of it."""
+    texts = [text for text in values.dropna().unique() if isinstance(text, str)]
+    first = {text: group[0] for group in _groups(texts) for text in group}
+    return values.map(first) if first else values
+
+
+def _of_sites(source: Source, values: pd.Series) -> dict[str, set[object]]:
+    return {str(site): set(own.dropna().unique()) for site, own in values.groupby(source.site)}
+
+
+def _renamed(sets: Mapping[str, set[object]]) -> list[str]:
+    """Sites that alone lack a value and alone have another, with three sites or more."""
+    counts = Counter(value for own in sets.values() for value in own)
+    missed = {value for value, n in counts.items() if n == len(sets) - 1}
+    alone = {value for value, n in counts.items() if n == 1}
+    return [site for site, own in sets.items() if len(sets) > 2 and missed - own and alone & own]
+
+
+def _others_than_most(source: Source, sites: list[str], what: str) -> Question | None:
+    if not sites:
+        return None
+    where = at_sites(source.site[source.site.isin(sites)], source.site.nunique())
+    return Question(source.table, source.name, f"its values{where} {what}", (_same(source),))
+
+
+def _alike(sets: Mapping[str, set[object]]) -> list[list[str]]:
+    """Groups of sites that share more than half of their values, directly or by way of others; the largest first."""
+    groups: list[list[str]] = []
     for site, own in sets.items():
-        sharing = [group for group in groups if group[1] & own]
-        groups = [group for group in groups if not group[1] & own]
-        groups.append(
-            ([*(s for sites, _ in sharing for s in sites), site], own.union(*(known for _, known in sharing)))
-        )
-    return sorted((sites for sites, _ in groups), key=len, reverse=True)
+        like = [group for group in groups if any(_share(sets[other], own) for other in group)]
+        groups = [group for group in groups if group not in like] + [[*(s for group in like for s in group), site]]
+    return sorted(groups, key=len, reverse=True)
 
 
-def _other_pair(sets: Mapping[str, set[object]]) -> list[str]:
-    """Sites with two numbers where most have two others: 1 and 2 for 0 and 1."""
-    if max(map(len, sets.values())) > 2 or any(isinstance(value, str) for own in sets.values() for value in own):
-        return []
-    pairs = Counter(frozenset(own) for own in sets.values() if len(own) == 2)
-    usual = pairs.most_common(1)[0][0] if pairs else frozenset()
-    return [site for site, own in sets.items() if len(own) == 2 and own != usual]
+def _share(one: set[object], other: set[object]) -> bool:
+    return 2 * len(one & other) > min(len(one), len(other))
+
+
+def _same(source: Source) -> str:
+    return f"--same {shell(f'{source.place}:VALUE=OTHER,OTHER')}"
 
 
 def _groups(texts: Iterable[str]) -> list[list[str]]:
     """Texts of one meaning together."""
-    listed = list(texts)
-    plain = {text: _plain(text) for text in listed}
-    for words in (_WORDS, _SEXES):
-        meaning = {word: name for name, spelled in words.items() for word in spelled.split(",")}
-        if all(key in meaning for key in plain.values()):
-            plain = {text: meaning[key] for text, key in plain.items()}
     groups: dict[str, list[str]] = {}
-    for text in listed:
-        groups.setdefault(plain[text], []).append(text)
+    for text, meaning in meanings(texts).items():
+        groups.setdefault(meaning, []).append(text)
     return list(groups.values())
-
-
-def _plain(text: str) -> str:
-    """Without case, width, accents and double blanks; hyphen and underscore are blanks between letters."""
-    folded = unicodedata.normalize("NFKC", text).casefold()
-    return re.sub(r"(?<=\w)[\s_\-]+(?=\w)", " ", folded).strip().rstrip(".")
 
 
 def _listed(group: list[str], told: dict[str, int]) -> str:

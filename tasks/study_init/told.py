@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+import pandas as pd
 from pydantic import ValidationError
 
-from tasks.data.cells import as_number
+from tasks.data.cells import as_number, trim
 from tasks.errors import ConfigError
 from tasks.study_init.folder import Table
+from tasks.study_init.questions import shell
 from tasks.study_reading import CellRules, ColumnRules, TableRules
 
+#: A table and a column, as nobody writes a code or a value.
+_PLACE = re.compile(r"[^\W\d]\w+\.\w[\w -]*")
 Rules = TypeVar("Rules", bound=CellRules)
 
 
@@ -52,7 +57,8 @@ def read_answers(answers: Answers, tables: Mapping[str, Table]) -> Told:
     """Sort the options by column.
 
     Raises:
-        ConfigError: an option names no column, no rule, or a number as a missing value of all columns.
+        ConfigError: an option names no column, no rule, a cell that its column has not, or a number as a missing value
+            of all columns.
     """
     every: dict[str, Any] = {}
     columns: dict[str, dict[str, Any]] = {}
@@ -70,7 +76,56 @@ def read_answers(answers: Answers, tables: Mapping[str, Table]) -> Told:
         target[value] = (*target.get(value, ()), *others)
     keep = frozenset(_known("--keep", text, tables) for text in answers.keep)
     rules = {place: _valid(place, content, ColumnRules) for place, content in columns.items()}
+    for place, own in rules.items():
+        _refuse_unused(place, own, tables)
     return Told(_valid("", every, CellRules), rules, tuple(same.items()), keep)
+
+
+def _refuse_unused(place: str, rules: ColumnRules, tables: Mapping[str, Table]) -> None:
+    """A code that no cell is, or a rule that no cell needs, is a slip of the pen."""
+    table, _, column = place.partition(".")
+    cells = [str(text) for text in trim(tables[table].rows[column]).dropna().unique()]
+    cells += [value for value, others in rules.same.items() if set(others) & set(cells)]
+    numbers = {number for number in map(as_number, (c.replace(",", ".") for c in cells)) if number is not None}
+    unused = [
+        *(f"--missing {place}={c}" for c in rules.missing if c not in cells and as_number(c) not in numbers),
+        *(f"--same {place}:{v}={o}" for v, others in rules.same.items() for o in others if o not in cells),
+        *[f"--below-limit {place}={rules.below_limit}"] * (bool(rules.below_limit) and not _any(cells, "<≤")),
+        *[f"--above-limit {place}={rules.above_limit}"] * (bool(rules.above_limit) and not _any(cells, ">≥")),
+        *[f"--decimal {place}={rules.decimal}"] * (bool(rules.decimal) and not any("," in c for c in cells)),
+    ]
+    if unused and rules.decimal == "either" and any("." in c for c in cells):
+        unused = [option for option in unused if not option.startswith("--decimal")]
+    if unused:
+        raise ConfigError(f"{unused[0]}: no cell of {place} at any site is so: correct or leave out the option")
+
+
+def _any(cells: Iterable[str], sides: str) -> bool:
+    return any(cell[0] in sides for cell in cells)
+
+
+def unmatched(told: Told, cells: Iterable[tuple[str, bool, pd.Series]]) -> list[str]:
+    """Notes on answers for all columns: those that no cell needs, and text columns whose cells stay as they are.
+
+    Args:
+        told: the answers.
+        cells: TABLE.COLUMN, whether it is a text column, and its cells, of each.
+    """
+    left, met = [], set()
+    for place, is_text, texts in cells:
+        counts = texts.value_counts()
+        own = told.columns.get(place, ColumnRules()).missing
+        for code in told.every.missing:
+            if code in counts.index and not is_text:
+                met.add(code)
+            elif code in counts.index and code not in own and place not in told.keep:
+                met.add(code)
+                option = f"--missing {shell(f'{place}={code}')}"
+                left.append(
+                    f"{place}: {counts[code]} cells {code} among words stay a value; {option} makes them missing"
+                )
+    none = [f"--missing {shell(code)}: no cell is so" for code in told.every.missing if code not in met]
+    return [*none, *left]
 
 
 def _add(every: dict[str, Any], columns: dict[str, dict[str, Any]], place: str | None) -> dict[str, Any]:
@@ -83,7 +138,7 @@ def _placed(
     """Each option's column, None where it is for all, and the rest."""
     for text in texts:
         place, found, rest = text.partition(sign)
-        if found and place.partition(".")[0] in tables:
+        if found and (place.partition(".")[0] in tables or _PLACE.fullmatch(place)):
             yield _known(option, place, tables), rest.strip()
         else:
             yield None, text.strip()

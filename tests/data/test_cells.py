@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from tasks.data.cells import as_number, trim, typed
-from tasks.study_reading import ColumnRules
+from tasks.study_reading import CellRules, ColumnRules, TableRules
 from tasks.validation.suites import ColumnType
 
 NAN = float("nan")
@@ -47,6 +47,8 @@ def test_a_long_run_of_blanks_costs_no_time() -> None:
         ({"above_limit": "limit"}, [">90", ">=90", "<1"], [90.0, 90.0, None], 1),
         ({"decimal": "comma"}, ["3,5", "3.5", ",5", "-1,25", "4"], [3.5, 3.5, 0.5, -1.25, 4.0], 0),
         ({"decimal": "comma", "below_limit": "half"}, ["<0,3"], [0.15], 0),
+        ({"decimal": "comma"}, ["1,234", "1.234", "-12.345", "<1.234", "0.512"], [1.234, None, None, None, 0.512], 3),
+        ({"decimal": "either"}, ["1,234", "1.234", "3,5"], [1.234, 1.234, 3.5], 0),
         ({"decimal": "comma"}, ["1.234,5", "1,2,3"], [None, None], 2),
         ({"same": {"1": ["Y", "Yes"], "0": ["N"]}}, ["Y", "Yes", "N", "1"], [1.0, 1.0, 0.0, 1.0], 0),
         ({}, ["3,5", "<0.3", ".", "NA", "nan", "inf", "1e999", "12 mg"], [None] * 8, 8),
@@ -78,3 +80,13 @@ def test_a_code_is_missing_in_a_column_of_dates_too() -> None:
 def test_only_finite_numbers_are_numbers() -> None:
     assert [as_number(text) for text in ("99", "-9.0", ".", "inf", "1e999", "nan")] == [99, -9, None, None, None, None]
     assert not np.isnan(as_number("0") or 0.0)
+
+
+def test_a_comma_before_three_digits_is_read_by_the_columns_own_rule_alone() -> None:
+    """987 and 1,234 of platelets stand beside decimal commas of other columns."""
+    cells = pd.Series(["987", "1,234", "3,5", "0,125", "<1,234"], dtype=str)
+    of_all = TableRules(every=CellRules(decimal="comma", below_limit="limit"))
+    values, bad = typed(cells, "number", of_all.of("platelets", is_text=False))
+    assert ([None if pd.isna(v) else v for v in values], bad) == ([987.0, None, 3.5, 0.125, None], 2)
+    own = of_all.model_copy(update={"columns": {"crp": ColumnRules(decimal="comma")}})
+    assert typed(cells, "number", own.of("crp", is_text=False))[1] == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from tasks.simulation.data import read_sites
 from tasks.study_file import load_study
 from tasks.study_init.check import check_sites
 from tasks.study_init.place import place
+from tasks.study_init.questions import shell
 from tasks.validation.suites import all_columns, load_suite
 
 
@@ -72,7 +74,9 @@ ODD = {
     "a decimal comma among whole numbers": Odd(
         odd("3,5", other=score), "decimal comma", {"decimal": ("people.v=comma",)}, 3.5
     ),
-    "a comma before three digits": Odd(odd("1,250"), "comma before three digits", {"decimal": ("comma",)}, 1.25),
+    "a comma before three digits": Odd(
+        odd("1,250"), "comma before three digits", {"decimal": ("people.v=comma",)}, 1.25
+    ),
     "words that many share": Odd(
         odd("haemolytic", every=5),
         r"6 cells that are other text \(haemolytic\).*--missing people\.v=haemolytic",
@@ -264,6 +268,13 @@ def test_a_later_export_is_read_by_the_same_answer(tmp_path: Path, project: Path
         ({"decimal": ("point",)}, "--decimal: Input should be 'comma'"),
         ({"same": ("Y",)}, "--same Y: write VALUE=OTHER,OTHER"),
         ({"same": ("people.v:1=yes", "people.v:2=yes")}, "--same for people.v: same: a spelling stands for two values"),
+        ({"missing": ("persons.v=UNK",)}, r"--missing persons.v: write TABLE\.COLUMN; tables: people"),
+        ({"same": ("persons.v:M=Male",)}, r"--same persons.v: write TABLE\.COLUMN; tables: people"),
+        ({"missing": ("people.v=UNX",)}, "--missing people.v=UNX: no cell of people.v at any site is so"),
+        ({"same": ("people.v:M=Male",)}, "--same people.v:M=Male: no cell of people.v"),
+        ({"below_limit": ("people.v=half",)}, "--below-limit people.v=half: no cell"),
+        ({"above_limit": ("people.v=limit",)}, "--above-limit people.v=limit: no cell"),
+        ({"decimal": ("people.x=comma",)}, "--decimal people.x=comma: no cell"),
         ({"keep": ("v",)}, r"--keep v: write TABLE\.COLUMN; tables: people"),
     ],
 )
@@ -272,6 +283,60 @@ def test_an_answer_that_fits_nothing_is_refused(
 ) -> None:
     with pytest.raises(ConfigError, match=match):
         draft(tmp_path / "t", project, odd("."), **told)
+
+
+def test_an_answer_for_all_columns_that_leaves_words_is_told(tmp_path: Path, project: Path) -> None:
+    cells: Cells = odd("UNK") | {"smoker": lambda s, i: ["never", "former", "UNK"][int(chance(s, i) * 3)]}
+    found = draft(tmp_path / "t", project, cells, missing=("UNK", "n.k."))
+    none, left = found.notes
+    assert none == "--missing n.k.: no cell is so"
+    assert re.fullmatch(r"people\.smoker: \d+ cells UNK among words stay .*--missing people\.smoker=UNK .*", left)
+    assert not draft(tmp_path / "t", project, cells, missing=("UNK", "people.smoker=UNK")).notes
+
+
+THOUSANDS = {
+    "a comma, told of all columns": (odd("1,234", other=lambda s, i: 900 + i), "with a comma before", "comma"),
+    "a point beside commas": (
+        {"v": lambda s, i: "1.234" if i % 10 == 0 else f"{900 + i},5"},
+        "with a point before",
+        "comma",
+    ),
+    "a limit": (odd("<1,234", other=lambda s, i: f"{i},5"), "with a comma before", "comma"),
+    "a point among whole numbers": (odd("1.234", other=lambda s, i: 900 + i), "with a point before", None),
+    "a limit with a point": (odd("<1.234", other=lambda s, i: f"{i},5"), "with a point before", "comma"),
+}
+
+
+@pytest.mark.parametrize("case", THOUSANDS)
+def test_one_separator_before_three_digits_is_asked_about(tmp_path: Path, project: Path, case: str) -> None:
+    cells, said, decimal = THOUSANDS[case]
+    told = {"decimal": (decimal,)} if decimal else {}
+    with pytest.raises(DataError, match=rf"people\.v: .*{said} three digits.*--decimal people\.v="):
+        draft(tmp_path / "t", project, cells, **told)
+
+
+REMEDIES = {
+    "yes and no": (("Y", "N"), {"1": "Y", "0": "N"}),
+    "plus and minus": (("+", "-"), {"1": "+", "0": "-"}),
+    "Japanese": (("あり", "なし"), {"1": "あり", "0": "なし"}),
+}
+
+
+@pytest.mark.parametrize("case", REMEDIES)
+def test_words_among_flags_are_offered_as_flags(tmp_path: Path, project: Path, case: str) -> None:
+    """As missing values they would be a site's column lost."""
+    words, meant = REMEDIES[case]
+    cells: Cells = {"dm": lambda s, i: words[i // 2 % 2] if s == "south" else 1 - i // 2 % 2}
+    with pytest.raises(DataError) as caught:
+        draft(tmp_path / "t", project, cells)
+    assert "--missing" not in str(caught.value)
+    same = [text.strip("'") for text in re.findall(r"--same ([^;]+)", str(caught.value))]
+    assert sorted(same) == sorted(f"people.dm:{number}={word}" for number, word in meant.items())
+
+
+def test_an_option_is_quoted_for_the_shell() -> None:
+    for text in ("don't know", "a b", "$HOME", "不明", "x;y"):
+        assert shlex.split(shell(text)) == [text]
 
 
 def test_half_of_a_limit_is_what_is_built(tmp_path: Path, project: Path) -> None:

@@ -27,6 +27,10 @@ def yes_no(yes: str, no: str) -> Callable[[str, int], str]:
     return lambda site, i: yes if chance(site, i) < 0.4 else no
 
 
+def thirds(yes: Any, no: Any, other: Any) -> Callable[[str, int], Any]:
+    return lambda site, i: [yes, no, other][int(chance(site, i) * 3)]
+
+
 LABELS = {
     "words and letters": at("west", yes_no("Y", "N"), yes_no("Yes", "No")),
     "small letters": at("west", yes_no("Y", "N"), yes_no("y", "n")),
@@ -118,7 +122,7 @@ OTHER_CODES = {
     "a label where nobody is positive": (
         {"outcome": at("west", yes_no("relapse", "remission"), lambda s, i: "free")},
         "people.outcome=relapse",
-        r"people\.outcome: its negative values at west are none",
+        r"people\.outcome: its values at west are not those of most other sites",
     ),
     "words at three sites, numbers at two": (
         {"pain": lambda s, i: ["mild", "severe"][i // 2 % 2] if s in SITES[:3] else i // 2 % 2},
@@ -135,6 +139,55 @@ OTHER_CODES = {
         "people.outcome",
         r"people\.insulin: its values at west are none",
     ),
+    "a shared third value, other words": (
+        {"outcome": at("west", thirds("ill", "well", "NE"), thirds("krank", "gesund", "NE"))},
+        "people.outcome=ill",
+        r"people\.outcome: its values at west are ",
+    ),
+    "a shared negative value": (
+        {"outcome": at("isle", yes_no("Responder", "NR"), yes_no("CR", "NR"))},
+        "people.outcome=Responder",
+        r"people\.outcome: its values at isle are ",
+    ),
+    "numbers that mean the opposite": (
+        {"outcome": at("isle", thirds(1, 0, 3), thirds(2, 1, 3))},
+        "people.outcome=1",
+        r"people\.outcome: its values at isle are not those of most other sites",
+    ),
+    "no positive, and a value of its own": (
+        {"outcome": at("east", yes_no("Y", "N"), yes_no("NE", "N"))},
+        "people.outcome=Y",
+        r"people\.outcome: its values at east are ",
+    ),
+    "an outcome that one site left empty": (
+        {"outcome": at("east", yes_no("Y", "N"), lambda s, i: "")},
+        "people.outcome=Y",
+        r"people\.outcome: its values at east are not",
+    ),
+    "a grade that begins at 1": (
+        {"outcome": at("west", lambda s, i: i % 3, lambda s, i: 1 + i % 3)},
+        "people.outcome>=1",
+        r"people\.outcome: its values at west are not",
+    ),
+    "an input with a shared third value": (
+        {"stage": at("west", thirds("early", "late", "NE"), thirds("E", "L", "NE"))},
+        "people.outcome",
+        r"people\.stage: its values at west are none that most other sites have",
+    ),
+    "one test of four under another name": (
+        {
+            "marker": at(
+                "west", lambda s, i: ["ALT", "AST", "CRP", "Na"][i % 4], lambda s, i: ["ALT", "GOT", "CRP", "Na"][i % 4]
+            )
+        },
+        "people.outcome",
+        r"people\.marker: its values at west are none",
+    ),
+    "twenty tests under other names": (
+        {"marker": at("west", lambda s, i: f"L{i % 20}", lambda s, i: f"lab {i % 20}")},
+        "people.outcome",
+        r"people\.marker: its values at west are none",
+    ),
 }
 
 
@@ -146,6 +199,37 @@ def test_a_site_with_codes_of_its_own_is_asked_about(tmp_path: Path, project: Pa
         draft(tmp_path / "t", project, cells, label, sites)
     (place_,) = set(re.findall(r"--keep (\S+)", str(caught.value)))
     assert draft(tmp_path / "t", project, cells, label, sites, keep=(place_,)).outcome.table == "people"
+
+
+def test_words_for_yes_count_beside_a_third_value(tmp_path: Path, project: Path) -> None:
+    """In a label and in an input; the third stays what it is."""
+    spelled = at("west", thirds("Y", "N", "ex"), thirds("Yes", "No", "ex"))
+    with pytest.raises(
+        DataError, match=r"people\.outcome: 2 values are spelled .*\n.*people\.smoker: 2 values are"
+    ) as caught:
+        draft(tmp_path / "t", project, {"outcome": spelled, "smoker": spelled}, "people.outcome=Y")
+    assert "ex" not in re.findall(r"\((.*?)\)", str(caught.value))[0].split(" = ")
+    told = {"same": ("Y=Yes", "N=No")}
+    found = draft(tmp_path / "t", project, {"outcome": spelled, "smoker": spelled}, "people.outcome=Y", **told)
+    codes = {c for spec in found.study.inputs if spec.column == "smoker" for c in spec.codes or ()}
+    assert codes <= {"N", "Y", "ex"}
+
+
+def test_every_question_of_a_column_is_shown(tmp_path: Path, project: Path) -> None:
+    """One `--keep` answers them all: spellings and other codes, and a label's with those of other columns."""
+    graded = {
+        "north": ["mild", "bad", "NE"],
+        "south": ["mild", "bad", "NE"],
+        "west": ["Mild", "bad", "NE"],
+    }
+    cells: Cells = {
+        "grade": lambda s, i: graded.get(s, ["mild", "bad", "NE"] if s == "east" else ["1", "2", "NE"])[i % 3],
+        "outcome": at("isle", yes_no("Responder", "NR"), yes_no("CR", "NR")),
+    }
+    with pytest.raises(DataError) as caught:
+        draft(tmp_path / "t", project, cells, "people.outcome=Responder")
+    asked = re.findall(r"^  people\.(\w+): (.*?) at \w+", str(caught.value), re.MULTILINE)
+    assert [column for column, _ in asked] == ["outcome", "grade", "grade", "outcome"]
 
 
 @pytest.mark.parametrize(
