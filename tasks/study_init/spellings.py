@@ -15,6 +15,7 @@ import pandas as pd
 
 from tasks.study_init.column_types import Source
 from tasks.study_init.questions import Question, at_sites, shared, shell
+from tasks.study_init.subjects import MIN_CELL
 
 _SAME = "--same {place}:VALUE=OTHER,OTHER"
 #: More different values than this are no codes: of ages, a small site may well have none that another has.
@@ -129,5 +130,5 @@ def _plain(text: str) -> str:
 def _listed(group: list[str], told: dict[str, int]) -> str:
     named = [text for text in group if text in told]
     rare = len(group) - len(named)
-    more = [f"{rare} that fewer than 5 patients have"] * bool(rare)
+    more = [f"{rare} that fewer than {MIN_CELL} patients have"] * bool(rare)
     return " = ".join([*named, *more])
