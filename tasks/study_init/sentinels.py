@@ -66,7 +66,7 @@ def _question(source: Source, values: pd.Series, found: list[float]) -> Question
 
 def _unnamed(rare: Iterable[float]) -> list[str]:
     """What may be said of numbers that few patients have."""
-    return sorted({_SAID[str(abs(int(value)))[0]] for value in rare})
+    return sorted({_DIGITS[str(abs(int(value)))[0]] for value in rare})
 
 
 def _codes(filled: pd.Series, distinct: npt.NDArray[np.float64]) -> list[float]:

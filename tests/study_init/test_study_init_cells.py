@@ -289,7 +289,7 @@ def test_whole_numbers_written_with_a_point_name_something_too(tmp_path: Path, p
 
 def test_a_code_of_words_is_asked_about_like_any(tmp_path: Path, project: Path) -> None:
     cells: Cells = {"sex_code": lambda s, i: ("Female", "Male")[i // 2 % 2] if s == "south" else "FM"[i // 2 % 2]}
-    with pytest.raises(DataError, match="people.sex_code"):
+    with pytest.raises(DataError, match=r"people\.sex_code"):
         draft(tmp_path / "t", project, cells)
 
 
