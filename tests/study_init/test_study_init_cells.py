@@ -278,13 +278,13 @@ def test_half_of_a_limit_that_is_not_above_zero_is_asked_about(tmp_path: Path, p
 @pytest.mark.parametrize("cell", [".", "<1", "n/a", "3a", "7,5", "n=2"])
 def test_numbers_that_name_something_are_no_categories(tmp_path: Path, project: Path, name: str, cell: str) -> None:
     found = draft(tmp_path / "t", project, {name: odd(cell, every=15, other=score)["v"]})
-    assert found.study.input_names == ("x",)
+    assert found.study.input_names == ["x"]
     assert {each.why for each in found.left_out if each.column == name} == {"looks like an identifier or a code"}
 
 
 def test_whole_numbers_written_with_a_point_name_something_too(tmp_path: Path, project: Path) -> None:
     found = draft(tmp_path / "t", project, {"lesion_number": lambda s, i: f"{score(s, i)}.0"})
-    assert found.study.input_names == ("x",)
+    assert found.study.input_names == ["x"]
 
 
 def test_a_code_of_words_is_asked_about_like_any(tmp_path: Path, project: Path) -> None:
