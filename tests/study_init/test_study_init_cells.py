@@ -243,7 +243,7 @@ TIMES: dict[str, tuple[str, Cells, str | None]] = {
     "a week of 999": ("week", odd(999, every=5, other=lambda s, i: 20 + i % 21), "6 cells are 999"),
     "screening on day -7": ("study_day", odd(-7, every=5, other=lambda s, i: i % 15), None),
     "week 96": ("week", odd(96, every=5, other=lambda s, i: 12 * (i % 5)), None),
-    "day 98": ("day", odd(98, every=5, other=lambda s, i: 7 * (i % 5)), None),
+    "day 98": ("day", odd(98, SITES, 5, other=lambda s, i: 7 * (i % 7)), None),
 }
 
 
@@ -266,11 +266,11 @@ def test_a_number_that_few_patients_have_is_not_named(tmp_path: Path, project: P
     assert str(code) not in str(caught.value)
 
 
-@pytest.mark.parametrize("cell", ["<-10", "<0", "< -0.5", "<=0"])
+@pytest.mark.parametrize("cell", ["<-1", "<0", "< -0.5", "<=0"])
 def test_half_of_a_limit_that_is_not_above_zero_is_asked_about(tmp_path: Path, project: Path, cell: str) -> None:
     with pytest.raises(DataError, match="3 cells that begin with < before zero or less at south: --below-limit limit"):
-        draft(tmp_path / "t", project, odd(cell), below_limit=("half",))
-    found = draft(tmp_path / "t", project, odd(cell), below_limit=("limit",))
+        draft(tmp_path / "t", project, odd(cell, other=noise), below_limit=("half",))
+    found = draft(tmp_path / "t", project, odd(cell, other=noise), below_limit=("limit",))
     assert "v" in found.study.input_names
 
 
