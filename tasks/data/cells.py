@@ -85,10 +85,10 @@ def _beyond_limits(cells: pd.Series, rules: ColumnRules) -> pd.Series:
 
 
 def _read_limit(match: re.Match[str], rules: ColumnRules) -> str | None:
-    """The text of a number, or None for a missing value."""
+    """The text of a number, or None for a missing value; half of what is not above zero is not below it: no number."""
     rule = rules.below_limit if match["side"] in "<≤" else rules.above_limit
     limit = as_number(match["limit"])
-    if rule is None or limit is None:
+    if rule is None or limit is None or (rule == "half" and limit <= 0):
         return match.string
     return None if rule == "missing" else repr(limit / 2 if rule == "half" else limit)
 

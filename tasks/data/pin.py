@@ -60,9 +60,6 @@ class Pin:
     digest: str
     files: Mapping[str, str]
 
-    def site_files(self, site: str) -> dict[str, str]:
-        return self.folder_files(f"{SITES}/{site}")
-
     def folder_files(self, folder: str) -> dict[str, str]:
         """Path in `folder`, such as sites/701, -> md5."""
         prefix = f"{folder}/"
@@ -75,7 +72,8 @@ class Pin:
 
     @property
     def sites(self) -> list[str]:
-        return [folder.removeprefix(f"{SITES}/") for folder in self.folders if folder.startswith(f"{SITES}/")]
+        """The folders of sites, of studies too."""
+        return [folder for folder in self.folders if not folder.startswith(f"{EXAMS}/")]
 
 
 @dataclass(frozen=True, order=True)
@@ -98,16 +96,6 @@ class Difference:
 def folder_version(folder: Path) -> str:
     """The digest that `dvc add <folder>` would write: "<md5>.dir". Strays do not count."""
     return listing_digest(file_digests(folder, lambda name: is_stray(PurePosixPath(name))))
-
-
-def site_versions(pin_file: Path) -> dict[str, str]:
-    """Site -> pinned digest of its folder, as `dvc add data/sites/<site>` would give it.
-
-    Raises:
-        ConfigError: see `read_pin`.
-    """
-    pin = read_pin(pin_file)
-    return {site: listing_digest(pin.site_files(site)) for site in pin.sites}
 
 
 def verify(data_dir: Path, pin_file: Path) -> list[Difference]:

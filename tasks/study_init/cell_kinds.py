@@ -26,6 +26,7 @@ LONG = Kind("long", "of more than 15 digits")
 ZERO_LED = Kind("zero_led", "with leading zeros")
 CODE = Kind("code", "that stand for no value", "--missing")
 BELOW = Kind("below", "that begin with <", "--below-limit half, limit or missing")
+BELOW_ZERO = Kind("below_zero", "that begin with < before zero or less", "--below-limit limit or missing")
 ABOVE = Kind("above", "that begin with >", "--above-limit limit or missing")
 COMMA = Kind("comma", "with a decimal comma", "--decimal comma")
 COMMA_3 = Kind("comma_3", "with a comma before three digits", "--decimal {place}=comma if it is the decimal point")
@@ -40,7 +41,8 @@ WORD = Kind("word", "that are other text", "--missing {place}=CODE if it stands 
 #: Characters of a number or date, however it is written; what is longer is a text.
 _LONGEST = 60
 #: Kinds that are measured values, however they are written.
-NUMBERLIKE = frozenset({INTEGER, YEAR, NUMBER, POINT_3, BELOW, ABOVE, COMMA, COMMA_3, THOUSANDS, INFINITE})
+LIMITS = frozenset({BELOW, BELOW_ZERO, ABOVE})
+NUMBERLIKE = LIMITS | {INTEGER, YEAR, NUMBER, POINT_3, COMMA, COMMA_3, THOUSANDS, INFINITE}
 _NUMBER = r"[-+]?((0|[1-9]\d{0,14})(\.\d*)?|\.\d+)([eE][+-]?\d{1,3})?"
 _FORMS = (
     (YEAR, r"(19|20)\d\d"),
@@ -92,7 +94,8 @@ def _kind_of(text: str) -> Kind:
             return INFINITE if kind is NUMBER and not math.isfinite(float(text)) else kind
     limit = LIMIT.fullmatch(text)
     if limit and kind_of(limit["limit"]) in (INTEGER, YEAR, NUMBER, POINT_3, COMMA, COMMA_3):
-        return BELOW if limit["side"] in "<≤" else ABOVE
+        below = BELOW_ZERO if float(limit["limit"].replace(",", ".")) <= 0 else BELOW
+        return below if limit["side"] in "<≤" else ABOVE
     if any(char.isdigit() and not char.isascii() for char in text):
         return WIDE
     return WORD

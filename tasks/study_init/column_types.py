@@ -58,7 +58,7 @@ def read_column(source: Source, told: Told, *, is_code: bool) -> Read:
     Args:
         source: its cells.
         told: what the command was told.
-        is_code: by its name it names something, so odd cells are none of its concern.
+        is_code: by its name it names something: with odd cells among its numbers it is a name, and no question.
     """
     own = told.of(source.table, source.name, source.cells.dropna().unique())
     rules = told.beside_every(source.table, source.name, own)
@@ -68,10 +68,10 @@ def read_column(source: Source, told: Told, *, is_code: bool) -> Read:
     odd = {} if type_ == "string" else {kind: n for kind, n in counts.items() if not _fits(kind, type_, rules, counts)}
     if type_ != "string" and not odd:
         return _typed(source, type_, rules, own)
-    asks = source.place not in told.keep and not is_code
+    asks = source.place not in told.keep
     if odd:
-        question = _odd_cells(source, type_, odd, rules) if asks else None
-        return replace(_typed(source, "string", own, own), question=question)
+        question = _odd_cells(source, type_, odd, rules) if asks and not is_code else None
+        return replace(_typed(source, "string", own, own), question=question, names=is_code)
     codes = set() if names or not asks else _codes_among_words(source.cells, own)
     known = tuple(sorted(codes & set(told.every.missing)))
     own = own.model_copy(update={"missing": (*own.missing, *known)}) if known else own
@@ -116,7 +116,7 @@ def _main_type(counts: Counter[Kind]) -> ColumnType:
     if dates and 2 * (dates + counts[kinds.YEAR]) > filled:
         return "date" if dates == counts[kinds.DATE] and not counts[kinds.YEAR] else "partial_date"
     numbers = sum(counts[kind] for kind in kinds.NUMBERLIKE)
-    if 2 * numbers > filled and numbers > counts[kinds.BELOW] + counts[kinds.ABOVE]:
+    if 2 * numbers > filled and numbers > sum(counts[kind] for kind in kinds.LIMITS):
         return "number" if counts[kinds.NUMBER] or counts[kinds.POINT_3] else "integer"
     return "string"
 
@@ -131,6 +131,7 @@ def _fits(kind: Kind, type_: ColumnType, rules: ColumnRules, counts: Counter[Kin
         return kind in _DATES
     read = {
         kinds.BELOW: rules.below_limit,
+        kinds.BELOW_ZERO: rules.below_limit in ("limit", "missing"),
         kinds.ABOVE: rules.above_limit,
         kinds.COMMA: rules.decimal,
         kinds.COMMA_3: rules.decimal and rules.is_own_decimal,

@@ -8,7 +8,6 @@ further out has none. What is drafted from here is shared by all sites.
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
@@ -16,6 +15,7 @@ import pandas as pd
 
 from tasks.study_init.column_types import Read, Source, read_column
 from tasks.study_init.folder import SiteFolders, Table
+from tasks.study_init.names import is_named_like_a_code, is_named_like_a_time
 from tasks.study_init.questions import Question
 from tasks.study_init.rounding import decades, round_bounds
 from tasks.study_init.sentinels import suspicious_numbers
@@ -27,14 +27,6 @@ from tasks.validation.suites import ColumnType
 
 #: A text column with more different values is free text.
 MAX_CATEGORIES = 20
-#: A column that says when a row was measured: study day, visit number, week.
-TIME = re.compile(r"(^|_)(day|dy|visit|visitnum|week|month)(_|$)|^A?DY$|^VISITNUM$|DY$", re.ASCII)
-#: Names of numbers that measure nothing, in words apart: `house_no`, `postCode`, `phone2`; not `no_of_falls`.
-_CODE = re.compile(
-    r"(^|_)(id|code|zip|zip_?code|post_?code|postal(_code)?|phone|phone_?number|mobile|telephone|tel|fax|ssn|mrn)\d*(_|$)"
-    r"|(^|_)(no|nr|num|number|post)\d*$|(subj|patient|person|site|record|sample|case)id$",
-    re.ASCII,
-)
 #: A whole number of five digits or more of which so large a share is one patient's alone is a name, too.
 _OWN_SHARE, _FIVE_DIGITS = 0.9, 10_000
 Bound = float | str | None
@@ -48,6 +40,7 @@ class Column:
     num_rare: how many further values it has. common_share: a round share of rows that `categories` cover at each site.
     bounds: round figures beyond all values, dates as text; a side is None where only few patients lie so far out,
     both where too few have a value. looks_like_code: a number that names something, such as a telephone number.
+    num_values: how many different whole numbers it holds; 0 where one of them is none.
     """
 
     name: str
@@ -59,10 +52,16 @@ class Column:
     bounds: tuple[Bound, Bound] = (None, None)
     is_flag: bool = False
     looks_like_code: bool = False
+    num_values: int = 0
 
     @property
     def is_numeric(self) -> bool:
         return self.type in ("integer", "number")
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it holds whole numbers, written 1 or 1.0."""
+        return self.type == "integer" or (self.type == "number" and self.num_values > 0)
 
 
 @dataclass(frozen=True)
@@ -100,7 +99,7 @@ def _profile(table: Table, subjects: Subjects, told: Told) -> Profile:
     rows = pd.DataFrame({c: one.values for c, one in read.items()})
     columns = {c: _column(sources[c], read[c], is_name=c in names) for c in sources}
     in_key = [c for c, one in read.items() if one.type != "number" and c != subjects.site_column]
-    in_key.sort(key=lambda c: read[c].type == "integer" and not TIME.search(c))
+    in_key.sort(key=lambda c: read[c].type == "integer" and not is_named_like_a_time(c))
     key = find_key(replace(table, rows=rows), subjects.column, in_key)
     return Profile(
         table.name,
@@ -124,12 +123,13 @@ def _questions(source: Source, read: Read, told: Told) -> Iterator[Question]:
     """Of a column whose cells are no question, whether its values are."""
     if read.question is not None:
         yield read.question
-    if read.question is not None or source.place in told.keep or is_named_like_a_code(source.name):
+    is_code = is_named_like_a_code(source.name) and (read.names or read.type != "string")
+    if read.question is not None or source.place in told.keep or is_code:
         return
     asked = [coded_otherwise(source, read.values)] if read.type in ("string", "integer") else []
     if read.type == "string":
         asked = [spelled_twice(source, read.values), *asked]
-    elif read.type in ("integer", "number") and not TIME.search(source.name):
+    elif read.type in ("integer", "number"):
         asked = [suspicious_numbers(source, read.values), *asked]
     yield from (question for question in asked if question is not None)
 
@@ -138,6 +138,8 @@ def _column(source: Source, read: Read, *, is_name: bool) -> Column:
     values, patients, type_ = read.values, source.patients, read.type
     filled = values.notna()
     column = Column(source.name, type_, required=bool(filled.all()))
+    if column.is_numeric and (values[filled] == values[filled].round()).all():
+        column = replace(column, num_values=int(values.nunique()))
     if is_name or patients[filled].nunique() < MIN_CELL:
         return column
     if type_ == "string":
@@ -147,7 +149,7 @@ def _column(source: Source, read: Read, *, is_name: bool) -> Column:
         return column
     if type_ != "date" and values[filled].isin([0, 1]).all():
         return replace(column, is_flag=True)
-    is_code = type_ == "integer" and _looks_like_code(source.name, values[filled], patients[filled])
+    is_code = column.is_whole and _looks_like_code(source.name, values[filled], patients[filled])
     return replace(column, looks_like_code=is_code, bounds=_bounds(values[filled], patients[filled]))
 
 
@@ -169,12 +171,6 @@ def _bounds(values: pd.Series, patients: pd.MultiIndex) -> tuple[Bound, Bound]:
         )
     below, above = round_bounds(float(low), float(high))
     return below if values.min() >= below else None, above if values.max() <= above else None
-
-
-def is_named_like_a_code(name: str) -> bool:
-    """Whether a column's name says that it names something: `house_no`, `postCode`."""
-    words = re.sub(r"[^a-z0-9]+", "_", re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower())
-    return bool(_CODE.search(words.strip("_")))
 
 
 def _looks_like_code(name: str, values: pd.Series, patients: pd.MultiIndex) -> bool:

@@ -11,7 +11,18 @@ import pandas as pd
 from tasks.study import LEAKING_COLUMNS, Input
 from tasks.study_init.columns import Column, Profile
 from tasks.study_init.label import Outcome
-from tasks.study_init.measured import LATE, NONE_IN_TIME, Rows, is_result, kinds, measured, qualifiers, qualifies, times
+from tasks.study_init.measured import (
+    LATE,
+    NONE_IN_TIME,
+    Rows,
+    is_result,
+    kinds,
+    measured,
+    qualifiers,
+    qualifies,
+    rising,
+    times,
+)
 from tasks.study_init.rounding import plain
 from tasks.study_init.subjects import Subjects
 
@@ -107,7 +118,7 @@ def _add_codes(found: Candidates, table: str, column: Column) -> None:
 
 def _from_many_rows(found: Candidates, profile: Profile, columns: list[Column], subjects: Subjects) -> None:
     """Means over the rows that are known in time, of one kind and quality each."""
-    dated = times(columns)
+    dated = [*times(columns), *rising(profile, columns, subjects.column)]
     dates = [c for c in columns if c.type in ("date", "partial_date")]
     window = _baseline(profile, dated[0].name, subjects) if dated else None
     late = bool(dated or dates) and window is None

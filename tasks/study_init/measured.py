@@ -14,24 +14,28 @@ from dataclasses import dataclass, replace
 
 import pandas as pd
 
-from tasks.study_init.columns import TIME, Column, Profile
-from tasks.study_init.row_kinds import is_named_like_a_test, words
+from tasks.study_init.columns import MAX_CATEGORIES, Column, Profile
+from tasks.study_init.names import CODE, has_a_word_of_time, is_named_like_a_test, is_named_like_a_time, words
+from tasks.study_init.rounding import plain
 from tasks.study_init.subjects import MIN_CELL
 
 #: More kinds of rows in one table are not drafted.
 MAX_KINDS = 200
-_CODE = r"(_?(cd|code|id|concept_id))"
-_UNIT = re.compile(rf"^(?P<stem>.*?)_?(units?|uom){_CODE}?$|^(?P<result>[a-z]{{2}}(orres|stres|dos)|aval)u$")
+_NUMBER_CODE = re.compile(r"_?(cd|code|id|concept_id)$")
+_CODED_TEST = re.compile(
+    r"^((clinical_)?labs?_|vital_)?(test|param|parameter|analyte|item|component|measure|measurement|marker|biomarker|"
+    r"question|variable|vital_sign)$"
+)
+_UNIT = re.compile(rf"^(?P<stem>.*?)_?(units?|uom){CODE}?$|^(?P<result>[a-z]{{2}}(orres|stres|dos)|aval)u$")
 #: A unit in which patients lie.
 _WARD = re.compile(r"care|ward|nurs|icu|hospital|clinic|admi|org")
 _QUALIFIER = re.compile(
-    rf"^((?P<stem>.*)_)?(specimen|specimen_type|sample_type|method|position|posture|laterality|fasting|stat|statistic){_CODE}?$"
+    rf"^((?P<stem>.*)_)?(specimen|specimen_type|sample_type|method|position|posture|laterality|fasting|stat|statistic){CODE}?$"
     r"|^[a-z]{2}(spec|method|pos|loc|lat|dir|fast|stat)$"
 )
 #: A result that was not obtained: nothing that a value may be of.
 _STATUS = re.compile(r"stat$")
 _RESULT = re.compile(r"(^|_)(value|valuenum|value_as_number|result|amount|level|aval)$|^[a-z]{2}(orres|stresn)$")
-_TIME = re.compile(r"(^|_)(day|dy|studyday|relday|ady|week|month|visit|visit_?n(um|o)?|avisitn)(_|$)")
 #: The study day first; the day on which something ended or was planned after it; a visit's number last.
 _TIME_ORDER = (r"(?<!visit)(?<!visit_)(?<!end_)(?<!en)(day|dy)(_|$)", r"day|dy", r"week", r"month")
 #: A visit by its name alone, and the names of those at the start.
@@ -39,6 +43,8 @@ _VISIT = re.compile(r"(^|_)(a?visit|timepoint|epoch|event)(_name)?$")
 _START = re.compile(r"screen|baseline|^pre|random|enrol|inclusion|admission|^(day|visit|v) ?[01]$|^(week|month|t) ?0$")
 LATE = "rows may lie after the outcome: add on_or_before with a study day, then reduce: mean"
 NONE_IN_TIME = "no row on or before"
+#: Of a patient's steps from one time to the next, the share that a number must take upwards to be a time itself.
+_RISES = 0.9
 Where = dict[str, str | float]
 
 
@@ -63,15 +69,39 @@ def is_result(column: Column) -> bool:
 
 
 def times(columns: list[Column]) -> list[Column]:
-    """Numbers that say when a row was measured, the best first."""
-    found = [c for c in columns if c.is_numeric and (TIME.search(c.name) or _TIME.search(words(c.name)))]
-    found = [c for c in found if "per_" not in words(c.name)]
+    """Numbers that by their names say when a row was measured, the best first."""
+    found = [c for c in columns if c.is_numeric and is_named_like_a_time(c.name)]
     return sorted(found, key=lambda c: [not re.search(pattern, words(c.name)) for pattern in _TIME_ORDER])
 
 
+def rising(profile: Profile, columns: list[Column], subject: str) -> list[Column]:
+    """Numbers that may be a time by their names, such as `gestation_week` and `drinks_day`, and rise like one.
+
+    They rise with the time of the row; where no column tells it, from row to row of a patient and kind.
+    """
+    named = [c for c in columns if c.is_numeric and has_a_word_of_time(c.name) and not is_named_like_a_time(c.name)]
+    time = [c.name for c in [*times(columns), *(c for c in columns if c.type == "date")]][:1]
+    apart = [
+        profile.site,
+        *(profile.rows[c] for c in [subject, *(k.name for k in kinds(profile, columns, dated=True))]),
+    ]
+    return [c for c in named if _rises(profile.rows, c.name, time, apart)]
+
+
+def _rises(rows: pd.DataFrame, column: str, time: list[str], apart: list[pd.Series]) -> bool:
+    rows = rows[[column, *time]].dropna()
+    rows = rows.sort_values(time, kind="stable") if time else rows
+    apart = [group[rows.index] for group in apart]
+    steps = rows[column].groupby(apart).diff()
+    for name in time:
+        steps = steps[rows[name] != rows[name].groupby(apart).shift()]
+    steps = steps.dropna()
+    return bool(len(steps) and (steps > 0).mean() >= _RISES)
+
+
 def qualifiers(columns: list[Column]) -> list[Column]:
-    """Columns that say how a value was measured."""
-    return [c for c in columns if _is_qualifier(c)]
+    """Columns that say how a value was measured: texts, codes, and few whole numbers beside what they are of."""
+    return [c for c in columns if _is_qualifier(c) or _is_coded_qualifier(c, columns)]
 
 
 def kinds(profile: Profile, columns: list[Column], *, dated: bool) -> list[Column]:
@@ -80,12 +110,12 @@ def kinds(profile: Profile, columns: list[Column], *, dated: bool) -> list[Colum
     Of two that say the same, such as a test's code and its name, one is enough. `dated`: rows are picked by their time,
     so that a visit's name says nothing more.
     """
-    named = [c for c in columns if _is_test(c)]
+    named = [c for c in columns if _is_test(c) or _is_coded_test(c, columns)]
     in_key = [c for c in columns if c.name in profile.key and c.categories and not _is_qualifier(c) and c not in named]
     if named and dated:
-        in_key = [c for c in in_key if not _TIME.search(words(c.name))]
+        in_key = [c for c in in_key if not is_named_like_a_time(c.name)]
     found: list[Column] = []
-    for column in sorted(named, key=lambda c: not re.search(f"{_CODE}$", words(c.name))) + in_key:
+    for column in sorted(named, key=lambda c: not re.search(f"{CODE}$", words(c.name))) + in_key:
         if not found or not _follows(profile.rows, column.name, [c.name for c in found]):
             found.append(column)
     return found
@@ -126,13 +156,32 @@ def measured(
 def _is_test(column: Column) -> bool:
     name = words(column.name)
     named = is_named_like_a_test(column.name) and not _is_qualifier(column)
-    return named and (column.type == "string" or (column.type == "integer" and bool(re.search(f"{_CODE}$", name))))
+    return named and (column.type == "string" or (column.is_whole and bool(_NUMBER_CODE.search(name))))
+
+
+def _is_coded_test(column: Column, columns: list[Column]) -> bool:
+    """`test` is 1 for haemoglobin and 2 for glucose, beside a `value`."""
+    few = column.is_whole and 1 < column.num_values <= MAX_KINDS
+    return few and bool(_CODED_TEST.search(words(column.name))) and any(is_result(c) for c in columns if c != column)
 
 
 def _is_qualifier(column: Column) -> bool:
-    name = words(column.name)
-    text = column.type == "string" or bool(re.search(f"{_CODE}$", name))
-    return text and (_is_unit(column) or bool(_QUALIFIER.search(name)))
+    text = column.type == "string" or bool(_NUMBER_CODE.search(words(column.name)))
+    return text and _is_named_like_a_qualifier(column)
+
+
+def _is_named_like_a_qualifier(column: Column) -> bool:
+    return _is_unit(column) or bool(_QUALIFIER.search(words(column.name)))
+
+
+def _is_coded_qualifier(column: Column, columns: list[Column]) -> bool:
+    """`unit` is 1 for mmol/L and 2 for mg/dL, beside a number that it is of; `insulin_units` alone are an amount."""
+    if not (column.is_whole and 0 < column.num_values <= MAX_CATEGORIES and _is_named_like_a_qualifier(column)):
+        return False
+    others = [c for c in columns if c.is_numeric and not _is_named_like_a_qualifier(c)]
+    others = [c for c in others if not (is_named_like_a_time(c.name) or c.looks_like_code)]
+    stem = _stem(words(column.name))
+    return any(not stem or words(c.name).startswith(stem) for c in others)
 
 
 def _is_unit(column: Column) -> bool:
@@ -143,6 +192,7 @@ def _is_unit(column: Column) -> bool:
 def qualifies(qualifier: Column, column: Column, profile: Profile) -> bool:
     """`weight_unit` is about weight, LBORRESU about LBORRES; `unit` about all, one row a patient about `value`."""
     others = [c for c in profile.columns.values() if c.name != qualifier.name and not _is_qualifier(c)]
+    others = [c for c in others if not _is_named_like_a_qualifier(c) or not c.is_numeric]
     stem = _stem(words(qualifier.name))
     if stem and any(words(c.name).startswith(stem) for c in others):
         return words(column.name).startswith(stem)
@@ -194,7 +244,8 @@ def _why_not(qualifier: Column, common: list[str]) -> str | None:
 
 
 def _plain(value: object) -> str:
-    """Spellings of one unit: `mg/dL` and `MG/DL`, and the two characters for micro."""
+    """Spellings of one unit: `mg/dL` and `MG/DL`, and the two characters for micro; a code without `.0`."""
+    value = plain(value) if isinstance(value, float) else value
     return "".join(unicodedata.normalize("NFKC", str(value)).casefold().split())
 
 

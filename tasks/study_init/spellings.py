@@ -12,8 +12,9 @@ from collections.abc import Iterable, Mapping
 import pandas as pd
 
 from tasks.study_init.column_types import Source
+from tasks.study_init.names import is_named_like_a_test
 from tasks.study_init.questions import Question, at_sites, shared, shell
-from tasks.study_init.row_kinds import is_named_like_a_test
+from tasks.study_init.subjects import MIN_CELL
 from tasks.study_init.word_meanings import meanings
 
 #: More different values than this are no codes: of ages, a small site may well have none that another has.
@@ -150,5 +151,5 @@ def _groups(texts: Iterable[str]) -> list[list[str]]:
 def _listed(group: list[str], told: dict[str, int]) -> str:
     named = [text for text in group if text in told]
     rare = len(group) - len(named)
-    more = [f"{rare} that fewer than 5 patients have"] * bool(rare)
+    more = [f"{rare} that fewer than {MIN_CELL} patients have"] * bool(rare)
     return " = ".join([*named, *more])

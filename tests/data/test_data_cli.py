@@ -32,6 +32,7 @@ def test_prepare_pin_verify(project: Path) -> None:
     assert prepared.output.count("unchanged") == 13
     pinned = runner.invoke(app, ["pin"])
     assert read_pin(project / "data.dvc").digest in pinned.output
+    assert "files of 13 sites and 1 exams" in pinned.output.replace("\n", " ")
     verified = runner.invoke(app, ["verify"])
     assert verified.exit_code == 0
     assert verified.output.count("ok") == 14

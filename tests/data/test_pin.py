@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tasks.data.pin import Difference, folder_version, read_pin, site_versions, verify, verify_site, write_pin
+from tasks.data.pin import Difference, folder_version, listing_digest, read_pin, verify, verify_site, write_pin
 from tasks.errors import ConfigError, DataPinMismatch
 from tasks.foreign_files import STRAYS
 from tasks.settings import PROJECT
@@ -42,13 +42,19 @@ def project(pinned_once: Path, tmp_path: Path) -> Path:
 def test_digests_are_those_of_dvc(project: Path) -> None:
     pin = read_pin(project / "data.dvc")
     assert folder_version(project / "data") == pin.digest
-    versions = site_versions(project / "data.dvc")
-    assert sorted(versions) == ["7 01", "701", "pool"]
-    for site, version in versions.items():
+    assert pin.sites == ["sites/7 01", "sites/701", "sites/pool"]
+    for site in ("7 01", "701", "pool"):
+        version = listing_digest(pin.folder_files(f"sites/{site}"))
         shutil.copytree(project / "data/sites" / site, project / f"alone-{site}")
         dvc(project, "add", "--quiet", f"alone-{site}")
         by_dvc = yaml.safe_load((project / f"alone-{site}.dvc").read_text())["outs"][0]["md5"]
         assert version == by_dvc == folder_version(project / "data/sites" / site)
+
+
+def test_the_sites_of_a_study_are_sites(project: Path) -> None:
+    (project / "data/studies/asthma/cork").mkdir(parents=True)
+    (project / "data/studies/asthma/cork/patients.csv").write_text("id\n1\n")
+    assert write_pin(project / "data").sites == ["sites/7 01", "sites/701", "sites/pool", "studies/asthma/cork"]
 
 
 def test_a_clone_without_cache_can_verify(project: Path) -> None:
@@ -90,7 +96,7 @@ def test_what_desktops_leave_behind_differs_from_no_pin(project: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"\0\5\x16\7")
     assert verify(project / "data", project / "data.dvc") == []
-    pinned = site_versions(project / "data.dvc")["701"]
+    pinned = listing_digest(read_pin(project / "data.dvc").folder_files("sites/701"))
     assert verify_site(project / "data/sites/701", project / "data.dvc", "701") == pinned
     assert folder_version(project / "data/sites/701") == pinned
     (project / "data/sites/pool/mh (1).csv").write_text("x\n")

@@ -244,7 +244,71 @@ def test_a_patients_weight_is_read_with_its_unit(draft: Callable[..., Draft]) ->
     assert "weight_unit" not in {str(spec.column) for spec in inputs(made).values()}
 
 
+@pytest.mark.parametrize("name", ["unit", "units", "value_unit", "uom", "unit_code", "unit_source_value"])
+@pytest.mark.parametrize("codes", [(1, 2), ("1.0", "2.0"), (8753, 8840)])
+def test_units_that_are_numbers(name: str, codes: tuple[Any, Any], draft: Callable[..., Draft]) -> None:
+    """As REDCap has them: 1 is g/dL, 2 is mmol/L."""
+    made = draft(
+        lambda site, i: [
+            {"test": "HGB", "day": 0, "value": haemoglobin(i) / (1.611 if i % 3 == 0 else 1), name: codes[i % 3 == 0]}
+        ]
+    )
+    assert inputs(made) == {}
+    both = " and ".join(str(code).removesuffix(".0") for code in codes)
+    assert why(made, "value") == f"where test is HGB: in 2 units ({name}: {both}): convert them to one"
+
+
+def test_a_patients_weight_in_two_units_that_are_numbers(draft: Callable[..., Draft]) -> None:
+    def patient(site: str, i: int) -> Row:
+        pounds = i % 3 == 0
+        return {"weight": round((75 + 6 * noise(i, 5)) * (2.205 if pounds else 1), 1), "weight_unit": 1 + pounds}
+
+    made = draft(lambda site, i: [], patient=patient)
+    assert inputs(made) == {}
+    assert why(made, "weight") == "in 2 units (weight_unit: 1 and 2): convert them to one"
+
+
+def test_specimens_that_are_numbers_are_two_inputs(draft: Callable[..., Draft]) -> None:
+    made = draft(
+        lambda site, i: [
+            {"test": "GLUC", "day": 0, "value": level + noise(i, level), "specimen": n}
+            for n, level in ((1, 5), (2, 40))
+        ]
+    )
+    assert {spec.where["specimen"]: round(spec.centre) for spec in inputs(made).values()} == {1: 5, 2: 40}
+
+
+def test_tests_that_are_numbers_are_told_apart(draft: Callable[..., Draft]) -> None:
+    made = draft(
+        lambda site, i: [{"test": n, "day": 0, "value": level + noise(i, level)} for n, level in ((1, 5), (2, 140))]
+    )
+    assert {spec.where["test"]: round(spec.centre) for spec in inputs(made).values()} == {1: 5, 2: 140}
+
+
+def test_an_amount_in_units_is_a_number(draft: Callable[..., Draft]) -> None:
+    made = draft(lambda site, i: [], patient=lambda site, i: {"insulin_units": 4 + i % 7, "blood_units": (i // 2) % 4})
+    assert set(inputs(made)) == {"insulin_units", "blood_units"}
+
+
 # time
+
+
+@pytest.mark.parametrize("name", ["drinks_day", "cigsPerWeek", "sleep_month", "visit_cost", "dy_drinks", "surgery_day"])
+def test_a_number_in_each_day_is_no_time(name: str, draft: Callable[..., Draft]) -> None:
+    def rows(site: str, i: int) -> list[Row]:
+        return [{name: int(9 * abs(noise(i, n))) % 4, "visit": n, "sleep": 7 + noise(i, 50 + n)} for n in range(1, 5)]
+
+    made = inputs(draft(rows, "diary"))
+    assert {str(spec.column) for spec in made.values()} == {name, "sleep"}
+    assert {spec.on_or_before for spec in made.values()} == {("visit", 1)}
+
+
+def test_a_week_that_rises_with_the_visit_is_a_time(draft: Callable[..., Draft]) -> None:
+    made = draft(
+        lambda site, i: [{"gestation_week": 8 + i % 5 + 6 * n, "sbp": 110 + noise(i, n)} for n in range(4)], "vitals"
+    )
+    assert inputs(made) == {}
+    assert "rows may lie after the outcome" in why(made, "sbp")
 
 
 def visits(site: str, i: int) -> list[Row]:
@@ -298,6 +362,8 @@ def test_a_column_without_any_value_says_so(draft: Callable[..., Draft]) -> None
         (["month", "week"], "week"),
         (["drinks_per_day", "visitNo"], "visitNo"),
         (["dayName", "end_day", "studyDay"], "studyDay"),
+        (["drinks_day", "days_since_surgery"], "days_since_surgery"),
+        (["surgery_day", "BODY", "visitno"], "visitno"),
     ],
 )
 def test_which_time_is_taken(names: list[str], best: str) -> None:

@@ -203,8 +203,21 @@ def test_padded_words_are_one_category(tmp_path: Path, project: Path) -> None:
 
 
 NUMBERS: dict[str, tuple[Cells, str | None]] = {
-    "99 in a score": (odd(99, other=score), r"3 cells are 99, far from all others at south: --missing people\.v=99;"),
-    "999 in a measurement": (odd(999), "3 cells are 999"),
+    "99 in a score": (
+        odd(99, every=5, other=score),
+        r"6 cells are 99, far from all others at south: --missing people\.v=99;",
+    ),
+    "999 in a measurement": (odd(999, every=5), "6 cells are 999"),
+    "98 and 99 in a score": (
+        odd(98, every=5, other=lambda s, i: 99 if i % 5 == 1 else score(s, i)),
+        r"cells are 98, 99, far from all others.*--missing people\.v=98; --missing people\.v=99",
+    ),
+    "96, 99 and 999 in a score": (
+        odd(96, SITES, 5, other=lambda s, i: {1: 99, 2: 999}.get(i % 5, score(s, i))),
+        "90 cells are 96, 99, 999",
+    ),
+    "99 in a score of 7, 8 and 9": (odd(99, SITES, 5, other=lambda s, i: 7 + i % 3), "30 cells are 99"),
+    "-99 in a change": (odd(-99, SITES, 5, other=lambda s, i: round(6 * noise(s, i))), "30 cells are -99"),
     "9 in a scale to 3": (odd(9, SITES, other=lambda s, i: i % 4), "15 cells are 9"),
     "8 and 9 in a flag": (
         {"v": lambda s, i: 8 if i % 10 == 0 else 9 if i % 10 == 1 else i % 3 % 2},
@@ -214,7 +227,7 @@ NUMBERS: dict[str, tuple[Cells, str | None]] = {
         {"v": lambda s, i: -9 if i % 10 == 0 else -99 if i % 10 == 1 else score(s, i)},
         r"30 cells are -99, -9.*--missing people\.v=-99; --missing people\.v=-9",
     ),
-    "-1 where all else is positive": (odd(-1, other=score), "3 cells are -1"),
+    "-1 where all else is positive": (odd(-1, every=5, other=score), "6 cells are -1"),
     "zero for all of a site": (
         odd(0, every=1, other=lambda s, i: round(200 + 30 * noise(s, i))),
         "30 cells are 0, far from all others at south, all cells of south",
@@ -226,6 +239,62 @@ NUMBERS: dict[str, tuple[Cells, str | None]] = {
     "a dose of 0, 54 or 81": (odd(0, SITES, 3, other=lambda s, i: [54, 81, 27][i % 3]), None),
     "a study day of -1": ({"visit_day": lambda s, i: -1 if i % 7 == 0 else i, "v": value}, None),
 }
+
+
+TIMES: dict[str, tuple[str, Cells, str | None]] = {
+    "a week of pregnancy of 99": ("gestation_week", odd(99, every=5, other=lambda s, i: 20 + i % 21), "6 cells are 99"),
+    "a study day of -99": ("study_day", odd(-99, every=5, other=lambda s, i: -(i % 15)), "6 cells are -99"),
+    "a week of 999": ("week", odd(999, every=5, other=lambda s, i: 20 + i % 21), "6 cells are 999"),
+    "screening on day -7": ("study_day", odd(-7, every=5, other=lambda s, i: i % 15), None),
+    "week 96": ("week", odd(96, every=5, other=lambda s, i: 12 * (i % 5)), None),
+    "day 98": ("day", odd(98, SITES, 5, other=lambda s, i: 7 * (i % 7)), None),
+}
+
+
+@pytest.mark.parametrize("case", TIMES)
+def test_codes_among_times(tmp_path: Path, project: Path, case: str) -> None:
+    name, cells, said = TIMES[case]
+    if said is None:
+        assert name in draft(tmp_path / "t", project, {name: cells["v"]}).study.input_names
+        return
+    with pytest.raises(DataError, match=f"{name}: {said}"):
+        draft(tmp_path / "t", project, {name: cells["v"]})
+
+
+@pytest.mark.parametrize(
+    ("code", "said"), [(777, "sevens"), (88, "eights"), (98, "nines"), (-9, "nines"), (-1, "minus one")]
+)
+def test_a_number_that_few_patients_have_is_not_named(tmp_path: Path, project: Path, code: int, said: str) -> None:
+    with pytest.raises(DataError, match=rf"3 cells are .*{said}, far.*--missing people\.v=CODE;") as caught:
+        draft(tmp_path / "t", project, odd(code, other=score))
+    assert str(code) not in str(caught.value)
+
+
+@pytest.mark.parametrize("cell", ["<-1", "<0", "< -0.5", "<=0"])
+def test_half_of_a_limit_that_is_not_above_zero_is_asked_about(tmp_path: Path, project: Path, cell: str) -> None:
+    with pytest.raises(DataError, match="3 cells that begin with < before zero or less at south: --below-limit limit"):
+        draft(tmp_path / "t", project, odd(cell, other=noise), below_limit=("half",))
+    found = draft(tmp_path / "t", project, odd(cell, other=noise), below_limit=("limit",))
+    assert "v" in found.study.input_names
+
+
+@pytest.mark.parametrize("name", ["lesion_number", "nodes_no", "houseNo", "site_phone", "icd_code"])
+@pytest.mark.parametrize("cell", [".", "<1", "n/a", "3a", "7,5", "n=2"])
+def test_numbers_that_name_something_are_no_categories(tmp_path: Path, project: Path, name: str, cell: str) -> None:
+    found = draft(tmp_path / "t", project, {name: odd(cell, every=15, other=score)["v"]})
+    assert found.study.input_names == ["x"]
+    assert {each.why for each in found.left_out if each.column == name} == {"looks like an identifier or a code"}
+
+
+def test_whole_numbers_written_with_a_point_name_something_too(tmp_path: Path, project: Path) -> None:
+    found = draft(tmp_path / "t", project, {"lesion_number": lambda s, i: f"{score(s, i)}.0"})
+    assert found.study.input_names == ["x"]
+
+
+def test_a_code_of_words_is_asked_about_like_any(tmp_path: Path, project: Path) -> None:
+    cells: Cells = {"sex_code": lambda s, i: ("Female", "Male")[i // 2 % 2] if s == "south" else "FM"[i // 2 % 2]}
+    with pytest.raises(DataError, match=r"people\.sex_code"):
+        draft(tmp_path / "t", project, cells)
 
 
 @pytest.mark.parametrize("case", NUMBERS)
