@@ -108,8 +108,12 @@ def test_ctrl_c_says_what_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     engine.chmod(0o700)
     monkeypatch.setattr(sys, "executable", str(engine))
 
-    with pytest.raises(RunIncomplete, match=r"stopped \(Ctrl-C\).*2 of 3 answers are kept: run it again") as error:
-        asking.ask(of, tmp_path, settings(of), tmp_path, progress=lambda *_: os.kill(os.getpid(), signal.SIGINT))
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # in the background of a shell it is ignored
+    try:
+        with pytest.raises(RunIncomplete, match=r"stopped \(Ctrl-C\).*2 of 3 answers are kept: run it again") as error:
+            asking.ask(of, tmp_path, settings(of), tmp_path, progress=lambda *_: os.kill(os.getpid(), signal.SIGINT))
+    finally:
+        signal.signal(signal.SIGINT, before)
 
     assert error.value.__cause__ is None
     assert len(read_answers(tmp_path / "answers.jsonl")) == 2
