@@ -18,7 +18,7 @@ OTHER_PROCESSORS = [
     {"OPENBLAS_CORETYPE": "Nehalem", "ONEDNN_MAX_CPU_ISA": "SSE41", "NPY_DISABLE_CPU_FEATURES": "AVX512F"},
 ]
 PROGRAM = """
-import os, sys, hashlib, tasks
+import os, sys, hashlib, tasks.kernels
 os.environ.update(pair.split("=") for pair in sys.argv[1:])
 import numpy, torch
 from tasks.study import Training

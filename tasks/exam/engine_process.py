@@ -20,6 +20,7 @@ from tasks.exam.journal import Count
 from tasks.exam.questions import WAITING, Job, Waiting
 from tasks.exam.redaction import redact
 from tasks.files import write_private
+from tasks.kernels import COMMON
 from tasks.settings import PROJECT
 
 Progress = Callable[[int, int], None]
@@ -181,11 +182,14 @@ class _Waits:
 
 
 def _environment(folder: Path) -> dict[str, str]:
-    """The engine traces nothing, and that in the run's folder, not in the user's home."""
+    """The engine traces nothing, and that in the run's folder, not in the user's home.
+
+    A language model on this processor computes as fast as it can: it is no model of a study (see `tasks.kernels`).
+    """
     path = os.pathsep.join(filter(None, (str(PROJECT), os.environ.get("PYTHONPATH"))))
     data = str(folder.resolve() / "engine")
     return {
-        **os.environ,
+        **{name: value for name, value in os.environ.items() if name not in COMMON},
         "PYTHONPATH": path,
         "XDG_DATA_HOME": data,
         "INSPECT_TRACE_LEVEL": "CRITICAL",
