@@ -10,6 +10,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
 
 import pytest
+from apprise import Apprise
 
 from tasks.notify import Notice, notices_of, notify
 from tasks.records import RoundMetrics, SiteRow
@@ -111,4 +112,45 @@ def test_a_channel_that_fails_breaks_no_round(
 ) -> None:
     monkeypatch.setenv("PHARMAFED_NOTIFY_URLS", "json://127.0.0.1:9/nobody")
     notify(Notice("failure", "derm", "text"))
-    assert "not every channel" in caplog.text
+    assert "did not take the notice" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("url", "problem"),
+    [
+        ("json://hub:s3cret@127.0.0.1:9/x", "did not take the notice"),
+        ("nochannel://hub:s3cret@host/", "is no address that Apprise knows"),
+        ("mailto://s3cret", "is no address that Apprise knows"),
+    ],
+)
+def test_the_log_is_never_told_a_channels_password(
+    url: str, problem: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PHARMAFED_NOTIFY_URLS", url)
+    with caplog.at_level("INFO"):
+        notify(Notice("failure", "derm", "text"))
+    assert f"channel 1 of PHARMAFED_NOTIFY_URLS {problem}: not told of pharmafed: failure in derm" in caplog.text
+    assert "s3cret" not in caplog.text
+
+
+def test_a_channel_that_fails_keeps_no_other_from_its_notice(
+    hook: tuple[str, list[dict[str, Any]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url, received = hook
+    monkeypatch.setenv("PHARMAFED_NOTIFY_URLS", f"nochannel://x json://127.0.0.1:9/nobody {url}")
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    notify(Notice("failure", "derm", "text"))
+    assert len(received) == 1
+
+
+def test_a_channel_whose_code_breaks_is_logged_by_its_kind_alone(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def breaks(self: Apprise, **_: object) -> bool:
+        raise ValueError("no such host: s3cret")
+
+    monkeypatch.setattr(Apprise, "notify", breaks)
+    monkeypatch.setenv("PHARMAFED_NOTIFY_URLS", "json://127.0.0.1:9/nobody")
+    notify(Notice("failure", "derm", "text"))
+    assert "channel 1 of PHARMAFED_NOTIFY_URLS broke (ValueError)" in caplog.text
+    assert "s3cret" not in caplog.text
