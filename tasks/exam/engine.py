@@ -17,7 +17,6 @@ import threading
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from inspect_ai import Task
 from inspect_ai import eval as run_task
@@ -37,6 +36,7 @@ from inspect_ai.model import (
 from inspect_ai.solver import Generate, Solver, TaskState, solver
 
 from tasks.exam.journal import Answer, Journal
+from tasks.exam.model_address import host_of
 from tasks.exam.questions import BUNDLED, WAITING, Failure, Failures, Job, Question, Waiting
 from tasks.exam.redaction import holds_a_key, redact, server_words
 from tasks.files import write_private
@@ -162,12 +162,10 @@ def _words(error: BaseException) -> str:
 
 
 def _address(model: Model) -> str | None:
-    """Scheme, host and port of the model's host, where its provider has one; never what else an address may hold."""
-    for holder in (model.api, getattr(model.api, "client", None)):
-        parts = urlsplit(str(getattr(holder, "base_url", None) or ""))
-        if parts.hostname:
-            return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
-    return None
+    """That of the model's host, where its provider has one."""
+    holders = (model.api, getattr(model.api, "client", None))
+    found = (host_of(str(getattr(holder, "base_url", None) or "")) for holder in holders)
+    return next((address for address in found if address), None)
 
 
 def _tell_of_retries(model: Model) -> None:

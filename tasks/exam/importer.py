@@ -14,7 +14,16 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from tasks.exam.answer_keys import Key, KeyProblem, accepted_sets, note_takes_out, read_key, read_n_select, read_note
+from tasks.exam.answer_keys import (
+    Key,
+    KeyProblem,
+    accepted_sets,
+    note_takes_out,
+    read_key,
+    read_n_select,
+    read_note,
+    says_no_solution,
+)
 from tasks.exam.cases import Linked, link
 from tasks.exam.correction_effects import Lines, check_changes
 from tasks.exam.corrections import read_corrections
@@ -279,6 +288,6 @@ def _key(problem: Problem, note: str, notebook: _Notebook) -> Key:
         if key.no_solution and read_note(note):
             raise KeyProblem("the key has no solution, and the note says what is right")
         return key
-    if not all(part.startswith("解なし") for part in problem.answer or ("",)):
+    if not says_no_solution(problem.answer):
         notebook.by_note.append(problem.problem_id)
     return Key((), no_solution=True)

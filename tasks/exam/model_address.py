@@ -20,19 +20,24 @@ def model_address(model: str) -> str:
     providers = [part.upper().replace("-", "_") for part in model.split("/")[:-1]]
     for name in (*(f"{one}_BASE_URL" for one in reversed(providers)), "INSPECT_EVAL_MODEL_BASE_URL"):
         if value := os.environ.get(name):
-            return _host(name, value)
+            found = host_of(value)
+            if found is None:
+                raise ConfigError(
+                    f"{name} is not an address: write http(s)://HOST:PORT/PATH, "
+                    "with / and @ of a password as %2F and %40"
+                )
+            return found
     return OF_THE_PROVIDER
 
 
-def _host(name: str, value: str) -> str:
+def host_of(address: str) -> str | None:
+    """Scheme, host and port, and never what else an address may hold, such as a user; None where it is no address."""
     try:
-        parts = urlsplit(value)
+        parts = urlsplit(address)
         host, port = parts.hostname, parts.port
     except ValueError:
-        host, port = None, None
+        return None
     if host is None or parts.scheme not in ("http", "https"):
-        raise ConfigError(
-            f"{name} is not an address: write http(s)://HOST:PORT/PATH, with / and @ of a password as %2F and %40"
-        )
+        return None
     host = f"[{host}]" if ":" in host else host
     return f"{parts.scheme}://{host}" + (f":{port}" if port else "")

@@ -26,14 +26,13 @@ from tasks.exam.report_tables import (
     row,
     signed,
     slices,
-    spread,
     tiles,
     usage_words,
 )
 from tasks.exam.run_files import responses_sha256
 from tasks.exam.score_records import Scores
 from tasks.exam.slices import guess_probability
-from tasks.exam.statistics import percent
+from tasks.exam.statistics import percent, spread
 from tasks.report import pages, words
 from tasks.report.canvas import Chart
 

@@ -10,7 +10,7 @@ from tasks.exam.exam_index import index_of
 from tasks.exam.records import Exam, ExamItem, Run
 from tasks.exam.report_items import options, plain
 from tasks.exam.score_records import Bounds, Scores, Tally
-from tasks.exam.statistics import percent
+from tasks.exam.statistics import percent, spread
 from tasks.report import words
 
 
@@ -47,11 +47,6 @@ def _accuracy_2(scores: Scores) -> tuple[str, str]:
     if most == overall.correct:
         return f"{low}%", f"{bounds(overall.interval_2)}, of all"
     return f"{spread(low, high)}%", "of all: some have no response"
-
-
-def spread(low: object, high: object) -> str:
-    """One figure, or from one to another."""
-    return str(low) if low == high else f"{low} to {high}"
 
 
 def _unread(overall: Tally) -> str:

@@ -147,6 +147,11 @@ def percent(part: int, whole: int, *, digits: int = 1) -> str:
     return f"{scaled // 10**digits}.{scaled % 10**digits:0{digits}d}" if digits else str(scaled)
 
 
+def spread(low: object, high: object) -> str:
+    """One figure, or from one to another."""
+    return str(low) if low == high else f"{low} to {high}"
+
+
 def _binomial_tail(at_most: int, trials: int) -> float:
     """P(X <= at_most) of a fair coin. The division of whole numbers is rounded once."""
     term, total = 1, 0

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from tasks.exam.statistics import percent, spread
+
 if TYPE_CHECKING:
     from tasks.exam.comparison_records import Comparison, Flip, Side
     from tasks.exam.records import Exam
@@ -27,10 +29,10 @@ def print_scores(scores: Scores) -> None:
         cells = "".join(map(_cells, (row.essential, row.general, row.total)))
         typer.echo(f"{row.subject:<16}{cells}")
     overall, (low, high), most = scores.overall, scores.overall.interval_1, scores.most
-    typer.echo(f"points        {_spread(scores.points, most[1])} of {scores.points_possible}")
+    typer.echo(f"points        {spread(scores.points, most[1])} of {scores.points_possible}")
     typer.echo(f"entered       {_share(overall.correct, overall.entered)}, 95% interval {low:.1%} to {high:.1%}")
     shares = (_share(correct, overall.items) for correct in (overall.correct, most[0]))
-    typer.echo(f"all           {_spread(*shares)}, guessing {overall.guess or 0:.1%}")
+    typer.echo(f"all           {spread(*shares)}, guessing {overall.guess or 0:.1%}")
     for name, numbers in (
         ("not readable", scores.unparsed),
         ("cut off", scores.cut_off),
@@ -43,10 +45,6 @@ def print_scores(scores: Scores) -> None:
     usage, cost = scores.usage, scores.usage.cost
     price = "price not known" if cost is None else f"{cost:.4f} US dollars"
     typer.echo(f"used          {usage.input_tokens} tokens in, {usage.output_tokens} out, {price}")
-
-
-def _spread(low: object, high: object) -> str:
-    return str(low) if low == high else f"{low} to {high}"
 
 
 def _numbered(numbers: Sequence[int]) -> str:
@@ -62,15 +60,11 @@ def _verdict(passed: bool | None) -> str:
 
 
 def _cells(tally: Tally) -> str:
-    from tasks.exam.statistics import percent
-
     shares = (percent(tally.correct, whole) for whole in (tally.entered, tally.items))
     return f"{f'{tally.correct}/{tally.entered}':>8}" + "".join(f"{share:>8}" for share in shares)
 
 
 def _share(part: int, whole: int) -> str:
-    from tasks.exam.statistics import percent
-
     return f"{part}/{whole} = {percent(part, whole)}%"
 
 
