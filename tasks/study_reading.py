@@ -45,11 +45,6 @@ class ColumnRules(CellRules):
     same: dict[CellText, tuple[CellText, ...]] = Field(default_factory=dict, max_length=1000)
 
     @property
-    def is_own_decimal(self) -> bool:
-        """Whether `decimal` was said of this column, and so of 1,234 too."""
-        return True
-
-    @property
     def spellings(self) -> dict[str, str]:
         """Other spelling -> value."""
         return {other: value for value, others in self.same.items() for other in others}
@@ -62,12 +57,10 @@ class ColumnRules(CellRules):
         return self
 
 
-class _SharedDecimal(ColumnRules):
-    """One column's rules, where `decimal` is that of all columns."""
+class AppliedRules(ColumnRules):
+    """A column's rules with those of all. is_own_decimal: `decimal` was said of this column, and so of 1,234 too."""
 
-    @property
-    def is_own_decimal(self) -> bool:
-        return False
+    is_own_decimal: bool = True
 
 
 class Reading(CellRules):
@@ -96,18 +89,18 @@ class TableRules(Section):
     every: CellRules = CellRules()
     columns: dict[str, ColumnRules] = Field(default_factory=dict)
 
-    def of(self, column: str, *, is_text: bool) -> ColumnRules:
+    def of(self, column: str, *, is_text: bool) -> AppliedRules:
         """A column's own rules, and where it holds no text, those of all such columns besides."""
         own = self.columns.get(column, ColumnRules())
         if is_text:
-            return own
-        kind = ColumnRules if own.decimal else _SharedDecimal
-        return kind(
+            return AppliedRules(**own.model_dump())
+        return AppliedRules(
             missing=(*self.every.missing, *own.missing),
             below_limit=own.below_limit or self.every.below_limit,
             above_limit=own.above_limit or self.every.above_limit,
             decimal=own.decimal or self.every.decimal,
             same=own.same,
+            is_own_decimal=own.decimal is not None,
         )
 
 

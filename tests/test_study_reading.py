@@ -15,7 +15,7 @@ from tasks.errors import ConfigError, DataError
 from tasks.settings import PROJECT
 from tasks.study import Data, Input
 from tasks.study_file import load_study
-from tasks.study_reading import ColumnRules, Reading
+from tasks.study_reading import AppliedRules, ColumnRules, Reading
 from tasks.validation.parameters import InputReference
 
 FILE = PROJECT / "studies/xanomeline_derm56.yaml"
@@ -93,9 +93,9 @@ def test_rules_for_all_are_for_columns_of_numbers_and_dates() -> None:
     rules = Reading(
         missing=("NA",), below_limit="half", columns={"t.v": ColumnRules(missing=("99",), below_limit="limit")}
     ).of_table("t")
-    assert rules.of("v", is_text=False) == ColumnRules(missing=("NA", "99"), below_limit="limit")
-    assert rules.of("w", is_text=False) == ColumnRules(missing=("NA",), below_limit="half")
-    assert rules.of("country", is_text=True) == ColumnRules()
+    assert rules.of("v", is_text=False) == AppliedRules(missing=("NA", "99"), below_limit="limit", is_own_decimal=False)
+    assert rules.of("w", is_text=False) == AppliedRules(missing=("NA",), below_limit="half", is_own_decimal=False)
+    assert rules.of("country", is_text=True) == AppliedRules()
 
 
 def test_every_reader_of_a_table_reads_by_the_study(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import re
 import numpy as np
 import pandas as pd
 
-from tasks.study_reading import ColumnRules
+from tasks.study_reading import AppliedRules
 from tasks.validation.suites import ColumnType
 
 #: Blanks at a cell's ends, as fixed-width text has them; with those of no width, which no eye sees.
@@ -32,7 +32,7 @@ def trim(cells: pd.Series) -> pd.Series:
     return trimmed.mask(trimmed == "")
 
 
-def typed(cells: pd.Series, type_: ColumnType, rules: ColumnRules) -> tuple[pd.Series, int]:
+def typed(cells: pd.Series, type_: ColumnType, rules: AppliedRules) -> tuple[pd.Series, int]:
     """Trimmed cells in their type, and how many cannot be of it: those are missing.
 
     string and partial_date -> str, integer and number -> float64, date -> datetime64.
@@ -52,11 +52,11 @@ def as_number(text: str) -> float | None:
     return float(number) if np.isfinite(number) else None
 
 
-def _respelled(cells: pd.Series, rules: ColumnRules) -> pd.Series:
+def _respelled(cells: pd.Series, rules: AppliedRules) -> pd.Series:
     return cells.replace(rules.spellings) if rules.same else cells
 
 
-def _known(cells: pd.Series, rules: ColumnRules, *, is_number: bool) -> pd.Series:
+def _known(cells: pd.Series, rules: AppliedRules, *, is_number: bool) -> pd.Series:
     """What is no code for a missing value."""
     if not rules.missing:
         return cells
@@ -67,7 +67,7 @@ def _known(cells: pd.Series, rules: ColumnRules, *, is_number: bool) -> pd.Serie
     return cells.mask(coded)
 
 
-def _with_points(cells: pd.Series, rules: ColumnRules) -> pd.Series:
+def _with_points(cells: pd.Series, rules: AppliedRules) -> pd.Series:
     """With decimal points; what may be a thousand becomes a text that is no number."""
     if not rules.decimal:
         return cells
@@ -76,7 +76,7 @@ def _with_points(cells: pd.Series, rules: ColumnRules) -> pd.Series:
     return cells.str.replace(_COMMA if rules.is_own_decimal else _PLAIN_COMMA, r"\1.\2", regex=True)
 
 
-def _beyond_limits(cells: pd.Series, rules: ColumnRules) -> pd.Series:
+def _beyond_limits(cells: pd.Series, rules: AppliedRules) -> pd.Series:
     """`<0.3` and `>90` as the rules say; what no rule is about stays as it is."""
     if not (rules.below_limit or rules.above_limit):
         return cells
@@ -84,7 +84,7 @@ def _beyond_limits(cells: pd.Series, rules: ColumnRules) -> pd.Series:
     return cells.replace(read).mask(cells.isin([text for text, value in read.items() if value is None]))
 
 
-def _read_limit(match: re.Match[str], rules: ColumnRules) -> str | None:
+def _read_limit(match: re.Match[str], rules: AppliedRules) -> str | None:
     """The text of a number, or None for a missing value; half of what is not above zero is not below it: no number."""
     rule = rules.below_limit if match["side"] in "<≤" else rules.above_limit
     limit = as_number(match["limit"])

@@ -17,7 +17,7 @@ from tasks.study_init.cell_kinds import Kind, is_no_word, kind_of
 from tasks.study_init.questions import Question, at_sites, shared, shell
 from tasks.study_init.told import Told
 from tasks.study_init.word_meanings import NO, YES, meanings, plain_text
-from tasks.study_reading import ColumnRules
+from tasks.study_reading import AppliedRules, ColumnRules
 from tasks.validation.suites import ColumnType
 
 _NUMBERS = frozenset({kinds.INTEGER, kinds.YEAR, kinds.NUMBER})
@@ -71,15 +71,15 @@ def read_column(source: Source, told: Told, *, is_code: bool) -> Read:
     asks = source.place not in told.keep
     if odd:
         question = _odd_cells(source, type_, odd, rules) if asks and not is_code else None
-        return replace(_typed(source, "string", own, own), question=question, names=is_code)
+        return replace(_as_text(source, own), question=question, names=is_code)
     codes = set() if names or not asks else _codes_among_words(source.cells, own)
     known = tuple(sorted(codes & set(told.every.missing)))
     own = own.model_copy(update={"missing": (*own.missing, *known)}) if known else own
     question = _codes_of_words(source, codes - set(known)) if codes - set(known) else None
-    return replace(_typed(source, "string", own, own), question=question, names=names)
+    return replace(_as_text(source, own), question=question, names=names)
 
 
-def _typed(source: Source, type_: ColumnType, rules: ColumnRules, own: ColumnRules) -> Read:
+def _typed(source: Source, type_: ColumnType, rules: AppliedRules, own: ColumnRules) -> Read:
     """The narrowest type that all values have: `<3` read as a half of it is no whole number."""
     values, bad = typed(source.cells, type_, rules)
     if bad and type_ in ("integer", "date"):
@@ -87,7 +87,11 @@ def _typed(source: Source, type_: ColumnType, rules: ColumnRules, own: ColumnRul
     return Read(type_, own, values)
 
 
-def _kinds(cells: pd.Series, rules: ColumnRules) -> Counter[Kind]:
+def _as_text(source: Source, own: ColumnRules) -> Read:
+    return _typed(source, "string", AppliedRules(**own.model_dump()), own)
+
+
+def _kinds(cells: pd.Series, rules: AppliedRules) -> Counter[Kind]:
     """How many cells of each kind there are, without those that the rules read as missing."""
     texts = typed(cells, "string", rules.model_copy(update={"missing": ()}))[0].value_counts()
     number, _ = typed(pd.Series(texts.index, dtype=str), "number", rules.model_copy(update={"missing": ()}))
@@ -100,7 +104,7 @@ def _kinds(cells: pd.Series, rules: ColumnRules) -> Counter[Kind]:
     return found
 
 
-def _kind(text: str, rules: ColumnRules) -> Kind:
+def _kind(text: str, rules: AppliedRules) -> Kind:
     """The cell's kind; that of the number in a limit, where it may be a thousand."""
     kind = kind_of(text)
     limit = LIMIT.fullmatch(text) if rules.decimal and kind in (kinds.BELOW, kinds.ABOVE) else None
@@ -121,7 +125,7 @@ def _main_type(counts: Counter[Kind]) -> ColumnType:
     return "string"
 
 
-def _fits(kind: Kind, type_: ColumnType, rules: ColumnRules, counts: Counter[Kind]) -> bool:
+def _fits(kind: Kind, type_: ColumnType, rules: AppliedRules, counts: Counter[Kind]) -> bool:
     """Whether such cells are of the type, as the rules read them.
 
     A point before three digits may be that of thousands beside decimal commas, and where all others are whole numbers.
@@ -152,11 +156,11 @@ def _names_something(cells: pd.Series, counts: Counter[Kind], *, is_code: bool) 
     return is_code or counts[kinds.ZERO_LED] == digits or len(lengths) == 1
 
 
-def _odd_cells(source: Source, type_: ColumnType, odd: dict[Kind, int], rules: ColumnRules) -> Question:
+def _odd_cells(source: Source, type_: ColumnType, odd: dict[Kind, int], rules: AppliedRules) -> Question:
     what = "numbers" if type_ in ("integer", "number") else "dates"
     flags_of_words = _words_of_flag(source, rules)
     classes, answers = [], []
-    cells, _ = typed(source.cells, "string", ColumnRules(same=rules.same))
+    cells, _ = typed(source.cells, "string", AppliedRules(same=rules.same))
     of_kind = cells.map(lambda text: _kind(text, rules) if isinstance(text, str) else None)
     open_ = ~cells.isin(list(rules.missing))
     for kind, count in sorted(odd.items(), key=lambda pair: -pair[1]):
@@ -183,7 +187,7 @@ def _named(source: Source, kind: Kind, mine: pd.Series, of_flag: Mapping[str, st
     return "", [kind.remedy.format(place=shell(source.place))] if kind.remedy else []
 
 
-def _words_of_flag(source: Source, rules: ColumnRules) -> dict[str, str]:
+def _words_of_flag(source: Source, rules: AppliedRules) -> dict[str, str]:
     """Word -> the option that makes it 1 or 0, where numbers are 0 and 1 and words say yes; of sexes, whichever."""
     numbers, _ = typed(source.cells, "number", rules)
     words = [str(text) for text in source.cells[numbers.isna()].dropna().unique()]
@@ -202,7 +206,7 @@ def _words_of_flag(source: Source, rules: ColumnRules) -> dict[str, str]:
 
 def _codes_among_words(cells: pd.Series, own: ColumnRules) -> set[str]:
     """What stands for no value in a column of words, as long as it is one of few texts."""
-    texts = set(typed(cells, "string", own)[0].dropna().unique())
+    texts = set(typed(cells, "string", AppliedRules(**own.model_dump()))[0].dropna().unique())
     return {text for text in texts if is_no_word(text, texts)} if len(texts) <= _FEW else set()
 
 

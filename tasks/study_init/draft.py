@@ -22,7 +22,7 @@ from tasks.study_init.render import render_study
 from tasks.study_init.settle import settle
 from tasks.study_init.subjects import Subjects, find_subjects
 from tasks.study_init.suites import render_suite
-from tasks.study_init.told import Answers, Told, read_answers, unmatched
+from tasks.study_init.told import Answered, Answers, Told, read_answers, unmatched
 from tasks.study_reading import ColumnRules, Reading
 from tasks.validation.suites import load_suite
 
@@ -105,16 +105,17 @@ def _reading(told: Told, profiles: Mapping[str, Profile]) -> Reading:
 
 
 def _notes(told: Told, profiles: Mapping[str, Profile], folder: SiteFolders) -> list[str]:
-    columns = ((p, c) for p in profiles.values() for c in p.columns.values())
     return unmatched(
         told,
         (
-            (
-                f"{p.name}.{c.name}",
-                c.type == "string" and not set(told.every.missing) & set(p.rules.get(c.name, ColumnRules()).missing),
-                trim(folder.tables[p.name].rows[c.name]),
+            Answered(
+                place=f"{p.name}.{c.name}",
+                own=p.rules.get(c.name, ColumnRules()),
+                cells=trim(folder.tables[p.name].rows[c.name]),
+                is_text=c.type == "string",
             )
-            for p, c in columns
+            for p in profiles.values()
+            for c in p.columns.values()
         ),
     )
 

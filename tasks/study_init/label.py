@@ -18,7 +18,7 @@ from tasks.study_init.questions import Question, refuse, shell
 from tasks.study_init.rounding import plain
 from tasks.study_init.spellings import outcome_coded_otherwise
 from tasks.study_init.subjects import MIN_CELL
-from tasks.study_init.word_meanings import NO, YES
+from tasks.study_init.word_meanings import NO, YES, plain_text
 
 _OUTCOME = re.compile(r"(^|_)(label|outcome|target|event|endpoint|response|y)(_|$)", re.IGNORECASE)
 _POSITIVE = YES | {"event", "case", "dead", "responder"}
@@ -110,9 +110,8 @@ def _also_negative(profile: Profile, outcome: Outcome) -> str:
     values = profile.rows[outcome.column]
     others = values[~meets(values, _condition(outcome))].nunique()
     empty = int(values.isna().sum())
-    parts = [f"{others} other values"] * (others > 1 and outcome.comparison == "is") + [f"{empty} empty cells"] * (
-        empty > 0
-    )
+    parts = [f"{others} other values"] if others > 1 and outcome.comparison == "is" else []
+    parts += [f"{empty} empty cells"] if empty else []
     return f"; {' and '.join(parts)} count as negative" if parts else ""
 
 
@@ -179,12 +178,9 @@ def _positive_value(profile: Profile, column: str) -> str | int | float:
         many = "the same value everywhere" if values.nunique() < 2 else f"{values.nunique()} different values"
         remedy = "take another column"
         if values.nunique() > 2:
-            bound = (
-                f", or where they begin: --label {shell(f'{place}>=VALUE')}"
-                if profile.columns[column].is_numeric
-                else ""
-            )
-            remedy = f"name the positive one: --label TABLE.COLUMN=VALUE{bound}"
+            remedy = "name the positive one: --label TABLE.COLUMN=VALUE"
+            if profile.columns[column].is_numeric:
+                remedy += f", or where they begin: --label {shell(f'{place}>=VALUE')}"
         raise DataError(f"label {place}: it has {many}, not two; {remedy}")
     yes = [value for value in values.unique() if _says(value, profile.columns[column], _POSITIVE)]
     no = [value for value in values.unique() if _says(value, profile.columns[column], _NEGATIVE)]
@@ -194,7 +190,7 @@ def _positive_value(profile: Profile, column: str) -> str | int | float:
 
 
 def _says(value: Any, column: Column, words: frozenset[str]) -> bool:
-    return str(plain(value) if column.is_numeric else value).strip().lower() in words
+    return plain_text(str(plain(value) if column.is_numeric else value)) in words
 
 
 def _check_counts(profiles: Mapping[str, Profile], subject: str, outcome: Outcome) -> None:

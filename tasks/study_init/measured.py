@@ -6,11 +6,11 @@ CDISC, OMOP and hospital exports, and an input reads, by `where`, the rows of on
 
 from __future__ import annotations
 
-import itertools
 import re
 import unicodedata
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import cast
 
 import pandas as pd
 
@@ -20,7 +20,7 @@ from tasks.study_init.rounding import plain
 from tasks.study_init.subjects import MIN_CELL
 
 #: More kinds of rows in one table are not drafted.
-MAX_KINDS = 200
+MAX_KINDS = 1000
 _NUMBER_CODE = re.compile(r"_?(cd|code|id|concept_id)$")
 _CODED_TEST = re.compile(
     r"^((clinical_)?labs?_|vital_)?(test|param|parameter|analyte|item|component|measure|measurement|marker|biomarker|"
@@ -135,13 +135,13 @@ def measured(
     """
     rows = profile.rows.assign(**{"\0patient": profile.site + "\0" + profile.rows[subject].astype(str)})
     qualifying = [c for c in qualifiers(list(profile.columns.values())) if qualifies(c, column, profile)]
-    each = [_common(rows, c.name) for c in kinds]
-    if any(len(values) > MAX_KINDS for values in each):
+    found = _of_kinds(rows, [c.name for c in kinds])
+    if len(found) > MAX_KINDS:
         yield Rows({}, why=f"rows of more than {MAX_KINDS} kinds: write an input `where` they are of one")
         return
-    for values in itertools.product(*each):
+    for values, of_kind in found:
         where = dict(zip((c.name for c in kinds), values, strict=True))
-        own = rows[_meet(rows, where) & rows[column.name].notna()]
+        own = of_kind[of_kind[column.name].notna()]
         if own.empty:
             yield Rows(where, why="no value")
         elif known is None and any(_is_late(c, where[c.name]) for c in kinds):
@@ -151,6 +151,16 @@ def measured(
         else:
             in_time = own if known is None else own[known[own.index]]
             yield from _of_one_quality(in_time, Rows(where, values), qualifying)
+
+
+def _of_kinds(rows: pd.DataFrame, kinds: list[str]) -> list[tuple[tuple[str | float, ...], pd.DataFrame]]:
+    """The rows of each kind that enough patients have, by its values; the most frequent first."""
+    if not kinds:
+        return [((), rows)]
+    patients = rows.groupby(kinds)["\0patient"].transform("nunique")
+    common = rows[patients >= MIN_CELL]
+    found = [(cast("tuple[str | float, ...]", values), own) for values, own in common.groupby(kinds)]
+    return sorted(found, key=lambda kind: (-patients[kind[1].index[0]], kind[0]))
 
 
 def _is_test(column: Column) -> bool:
@@ -254,18 +264,5 @@ def _is_late(kind: Column, value: str | float) -> bool:
     return bool(_VISIT.search(words(kind.name))) and not _START.search(words(str(value)).replace("_", " "))
 
 
-def _common(rows: pd.DataFrame, column: str) -> list[str | float]:
-    """The values that enough patients have, most frequent first."""
-    counts = rows.groupby(column)["\0patient"].nunique()
-    return sorted(counts[counts >= MIN_CELL].index, key=lambda value: (-counts[value], value))
-
-
 def _follows(rows: pd.DataFrame, column: str, from_: list[str]) -> bool:
     return bool((rows.groupby(from_, dropna=False)[column].nunique(dropna=False) <= 1).all())
-
-
-def _meet(rows: pd.DataFrame, where: Mapping[str, object]) -> pd.Series:
-    meets = pd.Series(True, index=rows.index)
-    for column, value in where.items():
-        meets &= rows[column] == value
-    return meets

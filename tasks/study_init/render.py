@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from tasks.study import MAX_MISSING
 from tasks.study_init.inputs import LeftOut
 from tasks.study_init.rounding import plain
 from tasks.study_init.settle import Settled
@@ -25,7 +26,7 @@ _ORDER = "In order of how well each ranks patients alone, the best first."
 _STRONG = "Where it says `# known before the outcome?`, it tells so much that somebody should ask whether it is."
 _GAPS = (
     "Where it says `# gaps`, a site lacks it in many patients: they get the centre, and the input named there says\n"
-    "so. max_missing: the share of a site's patients that may lack it; that of the others is data.max_missing, 0.2."
+    f"so. max_missing: the share of a site's patients that may lack it; else data.max_missing, {MAX_MISSING:g}."
 )
 _COMMENTS = {
     "data": "The tables lie in root/<site>/. The first lists each patient once. `pharmafed data pin` pins them.",

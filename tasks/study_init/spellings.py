@@ -15,6 +15,7 @@ from tasks.study_init.column_types import Source
 from tasks.study_init.names import is_named_like_a_test
 from tasks.study_init.questions import Question, at_sites, shared, shell
 from tasks.study_init.subjects import MIN_CELL
+from tasks.study_init.told import spelled
 from tasks.study_init.word_meanings import meanings
 
 #: More different values than this are no codes: of ages, a small site may well have none that another has.
@@ -43,7 +44,7 @@ def spelled_twice(source: Source, values: pd.Series) -> Question | None:
     where = at_sites(source.site[rarer], source.site.nunique())
     what = f"{len(twice)} values are spelled in several ways ({listed}){where}"
     answers = [
-        f"--same {shell(f'{source.place}:{first}=' + ','.join(others))}"
+        f"--same {shell(f'{source.place}:{spelled(first, others)}')}"
         for first, *others in known
         if told.keys() >= {first, *others}
     ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -14,10 +14,14 @@ from tasks.data.cells import as_number, trim
 from tasks.errors import ConfigError
 from tasks.study_init.folder import Table
 from tasks.study_init.questions import shell
-from tasks.study_reading import CellRules, ColumnRules, TableRules
+from tasks.study_reading import AppliedRules, CellRules, ColumnRules, TableRules
 
 #: A table and a column, as nobody writes a code or a value.
 _PLACE = re.compile(r"[^\W\d]\w+\.\w[\w -]*")
+#: One value of `--same`, in double quotes where it holds a sign that parts values.
+_QUOTED, _BARE = r'\s*"[^"]+"\s*', r'\s*[^\s",][^,]*'
+_VALUE, _OTHER = rf"{_QUOTED}|[^\s\",=][^,=]*", rf"{_QUOTED}|{_BARE}"
+_SAME = re.compile(rf"(?P<value>{_VALUE})=(?P<others>(?:{_OTHER})(?:,(?:{_OTHER}))*)")
 Rules = TypeVar("Rules", bound=CellRules)
 
 
@@ -48,7 +52,7 @@ class Told:
         fitting = {v: o for v, o in self.same if set(o) & found and len({v, *o} & found) > 1 and v not in own.same}
         return own.model_copy(update={"same": {**own.same, **fitting}}) if fitting else own
 
-    def beside_every(self, table: str, column: str, rules: ColumnRules) -> ColumnRules:
+    def beside_every(self, table: str, column: str, rules: ColumnRules) -> AppliedRules:
         """The rules of a column of numbers or dates: its own and those of all such columns."""
         return TableRules(every=self.every, columns={column: rules}).of(column, is_text=False)
 
@@ -81,51 +85,66 @@ def read_answers(answers: Answers, tables: Mapping[str, Table]) -> Told:
     return Told(_valid("", every, CellRules), rules, tuple(same.items()), keep)
 
 
-def _refuse_unused(place: str, rules: ColumnRules, tables: Mapping[str, Table]) -> None:
+def _refuse_unused(place: str, own: ColumnRules, tables: Mapping[str, Table]) -> None:
     """A code that no cell is, or a rule that no cell needs, is a slip of the pen."""
     table, _, column = place.partition(".")
-    cells = [str(text) for text in trim(tables[table].rows[column]).dropna().unique()]
-    cells += [value for value, others in rules.same.items() if set(others) & set(cells)]
-    numbers = {number for number in map(as_number, (c.replace(",", ".") for c in cells)) if number is not None}
+    cells = {str(text) for text in trim(tables[table].rows[column]).dropna().unique()}
+    values = {value for value, others in own.same.items() if cells.intersection(others)}
     unused = [
-        *(f"--missing {place}={c}" for c in rules.missing if c not in cells and as_number(c) not in numbers),
-        *(f"--same {place}:{v}={o}" for v, others in rules.same.items() for o in others if o not in cells),
-        *[f"--below-limit {place}={rules.below_limit}"] * (bool(rules.below_limit) and not _any(cells, "<≤")),
-        *[f"--above-limit {place}={rules.above_limit}"] * (bool(rules.above_limit) and not _any(cells, ">≥")),
-        *[f"--decimal {place}={rules.decimal}"] * (bool(rules.decimal) and not any("," in c for c in cells)),
+        *_unused(own, cells | values, f"{place}="),
+        *(f"--same {place}:{v}={o}" for v, others in own.same.items() for o in others if o not in cells),
     ]
-    if unused and rules.decimal == "either" and any("." in c for c in cells):
-        unused = [option for option in unused if not option.startswith("--decimal")]
     if unused:
         raise ConfigError(f"{unused[0]}: no cell of {place} at any site is so: correct or leave out the option")
 
 
-def _any(cells: Iterable[str], sides: str) -> bool:
-    return any(cell[0] in sides for cell in cells)
+def _unused(rules: CellRules, cells: Collection[str], where: str = "") -> list[str]:
+    """The options that none of these cells needs. `where` stands before an option's value."""
+    numbers = {number for number in map(as_number, (c.replace(",", ".") for c in cells)) if number is not None}
+    points = ",." if rules.decimal == "either" else ","
+    needed = {
+        "below_limit": any(cell[0] in "<≤" for cell in cells),
+        "above_limit": any(cell[0] in ">≥" for cell in cells),
+        "decimal": any(point in cell for cell in cells for point in points),
+    }
+    codes = [code for code in rules.missing if code not in cells and as_number(code) not in numbers]
+    options = [("missing", code) for code in codes] + [(key, getattr(rules, key)) for key in needed if not needed[key]]
+    return [f"{_option(key)} {shell(f'{where}{value}')}" for key, value in options if value]
 
 
-def unmatched(told: Told, cells: Iterable[tuple[str, bool, pd.Series]]) -> list[str]:
-    """Notes on answers for all columns: those that no cell needs, and text columns whose cells stay as they are.
+@dataclass(frozen=True)
+class Answered:
+    """A column as it will be read: TABLE.COLUMN, its own rules, its cells, and whether they are words."""
 
-    Args:
-        told: the answers.
-        cells: TABLE.COLUMN, whether it is a text column, and its cells, of each.
-    """
-    left, met = [], set()
-    for place, is_text, texts in cells:
-        counts = texts.value_counts()
-        own = told.columns.get(place, ColumnRules()).missing
-        for code in told.every.missing:
-            if code in counts.index and not is_text:
-                met.add(code)
-            elif code in counts.index and code not in own and place not in told.keep:
-                met.add(code)
-                option = f"--missing {shell(f'{place}={code}')}"
-                left.append(
-                    f"{place}: {counts[code]} cells {code} among words stay a value; {option} makes them missing"
-                )
-    none = [f"--missing {shell(code)}: no cell is so" for code in told.every.missing if code not in met]
-    return [*none, *left]
+    place: str
+    own: ColumnRules
+    cells: pd.Series
+    is_text: bool
+
+
+def unmatched(told: Told, columns: Iterable[Answered]) -> list[str]:
+    """Notes on answers for all columns: those that no cell needs, and cells among words that they leave as they are."""
+    cells: set[str] = set()
+    same: set[str] = set()
+    left = []
+    for column in columns:
+        counts = column.cells.value_counts()
+        codes = {code for code in told.every.missing if code in counts.index}
+        cells |= codes if column.is_text else set(counts.index)
+        same |= set(column.own.same)
+        if column.is_text and column.place not in told.keep:
+            left += [_stays(column.place, code, counts[code]) for code in sorted(codes - set(column.own.missing))]
+    spellings = [f"--same {shell(spelled(value, others))}" for value, others in told.same if value not in same]
+    return [
+        *(f"{option}: no cell is so" for option in _unused(told.every, cells)),
+        *(f"{option}: no column has two of these" for option in spellings),
+        *left,
+    ]
+
+
+def _stays(place: str, code: str, count: int) -> str:
+    option = f"--missing {shell(f'{place}={code}')}"
+    return f"{place}: {count} cells {code} among words stay a value; {option} makes them missing"
 
 
 def _add(every: dict[str, Any], columns: dict[str, dict[str, Any]], place: str | None) -> dict[str, Any]:
@@ -155,11 +174,24 @@ def _known(option: str, place: str, tables: Mapping[str, Table]) -> str:
 
 
 def _spellings(text: str) -> tuple[str, tuple[str, ...]]:
-    value, equals, others = text.partition("=")
-    listed = tuple(other.strip() for other in others.split(",") if other.strip())
-    if not (equals and value.strip() and listed):
-        raise ConfigError(f"--same {text}: write VALUE=OTHER,OTHER or TABLE.COLUMN:VALUE=OTHER,OTHER")
-    return value.strip(), listed
+    match = _SAME.fullmatch(text)
+    if match is None:
+        raise ConfigError(
+            f"--same {text}: write VALUE=OTHER,OTHER or TABLE.COLUMN:VALUE=OTHER,OTHER; "
+            'with a comma or equals sign in it, a value stands in double quotes: "a, b"'
+        )
+    others = (_unquoted(other[0]) for other in re.finditer(_OTHER, match["others"]))
+    return _unquoted(match["value"]), tuple(others)
+
+
+def _unquoted(text: str) -> str:
+    return text.strip().removeprefix('"').removesuffix('"')
+
+
+def spelled(value: str, others: Iterable[str]) -> str:
+    """What `--same` is given for these, so that it is read as it was meant."""
+    quoted = [f'"{text}"' if re.search("[,=]", text) else text for text in (value, *others)]
+    return f"{quoted[0]}={','.join(quoted[1:])}"
 
 
 def _valid(place: str, content: dict[str, Any], kind: type[Rules]) -> Rules:

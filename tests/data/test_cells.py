@@ -7,14 +7,14 @@ import pandas as pd
 import pytest
 
 from tasks.data.cells import as_number, trim, typed
-from tasks.study_reading import CellRules, ColumnRules, TableRules
+from tasks.study_reading import AppliedRules, CellRules, TableRules
 from tasks.validation.suites import ColumnType
 
 NAN = float("nan")
 
 
 def read(cells: list[str | None], type_: ColumnType = "number", **rules: object) -> tuple[list[object], int]:
-    values, bad = typed(trim(pd.Series(cells, dtype=str)), type_, ColumnRules.model_validate(rules))
+    values, bad = typed(trim(pd.Series(cells, dtype=str)), type_, AppliedRules.model_validate(rules))
     return [None if pd.isna(value) else value for value in values], bad
 
 
@@ -24,7 +24,7 @@ def test_blanks_around_a_cell_are_no_part_of_it() -> None:
     assert read(cells, "string") == (["No"] * 7 + ["N o"], 0)
     assert read(["   ", "\u00a0", "\u200b", ""], "string") == ([None] * 4, 0)
     assert read([" 7", "3.5  "]) == ([7.0, 3.5], 0)
-    values, bad = typed(trim(pd.Series([" 2024-02-29 "], dtype=str)), "date", ColumnRules())
+    values, bad = typed(trim(pd.Series([" 2024-02-29 "], dtype=str)), "date", AppliedRules())
     assert (str(values[0].date()), bad) == ("2024-02-29", 0)
 
 
@@ -61,7 +61,7 @@ def test_numbers_are_read_by_the_rules(
 
 
 def test_a_country_na_stays_a_country() -> None:
-    rules = ColumnRules()
+    rules = AppliedRules()
     assert typed(pd.Series(["NA", "DE"], dtype=str), "string", rules)[0].tolist() == ["NA", "DE"]
     assert read(["NA", "DE"], "string", missing=["NA"]) == ([None, "DE"], 0)
 
@@ -72,7 +72,7 @@ def test_a_code_is_missing_in_a_column_of_dates_too() -> None:
         0,
     )
     values, bad = typed(
-        pd.Series(["UNK", "2024-05-06", "06.05.2024"], dtype=str), "date", ColumnRules(missing=("UNK",))
+        pd.Series(["UNK", "2024-05-06", "06.05.2024"], dtype=str), "date", AppliedRules(missing=("UNK",))
     )
     assert (values.isna().tolist(), bad) == ([True, False, True], 1)
 
@@ -88,5 +88,5 @@ def test_a_comma_before_three_digits_is_read_by_the_columns_own_rule_alone() -> 
     of_all = TableRules(every=CellRules(decimal="comma", below_limit="limit"))
     values, bad = typed(cells, "number", of_all.of("platelets", is_text=False))
     assert ([None if pd.isna(v) else v for v in values], bad) == ([987.0, None, 3.5, 0.125, None], 2)
-    own = of_all.model_copy(update={"columns": {"crp": ColumnRules(decimal="comma")}})
+    own = of_all.model_copy(update={"columns": {"crp": AppliedRules(decimal="comma")}})
     assert typed(cells, "number", own.of("crp", is_text=False))[1] == 0

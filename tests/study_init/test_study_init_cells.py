@@ -363,6 +363,24 @@ def test_an_answer_for_all_columns_that_leaves_words_is_told(tmp_path: Path, pro
     assert not draft(tmp_path / "t", project, cells, missing=("UNK", "people.smoker=UNK")).notes
 
 
+@pytest.mark.parametrize(
+    ("told", "note"),
+    [
+        ({"below_limit": ("half",)}, "--below-limit half: no cell is so"),
+        ({"above_limit": ("missing",)}, "--above-limit missing: no cell is so"),
+        ({"decimal": ("comma",)}, "--decimal comma: no cell is so"),
+        ({"decimal": ("either",)}, None),  # 5.5
+        ({"same": ("Y=Yes,y",)}, "--same Y=Yes,y: no column has two of these"),
+        ({"same": ('Y="Yes, later",y',)}, "--same 'Y=\"Yes, later\",y': no column has two of these"),
+    ],
+)
+def test_an_answer_for_all_columns_that_no_cell_needs_is_told(
+    tmp_path: Path, project: Path, told: dict[str, tuple[str, ...]], note: str | None
+) -> None:
+    cells: Cells = {"v": lambda s, i: i + 0.5, "group": lambda s, i: "<18" if i % 2 else ">64"}
+    assert draft(tmp_path / "t", project, cells, **told).notes == ((note,) if note else ())
+
+
 THOUSANDS = {
     "a comma, told of all columns": (odd("1,234", other=lambda s, i: 900 + i), "with a comma before", "comma"),
     "a point beside commas": (

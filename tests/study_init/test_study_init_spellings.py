@@ -39,6 +39,7 @@ LABELS = {
     "Japanese": at("west", yes_no("あり", "なし"), yes_no("有", "無")),
     "full width": at("west", yes_no("CR", "PD"), yes_no("ＣＲ", "ＰＤ")),
     "accents, hyphens, blanks": at("west", yes_no("re-bled", "stable"), yes_no("Re bled", "STABLE")),
+    "signs that part values": at("west", yes_no("low, =5", ">=6, high"), yes_no("Low, =5", ">=6, HIGH")),
 }
 
 
