@@ -184,12 +184,13 @@ class _Waits:
 def _environment(folder: Path) -> dict[str, str]:
     """The engine traces nothing, and that in the run's folder, not in the user's home.
 
-    A language model on this processor computes as fast as it can: it is no model of a study (see `tasks.kernels`).
+    A language model on this processor answers as on any other: a new machine is no drift (see `tasks.kernels`).
     """
     path = os.pathsep.join(filter(None, (str(PROJECT), os.environ.get("PYTHONPATH"))))
     data = str(folder.resolve() / "engine")
     return {
-        **{name: value for name, value in os.environ.items() if name not in COMMON},
+        **os.environ,
+        **COMMON,
         "PYTHONPATH": path,
         "XDG_DATA_HOME": data,
         "INSPECT_TRACE_LEVEL": "CRITICAL",
