@@ -2,9 +2,10 @@
 
 One bucket is one federation. Every object is created once and never changed, but for `latest.json`.
 
-    studies/<study>/rounds/<r>/         the hub writes, sites read: plan, roster, survivors, encrypted sum
+    studies/<study>/rounds/<r>/         the hub writes, sites read: plan, roster, survivors, encrypted sum, how it ended
     studies/<study>/models/<r>/         the hub writes, sites read: models and their cards
     studies/<study>/records/<r>/        the hub's own: selection, round record
+    studies/<study>/runs/               the hub's own: which round each run has had
     studies/<study>/sites/<site>/...    one site writes and reads, the hub reads
     studies/<study>/keys/<site>/...     one site writes, every site reads: its public keys for the masks
     studies/<study>/ledger/<site>/...   one site writes and reads, the hub reads
@@ -96,6 +97,21 @@ def data_validation(study: str, server_round: int, site: str) -> str:
 
 def site_metrics(study: str, server_round: int, site: str) -> str:
     return f"{site_round_prefix(study, server_round, site)}/metrics.json"
+
+
+def selected(study: str, server_round: int) -> str:
+    """For the sites: the round takes no more updates, and whose it has."""
+    return f"{round_prefix(study, server_round)}/selected.json"
+
+
+def closed(study: str, server_round: int) -> str:
+    """For the sites: the round is over, and how it ended."""
+    return f"{round_prefix(study, server_round)}/closed.json"
+
+
+def run(study: str, run_id: str) -> str:
+    """The hub's own: which round an Airflow run has had. A run's name is anything; its digest is a key."""
+    return f"{study_prefix(study)}/runs/{hashlib.sha256(run_id.encode()).hexdigest()[:32]}.json"
 
 
 def selection(study: str, server_round: int) -> str:

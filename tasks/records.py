@@ -175,14 +175,39 @@ class DecryptedSum(Record):
     signature: Signature = Field(default="", description="Ed25519 over the record without this field, base64")
 
 
+class Settled(Record):
+    """A round that takes no more updates: whose are in, and once it is closed, how it ended.
+
+    Each step of a site asks for it first, so that nothing is paid for a round that goes on without the site.
+    """
+
+    study: Name
+    server_round: Round
+    status: Literal["selected", "complete", "partial", "failed"]
+    sites: tuple[SiteName, ...] = Field(max_length=MAX_SITES)
+
+
+class RunRecord(Record):
+    """Which round an Airflow run has had. A run is one round, however often it is cleared."""
+
+    study: Name
+    run_id: Name
+    server_round: Round
+
+
 class Refusal(Record):
-    """Why a site sends no update. The reason names columns and expectations, never values."""
+    """Why a site sends no update. The reason names columns and expectations, never values.
+
+    It counts in the run that it was made in, until the site tries again and withdraws it.
+    """
 
     study: Name
     server_round: Round
     site: SiteName
     step: Step
     reason: Text
+    run_id: Name = ""
+    withdrawn: bool = False
 
 
 class Chosen(Record):

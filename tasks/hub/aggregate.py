@@ -18,6 +18,7 @@ from tasks.hub.selection import (
     require_quorum,
     require_selected,
     select,
+    tell_selected,
 )
 from tasks.masked_sum import private_auc, require_step
 from tasks.records import Manifest, ModelCard, ModelRef, Plan, PrivateAuc, Selection
@@ -31,9 +32,10 @@ def aggregate(hub: HubContext, server_round: int) -> Selection:
 
     Raises:
         QuorumMissed: fewer than `min_sites` valid updates, or one is missing and the study is strict.
+        RoundRefused: the round is closed, without a model.
         StoreUnavailable: worth a retry.
     """
-    plan = hub.plan(server_round)
+    plan = hub.open_plan(server_round)
     base = fetch_model(hub.store, plan.base_model)
     if plan.aggregation != "plain":
         selection, delta, quality = _hidden(hub, plan, base)
@@ -55,13 +57,13 @@ def _hidden(hub: HubContext, plan: Plan, base: Weights) -> tuple[Selection, Weig
 
 def _plain(hub: HubContext, plan: Plan, base: Weights) -> tuple[Selection, Weights]:
     shape = Shape.of(base)
-    selection = frozen_selection(hub, plan)
+    selection, selected, mean = frozen_selection(hub, plan), None, StreamingMean(shape)
     if selection is None:
-        mean = StreamingMean(shape)
         selected = _select_and_add(hub, plan, mean)
         selection = freeze_selection(hub, plan, selected)
-        if selection == selected:
-            return selection, mean.mean()
+    tell_selected(hub, selection)
+    if selection == selected:
+        return selection, mean.mean()
     return selection, _mean_of_selected(hub, plan, selection, shape)
 
 

@@ -10,7 +10,7 @@ from typing import Literal
 
 from tasks import clock, layout
 from tasks.bounds import shorten
-from tasks.errors import StoreError, StoreUnavailable
+from tasks.errors import ObjectMissing, StoreError, StoreUnavailable
 from tasks.hub.context import HubContext
 from tasks.records import Plan, Refusal
 
@@ -84,29 +84,41 @@ def read_answers(
     for site in sorted(answers.asked - answers.given):
         if hub.store.exists(_ANSWERS[phase](plan.study, plan.server_round, site)):
             answers.given.add(site)
-        elif hub.store.exists(layout.refusal(plan.study, plan.server_round, site)) and _refuses(hub, plan, site, phase):
+        elif _refuses(hub, plan, site, phase):
             answers.refusals.add(site)
     return answers
 
 
 def _refuses(hub: HubContext, plan: Plan, site: str, phase: Phase) -> bool:
-    if phase == "keys" or (phase == "updates" and plan.aggregation != "masks"):
-        return True
+    """Whether a site has refused this phase in this run, and not tried again since."""
     try:
-        refusal = hub.store.get_record(layout.refusal(plan.study, plan.server_round, site), Refusal)
+        refusal = _refusal(hub, plan, site)
     except StoreUnavailable:
         raise
-    except StoreError:
+    except StoreError:  # something lies there, and it is no withdrawal
+        return True
+    if refusal is None or refusal.withdrawn or refusal.run_id != hub.run_id:
+        return False
+    if phase == "keys" or (phase == "updates" and plan.aggregation != "masks"):
         return True
     return refusal.step == ("privatize_and_upload" if phase == "updates" else "unmask")
 
 
-def reason_of(hub: HubContext, plan: Plan, site: str, answers: Answers) -> str:
-    """Why a site has sent nothing."""
-    if site not in answers.refusals:
-        return "no answer before the deadline"
+def _refusal(hub: HubContext, plan: Plan, site: str) -> Refusal | None:
     try:
-        refusal = hub.store.get_record(layout.refusal(plan.study, plan.server_round, site), Refusal)
+        return hub.store.get_record(layout.refusal(plan.study, plan.server_round, site), Refusal)
+    except ObjectMissing:
+        return None
+
+
+def reason_of(hub: HubContext, plan: Plan, site: str, answers: Answers) -> str:
+    """Why a site has sent nothing; of one that is silent also what it refused with in an earlier try."""
+    silent = "no answer before the deadline"
+    try:
+        refusal = _refusal(hub, plan, site)
     except StoreError as error:
         return f"its refusal cannot be read ({type(error).__name__})"
-    return shorten(f"{refusal.step}: {refusal.reason}")
+    if refusal is None:
+        return silent
+    said = f"{refusal.step}: {refusal.reason}"
+    return shorten(said if site in answers.refusals else f"{silent}; an earlier try: {said}")

@@ -25,7 +25,7 @@ from tasks.hub.collect import checked_update
 from tasks.hub.context import HubContext
 from tasks.hub.masked import missing_from
 from tasks.hub.selection import largest_spend
-from tasks.records import Chosen, ModelCard, Plan, Pointer, RoundMetrics, Selection, SiteMetrics, SiteRow
+from tasks.records import Chosen, ModelCard, Plan, Pointer, RoundMetrics, Selection, Settled, SiteMetrics, SiteRow
 from tasks.reference import PooledFigures, pooled_figures
 from tasks.storage import to_json
 from tasks.tensors import fetch_model
@@ -43,17 +43,28 @@ def close_round(hub: HubContext, server_round: int, run_id: str | None = None) -
     Raises:
         RoundRefused: the pointer has moved past this round: another run closed a later one.
     """
-    try:
-        return hub.store.get_record(layout.round_metrics(hub.name, server_round), RoundMetrics)
-    except ObjectMissing:
-        pass
+    closed = hub.closed_round(server_round)
+    if closed is not None:
+        return closed
     plan = hub.plan(server_round)
     selection, card = _model_of(hub, plan)
     if card is not None:
         _move_pointer(hub, card)
     metrics = _summarise(hub, plan, selection, card).model_copy(update={"run_id": run_id or plan.run_id})
+    _tell_closed(hub, metrics)
     hub.store.create_record(layout.round_metrics(hub.name, server_round), metrics)
     return metrics
+
+
+def _tell_closed(hub: HubContext, metrics: RoundMetrics) -> None:
+    """Tell the sites, before the record stands: from now on nobody works on this round."""
+    settled = Settled(
+        study=metrics.study,
+        server_round=metrics.server_round,
+        status=metrics.status,
+        sites=tuple(row.site for row in metrics.sites if row.contributed),
+    )
+    hub.store.put(layout.closed(metrics.study, metrics.server_round), to_json(settled), content_type="application/json")
 
 
 def require_model(metrics: RoundMetrics) -> None:

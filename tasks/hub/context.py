@@ -9,7 +9,7 @@ from cryptography import x509
 from torch import nn
 
 from tasks import layout, settings
-from tasks.errors import ConfigError, ObjectMissing
+from tasks.errors import ConfigError, ObjectMissing, RoundRefused
 from tasks.models import checked_model
 from tasks.records import Enrolment, Plan, Pointer, RoundMetrics
 from tasks.storage import ObjectStore, hub_store
@@ -23,11 +23,12 @@ class HubContext:
 
     study: Study
     store: ObjectStore
+    run_id: str = ""
 
     @classmethod
-    def load(cls, study: str) -> HubContext:
-        """From this machine's deployment. Raises ConfigError."""
-        return cls(load_study(settings.project_dir() / "studies" / f"{study}.yaml"), hub_store())
+    def load(cls, study: str, run_id: str = "") -> HubContext:
+        """From this machine's deployment, for the Airflow run that works on a round. Raises ConfigError."""
+        return cls(load_study(settings.project_dir() / "studies" / f"{study}.yaml"), hub_store(), run_id)
 
     @property
     def name(self) -> str:
@@ -51,6 +52,22 @@ class HubContext:
     def plan(self, server_round: int) -> Plan:
         """Read a round's plan. Raises ObjectMissing."""
         return self.store.get_record(layout.plan(self.name, server_round), Plan)
+
+    def open_plan(self, server_round: int) -> Plan:
+        """Read the plan of a round to work on. Raises RoundRefused: it is closed, and made no model."""
+        metrics = self.closed_round(server_round)
+        if metrics is not None and metrics.status == "failed":
+            raise RoundRefused(
+                f"round {server_round} of {self.name} is closed: {metrics.message}. The next round takes a new run"
+            )
+        return self.plan(server_round)
+
+    def closed_round(self, server_round: int) -> RoundMetrics | None:
+        """A round's record; None while it is open."""
+        try:
+            return self.store.get_record(layout.round_metrics(self.name, server_round), RoundMetrics)
+        except ObjectMissing:
+            return None
 
     def pointer(self) -> tuple[Pointer | None, str | None]:
         """`latest.json` and the tag for compare-and-swap; (None, None) before the first model."""

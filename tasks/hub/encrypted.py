@@ -19,7 +19,14 @@ from tasks.errors import QuorumMissed, StoreError, StoreUnavailable, UpdateRejec
 from tasks.hub.answers import wait_for_answers
 from tasks.hub.collect import checked_encrypted, read_vector
 from tasks.hub.context import HubContext
-from tasks.hub.selection import freeze_selection, frozen_selection, require_quorum, require_selected, select
+from tasks.hub.selection import (
+    freeze_selection,
+    frozen_selection,
+    require_quorum,
+    require_selected,
+    select,
+    tell_selected,
+)
 from tasks.masked_sum import OpenedSum, read_mean
 from tasks.privacy import ckks
 from tasks.records import DecryptedSum, EncryptedSum, Enrolment, Manifest, Plan, Selection
@@ -31,14 +38,15 @@ def select_encrypted(hub: HubContext, server_round: int) -> Selection:
     """Wait for the encrypted uploads, check them, add them, and freeze the sum that the sites will decrypt.
 
     Raises:
-        QuorumMissed: too few uploads can be used.
+        QuorumMissed: too few uploads can be used. RoundRefused: the round is closed.
     """
-    plan = hub.plan(server_round)
+    plan = hub.open_plan(server_round)
     selection = frozen_selection(hub, plan)
     if selection is None:
         selection = _select(hub, plan)
         require_quorum(plan, selection)
         selection = freeze_selection(hub, plan, selection)
+    tell_selected(hub, selection)
     if not hub.store.exists(layout.encrypted_sum(plan.study, server_round)):
         body = ckks.add(_bodies(hub, plan, selection), _num_values(hub, plan))
         hub.store.put(

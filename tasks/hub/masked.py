@@ -24,7 +24,14 @@ from tasks.errors import (
 from tasks.hub.answers import Answers, read_answers, reason_of, wait_for_answers
 from tasks.hub.collect import checked_masked
 from tasks.hub.context import HubContext
-from tasks.hub.selection import freeze_selection, frozen_selection, require_quorum, require_selected, select
+from tasks.hub.selection import (
+    freeze_selection,
+    frozen_selection,
+    require_quorum,
+    require_selected,
+    select,
+    tell_selected,
+)
 from tasks.masked_sum import OpenedSum, interpret, num_values
 from tasks.privacy.secure_sum import opening
 from tasks.privacy.secure_sum.checks import admit_key_message, check_shares, min_survivors, read_key_message
@@ -43,8 +50,9 @@ def freeze_roster(hub: HubContext, server_round: int) -> Roster:
 
     Raises:
         QuorumMissed: fewer than `min_sites` usable key messages arrived in time.
+        RoundRefused: the round is closed.
     """
-    plan = hub.plan(server_round)
+    plan = hub.open_plan(server_round)
     try:
         return roster_of(hub, plan)
     except ObjectMissing:
@@ -68,8 +76,9 @@ def select_masked(hub: HubContext, server_round: int) -> Selection:
 
     Raises:
         QuorumMissed: too few uploads, or so few that the noise they bring would not be enough.
+        RoundRefused: the round is closed.
     """
-    plan = hub.plan(server_round)
+    plan = hub.open_plan(server_round)
     roster = roster_of(hub, plan)
     selection = frozen_selection(hub, plan)
     if selection is None:
@@ -83,6 +92,7 @@ def select_masked(hub: HubContext, server_round: int) -> Selection:
                 "their sum would hold too little noise, so it stays shut"
             )
         selection = freeze_selection(hub, plan, selection)
+    tell_selected(hub, selection)
     survivors = opening.freeze_survivors(roster, [chosen.site for chosen in selection.chosen])
     hub.store.create_record(layout.survivors(plan.study, server_round), survivors)
     return selection

@@ -5,12 +5,12 @@ from __future__ import annotations
 from torch import nn
 
 from tasks import clock, layout
-from tasks.errors import BudgetExhausted, ObjectExists, RoundRefused
+from tasks.errors import BudgetExhausted, ObjectExists, ObjectMissing, RoundRefused
 from tasks.hub.cards import write_first_card
 from tasks.hub.context import HubContext
 from tasks.hub_signature import sign_as_hub
 from tasks.privacy.ledger import spent
-from tasks.records import ModelRef, Plan, Pointer
+from tasks.records import ModelRef, Plan, Pointer, RunRecord
 from tasks.round_terms import fewest_sites, phases
 from tasks.storage import to_json
 from tasks.study_privacy import WITHOUT_PRIVACY
@@ -30,22 +30,47 @@ def open_round(hub: HubContext, run_id: str, *, min_sites: int | None = None) ->
 
     Raises:
         ConfigError: no round can be made of the study's model.
-        RoundRefused: the study is closed, or too few sites are enrolled.
+        RoundRefused: the study is closed, too few sites are enrolled, or this run has had its round.
         BudgetExhausted: fewer sites than the quorum have budget for another round.
     """
     number = hub.last_opened()
+    _refuse_second_round(hub, run_id, number)
+    plan = _left_open(hub, run_id, number) or _next_plan(hub, run_id, number + 1, min_sites)
+    record = RunRecord(study=hub.name, run_id=run_id, server_round=plan.server_round)
+    hub.store.create_record(layout.run(hub.name, run_id), record)
+    return plan
+
+
+def _refuse_second_round(hub: HubContext, run_id: str, newest: int) -> None:
+    """A run that was cleared has its round again while it is open, and no other under the old name."""
+    try:
+        number = hub.store.get_record(layout.run(hub.name, run_id), RunRecord).server_round
+    except ObjectMissing:
+        return
+    if number != newest or hub.closed_round(number) is not None:
+        raise RoundRefused(
+            f"run {run_id} has had round {number} of {hub.name}, which is over. A run is one round: trigger a new run"
+        )
+
+
+def _left_open(hub: HubContext, run_id: str, number: int) -> Plan | None:
+    """The newest plan, where it is this run's or still has time."""
     if number and not hub.store.exists(layout.round_metrics(hub.name, number)):
         plan = hub.plan(number)
         if plan.run_id == run_id or clock.now() < plan.deadline:
             return plan
+    return None
+
+
+def _next_plan(hub: HubContext, run_id: str, number: int, min_sites: int | None) -> Plan:
     _refuse_closed(hub)
     model = hub.initial_model()
     pointer = _pointer(hub, model)
-    plan = _new_plan(hub, number + 1, run_id, pointer, fixed_sha256(model), min_sites)
+    plan = _new_plan(hub, number, run_id, pointer, fixed_sha256(model), min_sites)
     try:
-        hub.store.create_record(layout.plan(hub.name, number + 1), plan)
+        hub.store.create_record(layout.plan(hub.name, number), plan)
     except ObjectExists:  # another run has opened it at the same moment
-        return hub.plan(number + 1)
+        return hub.plan(number)
     return plan
 
 

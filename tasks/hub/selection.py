@@ -10,7 +10,7 @@ from tasks.bounds import shorten
 from tasks.errors import ObjectExists, ObjectMissing, QuorumMissed, UpdateRejected
 from tasks.hub.answers import Answers, reason_of
 from tasks.hub.context import HubContext
-from tasks.records import Chosen, Manifest, Plan, Selection, Spend
+from tasks.records import Chosen, Manifest, Plan, Selection, Settled, Spend
 
 
 def select(
@@ -68,6 +68,17 @@ def freeze_selection(hub: HubContext, plan: Plan, selection: Selection) -> Selec
     except ObjectExists:
         return frozen_selection(hub, plan) or selection
     return selection
+
+
+def tell_selected(hub: HubContext, selection: Selection) -> None:
+    """Tell the sites whose updates the round has: from now on nobody else pays for it. Again: nothing changes."""
+    settled = Settled(
+        study=selection.study,
+        server_round=selection.server_round,
+        status="selected",
+        sites=tuple(chosen.site for chosen in selection.chosen),
+    )
+    hub.store.create_record(layout.selected(selection.study, selection.server_round), settled)
 
 
 def chosen_update(manifest: Manifest, plan: Plan) -> Chosen:

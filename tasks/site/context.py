@@ -11,7 +11,7 @@ from cryptography import x509
 from tasks import layout, settings
 from tasks.errors import ConfigError, ObjectMissing
 from tasks.record_size import max_bytes
-from tasks.records import Enrolment, Plan
+from tasks.records import Enrolment, Plan, Settled
 from tasks.site.global_models import CardReader
 from tasks.site.plans import PlanBook, checked_plan, plan_digest
 from tasks.storage import ObjectStore, site_store
@@ -36,10 +36,13 @@ class SiteContext:
     project: Path
     work_dir: Path
     secrets_dir: Path
+    run_id: str = ""
 
     @classmethod
-    def load(cls, study: str, site: str, *, connect: bool = True) -> SiteContext:
+    def load(cls, study: str, site: str, *, connect: bool = True, run_id: str = "") -> SiteContext:
         """From this machine's deployment; with `connect=False` for the site's files alone.
+
+        `run_id` is the Airflow run that the site works for.
 
         Raises:
             ConfigError: the study has no such site, or nothing is set up to connect to.
@@ -49,7 +52,8 @@ class SiteContext:
         if site not in config.sites:
             raise ConfigError(f"study {study} has no site {site}; it has: {', '.join(config.sites)}")
         connection = site_store(site) if connect else None
-        return cls(site, config, connection, project, settings.site_work(site), settings.site_secrets(site))
+        work, secrets = settings.site_work(site), settings.site_secrets(site)
+        return cls(site, config, connection, project, work, secrets, run_id)
 
     @property
     def store(self) -> ObjectStore:
@@ -94,6 +98,15 @@ class SiteContext:
         digest = plan_digest(body)
         self.plan_book.follow(plan, digest)
         return PlannedRound(plan, digest)
+
+    def settled(self, server_round: int) -> Settled | None:
+        """What the hub says of a round that takes no more updates; None while it does."""
+        for key in (layout.closed, layout.selected):
+            try:
+                return self.store.get_record(key(self.study.study, server_round), Settled)
+            except ObjectMissing:
+                continue
+        return None
 
     @property
     def plan_book(self) -> PlanBook:

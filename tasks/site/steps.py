@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from tasks import __version__, layout
 from tasks.bounds import SITE_REASON, shorten
 from tasks.enrolment import sign
-from tasks.errors import PharmafedError, RoundRefused, StoreUnavailable, Withheld
+from tasks.errors import PharmafedError, RoundRefused, StoreError, StoreUnavailable, Withheld
 from tasks.evaluation import suppress, validate_model
 from tasks.files import alone, write_private
 from tasks.models import build_model, checked_model
@@ -109,6 +109,7 @@ def privatize_and_upload(ctx: SiteContext, server_round: int) -> None:
         body = files.load_release() or _draw(ctx, planned, files, ledger, spend, masking, roster)
         if masking is not None:
             masking.use_up(sha256(body))
+        _require_open(ctx, plan, "privatize_and_upload")
         entry, entry_sha256 = ledger.record(server_round, spend, sha256(body), planned.sha256)
         ctx.store.create(layout.update_tensors(plan.study, server_round, ctx.site), body)
         num_examples, iterations, train_seconds = files.facts()
@@ -161,6 +162,28 @@ def _require_asked(ctx: SiteContext, plan: Plan) -> None:
         raise RoundRefused(f"site {ctx.site} is left out of round {plan.server_round}: {plan.left_out[ctx.site]}")
 
 
+def _require_open(ctx: SiteContext, plan: Plan, step: Step) -> bool:
+    """Whether there is work left: none for a site whose part is in the record of the closed round.
+
+    Raises:
+        RoundRefused: the round is closed without this work, or goes on without this site. Nothing is paid for it.
+    """
+    settled = ctx.settled(plan.server_round)
+    if settled is None:
+        return True
+    closed, name = settled.status != "selected", f"round {plan.server_round} of {plan.study}"
+    is_in = ctx.site in settled.sites
+    if not closed and (is_in or step == "validate_global"):
+        return True
+    if step == "validate_global":
+        is_in = ctx.store.exists(layout.site_metrics(plan.study, plan.server_round, ctx.site))
+    if is_in:
+        print(f"{name} is closed, and this is in its record: nothing is left to do")
+        return False
+    state = f"is closed ({settled.status})" if closed else "takes no more updates"
+    raise RoundRefused(f"{name} {state}, without {step} of site {ctx.site}: the next round is its next chance")
+
+
 def _ledger(ctx: SiteContext) -> SiteLedger:
     study = ctx.study
     return SiteLedger(ctx.store, study.study, ctx.site, ctx.work_dir, ctx.secrets_dir, study.rounds.total)
@@ -206,7 +229,7 @@ def _draw(
         return files.save_release(release)
 
 
-def validate_global(ctx: SiteContext, server_round: int) -> SiteMetrics:
+def validate_global(ctx: SiteContext, server_round: int) -> SiteMetrics | None:
     """Validate the round's model on the site's held-out patients; only what passes the small-cell rule leaves.
 
     The full figures stay in the site's own folder.
@@ -251,35 +274,62 @@ def _run_step(
     work: Callable[[PlannedRound], Result],
     *,
     with_deadline: bool = True,
-) -> Result:
-    """Run a step under both guards; when it fails for good, tell the hub why, so that it need not wait."""
+) -> Result | None:
+    """Run a step under both guards; when it fails for good, tell the hub why, so that it need not wait.
+
+    None where the round is closed and has this work in its record.
+    """
     torch.set_num_threads(1)
     what = f"{step} of round {server_round} at site {ctx.site}"
     try:
         with no_values_in_errors(step, ctx.site):
             planned = ctx.plan(server_round)
+            if not _require_open(ctx, planned.plan, step):
+                return None
             if not with_deadline:
                 return work(planned)
+            _withdraw(ctx, server_round)
             with before(_deadline(planned.plan, step), what), alone(ctx.round_dir(server_round)):
                 return work(planned)
     except StoreUnavailable:
         raise
     except PharmafedError as error:
-        if step != "validate_global":
-            _refuse(ctx, server_round, step, error)
+        if step != "validate_global" and not isinstance(error, RoundRefused):  # that one is the hub's own word
+            refuse(ctx, server_round, step, error)
         raise
     raise AssertionError("unreachable: the guard raises")
 
 
-def _refuse(ctx: SiteContext, server_round: int, step: Step, error: PharmafedError) -> None:
-    """Best effort: without it the hub learns the same at the deadline."""
-    told = WITHHELD if isinstance(error, Withheld) else f"{type(error).__name__}: {error}"
-    reason = shorten(told, SITE_REASON)
-    record = Refusal(study=ctx.study.study, server_round=server_round, site=ctx.site, step=step, reason=reason)
+def refuse(ctx: SiteContext, server_round: int, step: Step, error: BaseException) -> None:
+    """Tell the hub that this site's part in the round has failed for good.
+
+    Best effort: without it the hub learns the same at the deadline. Of what is no error of ours, only the type is told.
+    """
+    told = f"{type(error).__name__}: {error}" if isinstance(error, PharmafedError) else type(error).__name__
+    reason = shorten(WITHHELD if isinstance(error, Withheld) else told, SITE_REASON)
+    study, site = ctx.study.study, ctx.site
+    record = Refusal(study=study, server_round=server_round, site=site, step=step, reason=reason, run_id=ctx.run_id)
     try:
-        _create_if_new(ctx, layout.refusal(ctx.study.study, server_round, ctx.site), record)
+        _put_refusal(ctx, record)
     except PharmafedError as second:
         print(f"the hub could not be told: {second}")
+
+
+def _withdraw(ctx: SiteContext, server_round: int) -> None:
+    """A step that is tried again takes back what an earlier try has refused: the hub waits for the site again."""
+    try:
+        refusal = ctx.store.get_record(layout.refusal(ctx.study.study, server_round, ctx.site), Refusal)
+    except StoreUnavailable:
+        raise
+    except StoreError:  # there is none, or nothing that the hub could read either
+        return
+    if not refusal.withdrawn:
+        _put_refusal(ctx, refusal.model_copy(update={"withdrawn": True}))
+
+
+def _put_refusal(ctx: SiteContext, refusal: Refusal) -> None:
+    key = layout.refusal(refusal.study, refusal.server_round, refusal.site)
+    ctx.store.put(key, to_json(refusal), content_type="application/json")
 
 
 def _create_if_new(ctx: SiteContext, key: str, record: BaseModel) -> None:

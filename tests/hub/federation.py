@@ -189,8 +189,10 @@ class Federation:
     def site(self, study: str, site: str) -> SiteContext:
         return SiteContext.load(study, site)
 
-    def open(self, study: str, run_id: str = "run", **arguments: Any) -> Plan:
-        return open_round(self.hub(study), run_id, **arguments)
+    def open(self, study: str, run_id: str = "", **arguments: Any) -> Plan:
+        """The plan of the next round, in the run of that name or in a new one."""
+        hub = self.hub(study)
+        return open_round(hub, run_id or f"run {hub.last_opened() + 1}", **arguments)
 
     def set_deadline(self, study: str, server_round: int, seconds: float, which: str = "deadline") -> Plan:
         """Let the time be `seconds` before the round's `which`, or `keys_deadline` or `upload_deadline`, and go on.

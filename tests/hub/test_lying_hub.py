@@ -254,7 +254,9 @@ def test_an_evaluated_model_that_is_not_finite_reaches_no_patient(
     fed: Federation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     study = fed.new_study()
-    fed.whole_round(study, "one")
+    fed.open(study)
+    assert fed.run_sites(study, 1) == {}
+    fed.aggregate(study, 1)
     card = fed.store().get_record(layout.card(study, 1), ModelCard)
     body = to_bytes(with_value(fetch_model(fed.store(), card.model), float("inf")))
     ref = ModelRef(server_round=1, key=layout.averaged_model(study, 1), sha256=sha256(body))

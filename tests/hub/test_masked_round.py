@@ -304,9 +304,11 @@ def test_no_contribution_lies_in_clear_in_the_store(fed: Federation, seen: Seen)
     objects = of(fed, study)
     of_site = (layout.update_tensors, layout.update_manifest, layout.data_validation)
     of_site += (layout.key_message, layout.unmask_answer)
-    of_hub = (layout.plan, layout.roster, layout.selection, layout.survivors, layout.round_metrics)
+    of_hub = (layout.plan, layout.roster, layout.selection, layout.selected, layout.survivors)
+    of_hub += (layout.round_metrics, layout.closed)
     held = {place(study, 1, site) for place in of_site for site in FEW} | {place(study, 1) for place in of_hub}
     others = {layout.ledger_entry(study, site, 1) for site in FEW} | {layout.latest(study)}
+    others |= {layout.run(study, fed.hub(study).plan(1).run_id)}
     others |= {place(study, number) for place in (layout.model, layout.card) for number in (0, 1)}
     assert objects.keys() == held | others
     for site in FEW:
@@ -350,10 +352,10 @@ def test_the_secrets_are_gone_after_the_upload(fed: Federation) -> None:
 
 def test_every_step_run_twice_changes_nothing(fed: Federation, seen: Seen) -> None:
     study = fed.new_study(sites=FEW, **MASKED)
-    fed.open(study)
+    fed.open(study, "run")
     lost, alive = "713", ("715", SITE, "718")
     steps: list[tuple[str, Callable[[], object]]] = [
-        ("open", lambda: fed.open(study)),
+        ("open", lambda: fed.open(study, "run")),
         ("validate_data", lambda: fed.run_sites(study, 1, names=("validate_data",))),
         ("train", lambda: fed.run_sites(study, 1, names=("train",))),
         ("freeze_roster", lambda: freeze_roster(fed.hub(study), 1)),
@@ -381,11 +383,11 @@ def test_every_step_run_twice_changes_nothing(fed: Federation, seen: Seen) -> No
         "train": 4,
         "freeze_roster": 1,
         "privatize_and_upload": 9,
-        "select_masked": 2,
+        "select_masked": 3,
         "unmask": 3,
         "aggregate": 2,
         "validate_global": 3,
-        "close": 1,
+        "close": 2,
     }
     assert not [key for key in of(fed, study) if key.endswith("refusal.json")]
     assert lost in fed.store().get_record(layout.selection(study, 1), Selection).missing

@@ -280,7 +280,7 @@ def test_values_that_fail_do_not_leave(
     """What the site itself does with each; a whole round and its report with one of either kind, see below."""
     bench.plant(spoil)
     fed, study = bench.fed, bench.quiet
-    number = fed.open(study, spoil.__name__).server_round
+    number = fed.open(study).server_round
     for check in (lambda: fed.run_site(study, number, SITE, ("validate_data",)), lambda: validate_daily(SITE, [study])):
         with pytest.raises(kind) as caught:
             check()
@@ -302,7 +302,7 @@ def test_a_round_and_its_report_without_the_site_hold_nothing_of_it(
 ) -> None:
     spoil, kind = FAILING[name]
     bench.plant(spoil)
-    number, failed = whole_round(bench, heard, bench.study, spoil.__name__)
+    number, failed = whole_round(bench, heard, bench.study, f"{name} round")
     assert failed.keys() == {SITE}
     assert type(failed[SITE]) is kind
     assert len(heard.errors) == 2

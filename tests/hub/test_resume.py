@@ -507,7 +507,7 @@ def test_a_silent_site_costs_the_deadline_and_no_more(fed: Federation) -> None:
     over = (clock.now() - plan.deadline).total_seconds()
     assert 0 <= over < 5
     assert selection.missing == {SITE: "no answer before the deadline"}
-    with pytest.raises(DeadlinePassed):
+    with pytest.raises(RoundRefused, match="takes no more updates"):
         fed.run_site(study, 1, SITE, ("privatize_and_upload",))
     assert not fed.store().exists(layout.update_manifest(study, 1, SITE))
     assert fed.aggregate(study, 1) == selection

@@ -54,8 +54,8 @@ def round_keys(study: str, r: int) -> set[str]:
     at_sites = (layout.update_tensors, layout.update_manifest, layout.data_validation, layout.site_metrics)
     keys = {place(study, r, site) for place in at_sites for site in SITES}
     keys |= {layout.ledger_entry(study, site, r) for site in SITES}
-    of_round = (layout.plan, layout.selection, layout.model, layout.card, layout.round_metrics)
-    keys |= {place(study, r) for place in of_round}
+    of_round = (layout.plan, layout.selection, layout.selected, layout.model, layout.card)
+    keys |= {place(study, r) for place in (*of_round, layout.round_metrics, layout.closed)}
     if study != DERM:
         return keys
     keys |= {place(study, r, site) for place in (layout.key_message, layout.unmask_answer) for site in SITES}
@@ -83,9 +83,10 @@ def test_the_bucket_holds_what_the_layout_says_and_nothing_else(fed: Federation,
     keys = set(fed.store().keys(layout.study_prefix(study) + "/"))
     reports = {key for key in keys if "/reports/" in key}
     first = {layout.model(study, 0), layout.card(study, 0), layout.latest(study)}
-    wanted = round_keys(study, 1) | round_keys(study, 2) | first
+    runs = {layout.run(study, fed.hub(study).plan(r).run_id) for r in (1, 2)}
+    wanted = round_keys(study, 1) | round_keys(study, 2) | first | runs
     assert keys - reports == wanted
-    assert len(wanted) == 2 * (7 * 13 + 7 if study == DERM else 5 * 13 + 5) + 3
+    assert len(wanted) == 2 * (7 * 13 + 10 if study == DERM else 5 * 13 + 8) + 3
     for r in (1, 2):
         names = {key.rsplit("/", 1)[1] for key in reports if key.startswith(layout.report(study, r, ""))}
         assert {"report.html", "metrics.json", "run.json", "auc.png"} <= names <= set(CONTENT_TYPES)
