@@ -8,7 +8,11 @@ part, each upload carries masks that only cancel in the sum, `select_updates` fi
 `unmask` tasks hand out what opens that sum and nothing else. A site that is lost after the roster is survived.
 
 **Runs** nightly at 02:00 UTC, one round a night, or when triggered with the parameters below. A run that has more
-rounds to do starts the next run itself, so each round is one column of the grid.
+rounds to do starts the next run itself, so each round is one column of the grid. A night that the hub missed is not
+caught up on: a scheduled run that begins more than an hour late is skipped.
+
+**Clearing.** A round that is closed is over: clearing its tasks changes nothing and starts nothing, and what is not in
+its record stays red. Cleared whole, a run says that it has had its round. Trigger a new run for the next one.
 
 **Reads** `studies/<study>.yaml`, and at each site its own CSV files. **Writes** to the object store under
 `studies/<study>/`: plan, updates, model, card, metrics and report of the round.
@@ -30,6 +34,8 @@ does not wait for a dead site beyond the deadline.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from airflow.providers.standard.operators.empty import EmptyOperator
 from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOperator
 from airflow.sdk import DAG, Param, TaskGroup, get_current_context, get_parsing_context, task
@@ -37,18 +43,38 @@ from airflow.sdk.exceptions import AirflowSkipException
 
 from dags.wiring import (
     DEFAULTS,
+    asked,
     at_site,
+    in_round,
     nightly,
     opened_round,
     site_group,
     sites_to_wire,
-    study_names,
+    skip_if_late,
+    studies,
     tell_of_failure,
+    the_round,
     without_templates,
 )
-from tasks.settings import project_dir
 from tasks.study import Study
-from tasks.study_file import load_study
+
+if TYPE_CHECKING:
+    from tasks.hub.context import HubContext
+    from tasks.site.context import SiteContext
+
+
+def _site_and_round(study: str, site: str) -> tuple[SiteContext, int]:
+    """What a site's step works with: its context in this run, and the round's number."""
+    from tasks.site.context import SiteContext
+
+    return SiteContext.load(study, site, run_id=get_current_context()["run_id"]), the_round()
+
+
+def _hub_and_round(study: str) -> tuple[HubContext, int]:
+    """The same of a step at the hub."""
+    from tasks.hub.context import HubContext
+
+    return HubContext.load(study, get_current_context()["run_id"]), the_round()
 
 
 @task(on_failure_callback=tell_of_failure, do_xcom_push=True)
@@ -57,8 +83,9 @@ def open_round(study: str) -> int:
     from tasks.hub.context import HubContext
     from tasks.hub.open import open_round
 
-    context = get_current_context()
-    plan = open_round(HubContext.load(study), context["run_id"], min_sites=context["params"]["min_sites"])
+    params, run_id = asked(), get_current_context()["run_id"]
+    skip_if_late()
+    plan = open_round(HubContext.load(study, run_id), run_id, min_sites=params["min_sites"])
     print(f"round {plan.server_round} of {plan.total_rounds}: {len(plan.sites)} sites, until {plan.deadline:%H:%M} UTC")
     return plan.server_round
 
@@ -68,7 +95,7 @@ def validate_data(study: str, site: str) -> None:
     """Check the site's files against their pin, then against the expectation suites. Failures name expectations."""
     from tasks.site import steps
 
-    steps.validate_data(steps.SiteContext.load(study, site), opened_round())
+    steps.validate_data(*_site_and_round(study, site))
 
 
 @task
@@ -76,7 +103,7 @@ def train_local(study: str, site: str) -> None:
     """Train from the round's base model. The raw update stays in the site's own folder."""
     from tasks.site import steps
 
-    steps.train(steps.SiteContext.load(study, site), opened_round())
+    steps.train(*_site_and_round(study, site))
 
 
 @task
@@ -84,26 +111,24 @@ def privatize_and_upload(study: str, site: str) -> None:
     """Make the update private, write the spend into the ledger, then upload. Whatever fails, nothing leaves."""
     from tasks.site import steps
 
-    steps.privatize_and_upload(steps.SiteContext.load(study, site), opened_round())
+    steps.privatize_and_upload(*_site_and_round(study, site))
 
 
 @task(trigger_rule="one_success")
 def freeze_roster(study: str) -> None:
     """Masked rounds: wait for the sites' keys, then fix who takes part before anybody masks anything."""
-    from tasks.hub.context import HubContext
     from tasks.hub.masked import freeze_roster
 
-    roster = freeze_roster(HubContext.load(study), opened_round())
+    roster = freeze_roster(*_hub_and_round(study))
     print(f"{len(roster.members)} sites on the roster; missing: {roster.missing or 'none'}")
 
 
 @task(trigger_rule="one_success")
 def select_updates(study: str) -> None:
     """Hidden updates: wait for them, then fix whose sum is opened before any site helps to open it."""
-    from tasks.hub.context import HubContext
     from tasks.hub.select import select_hidden
 
-    selection = select_hidden(HubContext.load(study), opened_round())
+    selection = select_hidden(*_hub_and_round(study))
     print(f"{len(selection.chosen)} updates; missing: {selection.missing or 'none'}")
 
 
@@ -112,16 +137,15 @@ def unmask(study: str, site: str) -> None:
     """Hidden updates: help to open their sum, by shares of its masks or by decrypting it; never a single update."""
     from tasks.site import steps
 
-    steps.unmask(steps.SiteContext.load(study, site), opened_round())
+    steps.unmask(*_site_and_round(study, site))
 
 
 @task(trigger_rule="one_success")
 def aggregate(study: str) -> None:
     """Average the updates that pass every check, or open the sum of hidden ones, and write the model."""
     from tasks.hub.aggregate import aggregate
-    from tasks.hub.context import HubContext
 
-    selection = aggregate(HubContext.load(study), opened_round())
+    selection = aggregate(*_hub_and_round(study))
     print(f"{len(selection.chosen)} updates averaged; missing: {selection.missing or 'none'}")
 
 
@@ -130,7 +154,7 @@ def validate_global(study: str, site: str) -> None:
     """Validate the new model on the site's held-out patients. Cells under the study's minimum are suppressed."""
     from tasks.site import steps
 
-    steps.validate_global(steps.SiteContext.load(study, site), opened_round())
+    steps.validate_global(*_site_and_round(study, site))
 
 
 @task(trigger_rule="all_done", on_failure_callback=tell_of_failure)
@@ -138,19 +162,25 @@ def close_round(study: str) -> None:
     """Move the pointer to the new model, write the round's record, publish the report, notify."""
     from tasks.hub.finish import finish_round
 
+    skip_if_late()
     print(finish_round(study, opened_round(), get_current_context()["run_id"]))
 
 
+#: Airflow keeps 250 characters.
+_LONGEST_RUN_ID = 200
+
+
 class NextRound(TriggerDagRunOperator):
-    """Starts the next run of this DAG while there are rounds left to do."""
+    """Starts the next run of this DAG while there are rounds left to do; cleared, it starts none twice."""
 
     def execute(self, context):
         """Trigger with one round less; skip after the last."""
         params, conf = context["params"], context["dag_run"].conf or {}
         if params["rounds"] <= 1:
             raise AirflowSkipException("that was the last of the rounds asked for")
-        series = conf.get("series", context["run_id"])
-        self.conf = {**params, "rounds": params["rounds"] - 1, "series": series}
+        series, left = conf.get("series", context["run_id"]), params["rounds"] - 1
+        self.conf = {**params, "rounds": left, "series": series}
+        self.trigger_run_id = f"next__{series}"[:_LONGEST_RUN_ID] + f"__{left}_to_go"
         super().execute(context)
 
 
@@ -190,7 +220,7 @@ def _wire(study: Study, sites: list[str]) -> None:
     uploads = {}
     for site in sites:
         with TaskGroup(site_group(site), tooltip=f"What happens at site {site}; nothing but its update leaves"):
-            where = at_site(site)
+            where = in_round(site)
             checked = validate_data.override(**where)(name, site)
             trained = train_local.override(**where)(name, site)
             uploads[site] = privatize_and_upload.override(**where)(name, site)
@@ -207,9 +237,14 @@ def _wire(study: Study, sites: list[str]) -> None:
             validated = validate_global.override(task_id=site_group(site), **at_site(site))(name, site)
             [model, uploads[site]] >> validated >> closed
     [model, all_sites_in] >> closed
-    closed >> NextRound(task_id="next_round", trigger_dag_id=f"federated_round.{name}", doc_md=NextRound.__doc__)
+    closed >> NextRound(
+        task_id="next_round",
+        trigger_dag_id=f"federated_round.{name}",
+        skip_when_already_exists=True,
+        doc_md=NextRound.__doc__,
+    )
 
 
-for _name in study_names():
+for _name, _study in studies().items():
     if get_parsing_context().dag_id in (None, f"federated_round.{_name}"):
-        globals()[f"federated_round_{_name}"] = build_dag(load_study(project_dir() / "studies" / f"{_name}.yaml"))
+        globals()[f"federated_round_{_name}"] = build_dag(_study)

@@ -43,7 +43,7 @@ from __future__ import annotations
 
 from airflow.sdk import DAG, Asset, AssetAlias, Param, get_current_context, task, task_group
 
-from dags.wiring import DEFAULTS, nightly, tell_of_drift, tell_of_failure
+from dags.wiring import DEFAULTS, asked, nightly, tell_of_drift, tell_of_failure
 
 RESULTS = AssetAlias("llm_exam")
 #: Made by the deployment, which knows how many models at once its machine and its providers bear.
@@ -55,7 +55,7 @@ def plan_arms() -> list[dict[str, str]]:
     """Every model in every language, once the exam is there."""
     from tasks.exam.evaluate import plan_arms
 
-    params = get_current_context()["params"]
+    params = asked()
     return [arm.model_dump() for arm in plan_arms(params["exam"], params["models"], params["languages"])]
 
 

@@ -20,10 +20,10 @@ nothing. A study without privacy is green: it promises nothing, and its report s
 
 from __future__ import annotations
 
-from airflow.sdk import DAG, Param, get_current_context, get_parsing_context, task
+from airflow.sdk import DAG, Param, get_parsing_context, task
 from airflow.sdk.exceptions import AirflowSkipException
 
-from dags.wiring import DEFAULTS, nightly, study_names, tell_of_failure
+from dags.wiring import DEFAULTS, asked, nightly, studies, tell_of_failure
 
 
 @task(on_failure_callback=tell_of_failure, retries=1)
@@ -32,7 +32,7 @@ def audit(study: str) -> None:
     from tasks.hub.context import HubContext
     from tasks.privacy.audit.study_audit import audit_study, publish_audit, require_promise
 
-    params = get_current_context()["params"]
+    params = asked()
     if params["study"] not in ("all", study):
         raise AirflowSkipException(f"only {params['study']} was asked for")
     hub = HubContext.load(study)
@@ -53,10 +53,10 @@ with DAG(
     tags=["privacy"],
     default_args=DEFAULTS,
     params={
-        "study": Param("all", type="string", enum=["all", *study_names()], title="Study"),
+        "study": Param("all", type="string", enum=["all", *studies()], title="Study"),
         "seed": Param(0, type="integer", minimum=0, title="Seed of the attacks"),
     },
 ):
     _asked = (get_parsing_context().task_id or "").removeprefix("audit_")
-    for _name in [_asked] if _asked in study_names() else study_names():
+    for _name in [_asked] if _asked in studies() else studies():
         audit.override(task_id=f"audit_{_name}")(_name)

@@ -13,9 +13,7 @@ from __future__ import annotations
 
 from airflow.sdk import DAG, Param, get_parsing_context, task
 
-from dags.wiring import DEFAULTS, at_site, nightly, site_group, sites_to_wire, study_names, tell_of_failure
-from tasks.settings import project_dir
-from tasks.study_file import load_study
+from dags.wiring import DEFAULTS, asked, at_site, nightly, site_group, sites_to_wire, studies, tell_of_failure
 
 
 @task(on_failure_callback=tell_of_failure)
@@ -23,6 +21,7 @@ def validate_site(site: str, studies: list[str]) -> None:
     """Check one site's data for every study it takes part in; red when an expectation fails without a waiver."""
     from tasks.site.daily import validate_daily
 
+    asked()
     validate_daily(site, studies)
 
 
@@ -38,7 +37,7 @@ with DAG(
     default_args=DEFAULTS,
     params={"note": Param("", type="string", maxLength=500, title="Note")},
 ):
-    _studies = [load_study(project_dir() / "studies" / f"{name}.yaml") for name in study_names()]
+    _studies = list(studies().values())
     _sites = sorted({site for study in _studies for site in study.sites})
     for _site in sites_to_wire(_sites, get_parsing_context().task_id):
         _names = [study.study for study in _studies if _site in study.sites]

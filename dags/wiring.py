@@ -5,19 +5,24 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from datetime import timedelta
+from difflib import get_close_matches
 from typing import Any
 
 from airflow.sdk import DAG, CronTriggerTimetable, ExceptionRetryPolicy, RetryAction, RetryRule, get_current_context
+from airflow.sdk.exceptions import AirflowSkipException
 
-from tasks.foreign_files import listed
+from tasks.errors import ConfigError, RoundRefused
 from tasks.settings import project_dir
+from tasks.study import Study
+from tasks.study_file import readable_studies
 
-#: An object store that does not answer is worth waiting for, and so is a model, for longer: its provider counts calls
-#: by the minute. Bad data, a spent budget, a refused key or a broken step is not.
+#: An object store or an Airflow that does not answer is worth waiting for, and so is a model, for longer: its provider
+#: counts calls by the minute. Bad data, a spent budget, a refused key or a broken step is not.
 #: A worker that was killed raises nothing, so the plain `retries` below bring its task back.
 RETRY_POLICY = ExceptionRetryPolicy(
     rules=[
         RetryRule("tasks.errors.StoreUnavailable", RetryAction.RETRY, retry_delay=timedelta(seconds=5)),
+        RetryRule("airflow.sdk.exceptions.AirflowRuntimeError", RetryAction.RETRY, retry_delay=timedelta(seconds=5)),
         RetryRule("tasks.errors.ModelUnavailable", RetryAction.RETRY, retry_delay=timedelta(minutes=5)),
         RetryRule("builtins.Exception", RetryAction.FAIL),
     ]
@@ -32,14 +37,49 @@ DEFAULTS: dict[str, Any] = {
 }
 
 
+#: What of a trigger's conf is our own: `NextRound` passes it on.
+_OWN = frozenset({"series"})
+#: A scheduled round begins within so long of its time, or not at all.
+LATEST_START = timedelta(hours=1)
+
+
 def nightly(cron: str) -> CronTriggerTimetable:
-    """From the next time on, UTC: a hub that was started in the morning does not catch up on last night's round."""
+    """From the next time on, UTC. A hub that was away for several times starts one run when it is back."""
     return CronTriggerTimetable(cron, timezone="UTC", run_immediately=timedelta(0))
 
 
-def study_names() -> list[str]:
-    """The studies that this project holds, by file name."""
-    return [path.stem for path in listed(project_dir() / "studies", "*.yaml")]
+def studies() -> dict[str, Study]:
+    """The studies whose files can be read, by name; `dags/study_files.py` is an import error for the others."""
+    return readable_studies(project_dir() / "studies")[0]
+
+
+def asked() -> dict[str, Any]:
+    """The parameters of this run, for its first task.
+
+    Raises:
+        ConfigError: the trigger's conf has a key that the DAG does not take, and would pass over.
+    """
+    context = get_current_context()
+    known = context["dag"].params
+    for key in (context["dag_run"].conf or {}).keys() - set(known) - _OWN:
+        like = get_close_matches(key, known, n=1)
+        meant = f"; is {like[0]} meant?" if like else ""
+        raise ConfigError(f"{context['dag'].dag_id} takes no parameter {key}{meant} It takes: {', '.join(known)}")
+    return dict(context["params"])
+
+
+def skip_if_late() -> None:
+    """Skip a scheduled run that begins long after its time: no round is caught up on in the middle of a day.
+
+    Not one that was cleared: somebody wants it now.
+    """
+    run = get_current_context()["dag_run"]
+    late = (run.start_date or run.run_after) - run.run_after
+    if run.run_type == "scheduled" and not run.clear_number and late > LATEST_START:
+        raise AirflowSkipException(
+            f"this round was due at {run.run_after:%Y-%m-%d %H:%M} UTC and begins {late.total_seconds() / 3600:.0f} "
+            "hours late: it is left out, and the next one runs at its time. Trigger one to have it now"
+        )
 
 
 def at_site(site: str) -> dict[str, Any]:
@@ -52,9 +92,43 @@ def at_site(site: str) -> dict[str, Any]:
     return {"queue": f"site-{site}", "owner": f"site {site}", **({"executor": executor} if executor else {})}
 
 
+def in_round(site: str) -> dict[str, Any]:
+    """The same for a task that the hub waits for: where it fails for good, the hub is told."""
+    return {**at_site(site), "on_failure_callback": tell_hub}
+
+
+def tell_hub(context: Any) -> None:
+    """Airflow callback of a site's task: refuse its part in the round where the step itself could not.
+
+    A step tells the hub of our own errors. What is left: an Airflow or a store that stayed away too long, a worker
+    that was killed again and again.
+    """
+    from tasks.errors import PharmafedError, StoreUnavailable
+    from tasks.site import steps
+
+    error, ti = context.get("exception"), context["ti"]
+    if isinstance(error, PharmafedError) and not isinstance(error, StoreUnavailable):
+        return
+    server_round = ti.xcom_pull(task_ids="open_round")
+    if server_round is None:
+        return
+    study, site = context["task"].op_args
+    why = type(error).__name__ if isinstance(error, BaseException) else "its worker was killed"
+    ctx = steps.SiteContext.load(study, site, run_id=ti.run_id)
+    steps.refuse(ctx, server_round, ti.task_id.rpartition(".")[2], why)
+
+
 def opened_round() -> int | None:
     """The number of the round that this run has opened; None when it could not open one."""
     return get_current_context()["ti"].xcom_pull(task_ids="open_round")
+
+
+def the_round() -> int:
+    """The same for a step that works on it. Raises RoundRefused: there is none, whatever colour `open_round` has."""
+    server_round = opened_round()
+    if server_round is None:
+        raise RoundRefused("no round was opened in this run: see the log of open_round, and trigger a new run")
+    return server_round
 
 
 def sites_to_wire(sites: Iterable[str], task_id: str | None) -> list[str]:

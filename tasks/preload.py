@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import gc
 import importlib
+from contextlib import suppress
 
 from tasks import records, settings
+from tasks.errors import ConfigError
 from tasks.privacy.secure_sum import records as of_masks
 from tasks.record_size import max_bytes
 from tasks.storage import connect_identities, warm_up
-from tasks.study_file import load_studies, load_study
+from tasks.study_file import load_study, readable_studies
 from tasks.validation.parameters import site_parameters
 from tasks.validation.suites import all_columns
 
@@ -57,9 +59,10 @@ def preload() -> None:
     warm_up()
     connect_identities()
     project = settings.project_dir()
-    for name, study in load_studies(project / "studies").items():
-        load_study(project / "studies" / f"{name}.yaml", columns=all_columns(project / study.data.suites))
-        site_parameters(study, next(iter(study.sites)))
+    for name, study in readable_studies(project / "studies")[0].items():
+        with suppress(ConfigError):  # its own steps tell what is wrong with it
+            load_study(project / "studies" / f"{name}.yaml", columns=all_columns(project / study.data.suites))
+            site_parameters(study, next(iter(study.sites)))
     gc.collect()
     gc.freeze()
 

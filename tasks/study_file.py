@@ -44,6 +44,17 @@ def load_studies(folder: Path, *, columns: dict[str, set[str]] | None = None) ->
     return {path.stem: load_study(path, columns=columns) for path in listed(folder, "*.yaml")}
 
 
+def readable_studies(folder: Path) -> tuple[dict[str, Study], dict[str, str]]:
+    """The studies of `folder` by name, and what is wrong with each file that is none."""
+    studies, problems = {}, {}
+    for path in listed(folder, "*.yaml"):
+        try:
+            studies[path.stem] = load_study(path)
+        except ConfigError as error:
+            problems[path.stem] = str(error)
+    return studies, problems
+
+
 @cache
 def _parse(path: Path, _mtime_ns: int) -> tuple[Study, yaml.Node]:
     """Kept as long as the file stays as it is: Airflow parses a DAG file before every task."""

@@ -295,20 +295,28 @@ def _run_step(
         raise
     except PharmafedError as error:
         if step != "validate_global" and not isinstance(error, RoundRefused):  # that one is the hub's own word
-            refuse(ctx, server_round, step, error)
+            refuse(ctx, server_round, step, _told(error))
         raise
     raise AssertionError("unreachable: the guard raises")
 
 
-def refuse(ctx: SiteContext, server_round: int, step: Step, error: BaseException) -> None:
+def _told(error: PharmafedError) -> str:
+    return WITHHELD if isinstance(error, Withheld) else f"{type(error).__name__}: {error}"
+
+
+def refuse(ctx: SiteContext, server_round: int, step: Step, reason: str) -> None:
     """Tell the hub that this site's part in the round has failed for good.
 
-    Best effort: without it the hub learns the same at the deadline. Of what is no error of ours, only the type is told.
+    Best effort: without it the hub learns the same at the deadline. `reason` holds nothing of a patient's record.
     """
-    told = f"{type(error).__name__}: {error}" if isinstance(error, PharmafedError) else type(error).__name__
-    reason = shorten(WITHHELD if isinstance(error, Withheld) else told, SITE_REASON)
-    study, site = ctx.study.study, ctx.site
-    record = Refusal(study=study, server_round=server_round, site=site, step=step, reason=reason, run_id=ctx.run_id)
+    record = Refusal(
+        study=ctx.study.study,
+        server_round=server_round,
+        site=ctx.site,
+        step=step,
+        reason=shorten(reason, SITE_REASON),
+        run_id=ctx.run_id,
+    )
     try:
         _put_refusal(ctx, record)
     except PharmafedError as second:

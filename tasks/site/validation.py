@@ -20,7 +20,7 @@ from tasks.foreign_files import listed
 from tasks.site.context import SiteContext
 from tasks.site.prepared import Patients, cache_file, load_patients, prepare_patients, save_patients
 from tasks.storage import to_json
-from tasks.study_file import load_studies
+from tasks.study_file import readable_studies
 from tasks.validation.parameters import input_references, site_parameters
 from tasks.validation.runner import ValidationResult, known_expectations, validate_site
 from tasks.validation.waivers import load_waivers
@@ -93,7 +93,7 @@ def _check(ctx: SiteContext) -> tuple[ValidationResult, Patients | None]:
 
 def _known_expectations(ctx: SiteContext) -> frozenset[str]:
     """Those of every study that uses these suites: a waiver may be for another study's input."""
-    studies = load_studies(ctx.project / "studies").values()
+    studies = readable_studies(ctx.project / "studies")[0].values()
     references = [
         known_expectations(ctx.suites_dir, input_references(study))
         for study in studies

@@ -15,6 +15,8 @@ from typing import Any
 import pytest
 from airflow.dag_processing.dagbag import DagBag
 from airflow.sdk import get_parsing_context
+from airflow.sdk.exceptions import AirflowRuntimeError, ErrorType
+from airflow.sdk.execution_time.comms import ErrorResponse
 from jsonschema import Draft202012Validator
 
 from dags.llm_exam import POOL
@@ -135,6 +137,7 @@ def test_nothing_large_or_private_goes_through_xcom(bag: DagBag) -> None:
     ("error", "action"),
     [
         (StoreUnavailable("away"), "retry"),
+        (AirflowRuntimeError(ErrorResponse(error=ErrorType.API_SERVER_ERROR, detail={"message": "refused"})), "retry"),
         (ValidationFailed("bad"), "fail"),
         (BudgetExhausted("spent"), "fail"),
         (SiteStepFailed("broken"), "fail"),
@@ -228,13 +231,15 @@ def test_a_tasks_process_builds_its_own_site_only() -> None:
     assert get_parsing_context().task_id is None
 
 
-@pytest.mark.parametrize("name", ["federated_round.py", "llm_exam.py", "privacy_audit.py", "site_data_validation.py"])
+@pytest.mark.parametrize(
+    "name", ["federated_round.py", "llm_exam.py", "privacy_audit.py", "site_data_validation.py", "study_files.py"]
+)
 def test_a_dag_file_imports_nothing_heavy(name: str) -> None:
     """At the top of a DAG file: nothing like torch, boto3 or inspect-ai, which every parse would pay for."""
     tree = ast.parse((PROJECT / "dags" / name).read_text())
     top = {a.name.split(".")[0] for n in tree.body if isinstance(n, ast.Import) for a in n.names}
     top |= {(n.module or "").split(".")[0] for n in tree.body if isinstance(n, ast.ImportFrom)}
-    assert top <= {"__future__", "airflow", "dags", "tasks"}
+    assert top <= {"__future__", "typing", "airflow", "dags", "tasks"}
     code = f"import sys; sys.path.insert(0, {str(PROJECT)!r}); import dags.{name[:-3]}; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=PROJECT)
     heavy = {"torch", "pandas", "boto3", "great_expectations", "matplotlib", "inspect_ai", "openai", "transformers"}
