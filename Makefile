@@ -34,7 +34,7 @@ DEMO_HOME = $(or $(PHARMAFED_HOME),$(CURDIR)/.pharmafed)
 # $(call timed,label,command): run it, then print "label: 12 s", which `python -m benchmarks --demo` reads
 timed = @began=$$(date +%s) && { $(2); } && echo "$(1): $$(( $$(date +%s) - began )) s" >&2
 
-.PHONY: help install demo test fuzz repro check bench bench-demo constraints clean clean-all
+.PHONY: help install demo test fuzz faults repro check bench bench-demo constraints clean clean-all
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -71,6 +71,9 @@ test: install $(DATA) ## run every test, on a real Airflow and a real object sto
 
 fuzz: install ## malformed input at every parser; INPUTS each (a million: hours), PARSER one of them
 	@$(BIN)/python -m fuzz --inputs $(INPUTS) --parser '$(PARSER)'
+
+faults: install $(DATA) ## every service killed at five moments of a round, the disk filled, the store cut off: half an hour
+	@$(BIN)/python -m faults --only '$(ONLY)'
 
 $(DATA): | install
 	@$(BIN)/pharmafed data prepare

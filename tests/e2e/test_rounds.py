@@ -111,6 +111,7 @@ def test_the_bucket_holds_every_object_of_the_round(federation: Federation) -> N
     keys -= {key for key in keys if key.startswith((f"{study}/models/", f"{study}/reports/"))}
     wanted = {layout.plan(DERM, number), layout.selection(DERM, number), layout.round_metrics(DERM, number)}
     wanted |= {layout.roster(DERM, number), layout.survivors(DERM, number)}
+    wanted |= {layout.selected(DERM, number), layout.closed(DERM, number)}
     for site in plan.sites:
         wanted |= {layout.update_tensors(DERM, number, site), layout.update_manifest(DERM, number, site)}
         wanted |= {layout.site_metrics(DERM, number, site), layout.data_validation(DERM, number, site)}
