@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 
 from rich.console import Console
@@ -18,6 +19,7 @@ def main() -> int:
     options = argparse.ArgumentParser(prog="python -m faults")
     options.add_argument("--only", default="", help="only the faults whose name or moment holds these words")
     only = options.parse_args().only
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was started is stopped
     progress, outcomes = Console(stderr=True), list[Outcome]()
     with running() as world:
         chosen = [None, *(f for f in all_faults(world) if only in f"{f.name} {f.moment.name}")]
