@@ -25,8 +25,9 @@ its record stays red. Cleared whole, a run says that it has had its round. Trigg
 
 Example: `{"rounds": 3, "note": "after the data freeze"}`
 
-**Colours.** A site that is out of the round is red, with the reason in its log; `all_sites_in` is then amber and the
-report says who is missing. The run is red only when the quorum was missed, or the budget is spent.
+**Colours.** A site that is out of the round is red, with the reason in its log; `all_sites_in` is then amber, or red
+where the hub has not taken what a site has sent, and the report says who is missing. The run is red only when the
+quorum was missed, or the budget is spent.
 
 **Does not** move patient data, values or raw updates off a site; does not go on when the privacy budget is spent;
 does not wait for a dead site beyond the deadline.
@@ -36,7 +37,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from airflow.providers.standard.operators.empty import EmptyOperator
 from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOperator
 from airflow.sdk import DAG, Param, TaskGroup, get_current_context, get_parsing_context, task
 from airflow.sdk.exceptions import AirflowSkipException
@@ -150,6 +150,14 @@ def aggregate(study: str) -> None:
 
 
 @task
+def all_sites_in(study: str) -> None:
+    """Green: every site is in the model. Amber: one has sent nothing. Red: the hub has not taken what one has sent."""
+    from tasks.hub.selection import require_all_in
+
+    require_all_in(*_hub_and_round(study))
+
+
+@task
 def validate_global(study: str, site: str) -> None:
     """Validate the new model on the site's held-out patients. Cells under the study's minimum are suppressed."""
     from tasks.site import steps
@@ -215,8 +223,7 @@ def _wire(study: Study, sites: list[str]) -> None:
     name, opened, model = study.study, open_round(study.study), aggregate(study.study)
     roster = freeze_roster(name) if study.aggregation == "masks" else None
     selected = select_updates(name) if study.aggregation != "plain" else None
-    all_sites_in = EmptyOperator(task_id="all_sites_in", doc_md="Green: every site contributed. Amber: one is missing.")
-    closed = close_round(name)
+    all_in, closed = all_sites_in(name), close_round(name)
     uploads = {}
     for site in sites:
         with TaskGroup(site_group(site), tooltip=f"What happens at site {site}; nothing but its update leaves"):
@@ -224,7 +231,7 @@ def _wire(study: Study, sites: list[str]) -> None:
             checked = validate_data.override(**where)(name, site)
             trained = train_local.override(**where)(name, site)
             uploads[site] = privatize_and_upload.override(**where)(name, site)
-            opened >> checked >> trained >> uploads[site] >> all_sites_in
+            opened >> checked >> trained >> uploads[site] >> all_in
             if roster:
                 trained >> roster >> uploads[site]
             if selected:
@@ -236,7 +243,7 @@ def _wire(study: Study, sites: list[str]) -> None:
         for site in sites:
             validated = validate_global.override(task_id=site_group(site), **at_site(site))(name, site)
             [model, uploads[site]] >> validated >> closed
-    [model, all_sites_in] >> closed
+    model >> all_in >> closed
     closed >> NextRound(
         task_id="next_round",
         trigger_dag_id=f"federated_round.{name}",

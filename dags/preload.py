@@ -4,7 +4,6 @@ import importlib
 
 for module in (
     "airflow.sdk",
-    "airflow.providers.standard.operators.empty",
     "airflow.providers.standard.operators.trigger_dagrun",
     "dags.wiring",
 ):

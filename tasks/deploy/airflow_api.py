@@ -120,6 +120,13 @@ class AirflowApi:
         path = f"{_task(dag_id, run_id, task_id)}{'' if map_index < 0 else f'/{map_index}'}"
         return self._call("PATCH", path, json={"new_state": state})
 
+    def clear(self, dag_id: str, run_id: str, task_ids: list[str] | None = None) -> list[Json]:
+        """Have tasks run again with what comes after them, as the web UI does; the whole run where none is named."""
+        body: Json = {"dry_run": False, "dag_run_id": run_id, "include_downstream": True, "only_failed": False}
+        if task_ids is not None:
+            body["task_ids"] = task_ids
+        return list(self._call("POST", f"dags/{dag_id}/clearTaskInstances", json=body)["task_instances"])
+
     def xcoms(self, dag_id: str, run_id: str, task_id: str = "~") -> list[Json]:
         """What passed between tasks, values included; `~` stands for all tasks of the run."""
         found = self._pages(f"{_task(dag_id, run_id, task_id)}/xcomEntries", "xcom_entries")

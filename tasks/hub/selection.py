@@ -107,6 +107,15 @@ def require_quorum(plan: Plan, selection: Selection) -> None:
         raise QuorumMissed(f"{have} of {asked} contributed and the study is strict. Missing: {reasons}")
 
 
+def require_all_in(hub: HubContext, server_round: int) -> None:
+    """Raises QuorumMissed: the round has a model, and some site is not in it; says which and why."""
+    selection = frozen_selection(hub, hub.plan(server_round))
+    missing = selection.missing if selection else {}
+    if missing:
+        reasons = "; ".join(f"{site}: {reason}" for site, reason in sorted(missing.items()))
+        raise QuorumMissed(f"round {server_round} of {hub.name} is without {len(missing)} sites: {reasons}")
+
+
 def largest_spend(selection: Selection) -> Spend | None:
     """The spend of the contributor that has released most: the study's total so far."""
     return max((chosen.spend for chosen in selection.chosen), key=lambda spend: spend.releases, default=None)

@@ -41,7 +41,7 @@ MASKED, PLAIN = (f"federated_round.{study}" for study in SHIPPED)
 NUM_TASKS = {"site_data_validation": 13, "privacy_audit": len(SHIPPED), "llm_exam": 3, PLAIN: 57, MASKED: 57 + 2 + 13}
 DAG_IDS = set(NUM_TASKS)
 #: Only numbers, verdicts, and names of models and languages go through XCom.
-PUSHING = ("open_round", "all_sites_in", "next_round", "plan_arms")
+PUSHING = ("open_round", "next_round", "plan_arms")
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -134,6 +134,7 @@ def write_studies(folder: Path, marks: Path) -> None:
         "killed_once": {"model": {"path": "tests.e2e.models:KilledOnce", "options": {"mark": str(marks / "killed")}}},
         "slow_site": {"model": {"path": "tests.e2e.models:SlowOnce", "options": {"mark": str(marks / "slow")}}},
         "four_sites": {},
+        "one_more": {},
         "own_model": {"model": {"path": "tests.own_models:Everything", "options": {}}},
         "wrong_model": {"model": {"path": "tests.own_models:EverythingWrong", "options": {}}},
     }.items():

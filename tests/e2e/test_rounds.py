@@ -165,6 +165,24 @@ def test_a_round_survives_the_loss_of_the_object_store(federation: Federation) -
     assert len(federation.newest("four_sites").sites) == len(FOUR_SITES)
 
 
+def test_what_is_cleared_afterwards_starts_and_pays_nothing(federation: Federation) -> None:
+    """With the web UI's default, that clears what comes after a task: `next_round` has started its run already."""
+    api, dag, study = federation.deployment.api, "federated_round.one_more", "one_more"
+    api.wait_for_dag(dag)
+    api.trigger(dag, {"rounds": 2}, "series")
+    assert api.wait_for_run(dag, "series", 240)["state"] == "success"
+    assert api.wait_for_run(dag, "next__series__1_to_go", 240)["state"] == "success"
+    hub = federation.hub(study)
+    before = {key: hub.store.get(key) for key in hub.store.keys(layout.study_prefix(study)) if "/reports/" not in key}
+    for tasks, state in ((["aggregate"], "success"), (None, "failed")):
+        api.clear(dag, "series", tasks)
+        assert api.wait_for_run(dag, "series", 240)["state"] == state
+        assert len(api.dag_runs(dag)) == 2
+        now = {key: hub.store.get(key) for key in hub.store.keys(layout.study_prefix(study)) if "/reports/" not in key}
+        assert now == before
+    assert "has had round 1" in api.log(dag, "series", "open_round", try_number=2)
+
+
 def test_the_simulation_makes_the_same_models_to_the_last_byte(federation: Federation) -> None:
     """Three rounds of Airflow, one of them through an outage of the store."""
     hub = federation.hub("four_sites")

@@ -15,6 +15,7 @@ from tasks.hub.aggregate import aggregate
 from tasks.hub.context import HubContext
 from tasks.hub.masked import freeze_roster, select_masked
 from tasks.hub.open import open_round
+from tasks.hub.selection import require_all_in
 from tasks.privacy.ledger import spent
 from tasks.records import Refusal
 from tasks.site import steps
@@ -222,3 +223,17 @@ def test_what_an_earlier_try_said_is_told_of_a_site_that_stays_silent(
     assert missing == {
         SITE: "no answer before the deadline; an earlier try: validate_data: PharmafedError: the disk is away"
     }
+
+
+def test_the_grid_is_green_only_where_the_hub_has_taken_every_update(fed: Federation) -> None:
+    """A site whose upload is refused has done its steps: all of its tasks are green."""
+    study = fed.new_study()
+    fed.open(study)
+    assert fed.run_sites(study, 1) == {}
+    fed.put_tensors(study, 1, SITE, b"something else")
+    fed.aggregate(study, 1)
+    with pytest.raises(QuorumMissed, match="without 1 sites: 717: rejected: "):
+        require_all_in(fed.hub(study), 1)
+    whole = fed.new_study()
+    assert fed.whole_round(whole, "all").status == "complete"
+    require_all_in(fed.hub(whole), 1)
