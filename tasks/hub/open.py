@@ -6,6 +6,7 @@ from torch import nn
 
 from tasks import clock, layout
 from tasks.errors import BudgetExhausted, ObjectExists, ObjectMissing, RoundRefused
+from tasks.hub.card_chain import require_first, require_newest
 from tasks.hub.cards import write_first_card
 from tasks.hub.context import HubContext
 from tasks.hub_signature import sign_as_hub
@@ -151,7 +152,7 @@ def _refuse_few(hub: HubContext, quorum: int, sites: tuple[str, ...], left_out: 
 
 def _pointer(hub: HubContext, initial: nn.Module) -> Pointer:
     """The newest model; before the first round, the seeded initial model is written as model 0, with its card."""
-    pointer, _ = hub.pointer()
+    pointer = _where_it_stands(hub)
     if pointer is not None:
         return pointer
     body = to_bytes(parameters(initial))
@@ -163,4 +164,20 @@ def _pointer(hub: HubContext, initial: nn.Module) -> Pointer:
         hub.store.replace(layout.latest(hub.name), to_json(pointer), etag=None)
     except ObjectExists:  # another run has written the same, or has gone on since
         return hub.pointer()[0] or pointer
+    return pointer
+
+
+def _where_it_stands(hub: HubContext) -> Pointer | None:
+    """The pointer; None before the first round. Raises RoundRefused: it is lost, or behind."""
+    pointer, _ = hub.pointer()
+    try:
+        if pointer is None:
+            require_first(hub)
+        else:
+            require_newest(hub, pointer)
+    except RoundRefused:
+        moved, _ = hub.pointer()
+        if moved == pointer:
+            raise
+        return moved  # by another run, between our looks
     return pointer
