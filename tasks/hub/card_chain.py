@@ -37,7 +37,7 @@ class CardChain:
         while card.base_model is not None:
             number = card.base_model.server_round
             if number >= card.server_round:
-                raise self._wrong(card.server_round, "names a later card as the one before")
+                raise self._wrong(card.server_round, "names itself or a later card as the one before")
             before, digest = self._card(number)
             if card.previous_sha256 != digest or card.base_model != before.model:
                 raise self._wrong(card.server_round, f"does not name that of round {number} as the one before")
