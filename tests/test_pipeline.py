@@ -62,7 +62,7 @@ NOT_RUN = {
     | _RECORDS
     | {"tasks/experiments/paired.py", "tasks/reference.py"},
     "experiments": _VALIDATION | _AT_A_SITE,
-    "exam": {"tasks/exam/report_store.py", "tasks/exam/comparison_records.py", *_PAGES},
+    "exam": {f"tasks/{name}.py" for name in ("exam/report_store", "exam/comparison_records", "report/store")} | _PAGES,
     "report": needed_by("tasks.simulation.runs", "tasks.reference") - {"tasks/privacy/accounting.py"},
 }
 

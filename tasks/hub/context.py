@@ -107,16 +107,21 @@ class HubContext:
         return pointer, etag
 
     def enrolments(self) -> dict[str, Enrolment]:
-        """The active enrolments of the study's sites."""
-        found: dict[str, Enrolment] = {}
-        for site in self.study.sites:
-            try:
-                enrolment = self.store.get_record(layout.enrolment(site), Enrolment)
-            except ObjectMissing:
-                continue
-            if enrolment.active:
-                found[site] = enrolment
-        return found
+        """The active enrolments of the study's sites; a site whose own is damaged has none."""
+        found = {site: self.enrolment(site) for site in self.study.sites}
+        return {site: enrolment for site, enrolment in found.items() if isinstance(enrolment, Enrolment)}
+
+    def enrolment(self, site: str) -> Enrolment | str:
+        """A site's active enrolment, or why it has none. Raises StoreUnavailable."""
+        try:
+            enrolment = self.store.get_record(layout.enrolment(site), Enrolment)
+        except ObjectMissing:
+            return "not enrolled"
+        except StoreUnavailable:
+            raise
+        except StoreError as error:
+            return f"not enrolled: {error}"
+        return enrolment if enrolment.active else "not enrolled"
 
     def closed_rounds(self) -> list[RoundMetrics]:
         """Every closed round of the study whose record can be read, in order."""
