@@ -161,7 +161,8 @@ class ObjectStore:
         except ObjectExists:
             if self.size(key) != len(body) or self.get(key) != body:
                 raise ObjectExists(
-                    f"{self.bucket}/{key} exists with other content; objects are never changed"
+                    f"{self.bucket}/{key} exists with other content; objects are never changed. If it is damaged: "
+                    f"{layout.remedy(key)}"
                 ) from None
 
     def create_record(self, key: str, record: BaseModel) -> None:

@@ -100,7 +100,7 @@ class Evidence:
     def _own_problems(self) -> list[str]:
         problems = [f"{name!r} lies in the ledger and is no entry" for name in self.strays]
         if self.bodies and self._certificate() is None:
-            problems.append(f"site {self.site} has no certificate that can be read, so its signature cannot be checked")
+            problems.append(f"site {self.site} has no certificate, so its signature cannot be checked")
         pinned: dict[int, Anchor] = {}
         for anchor in self.anchors:
             first = pinned.setdefault(anchor.sequence, anchor)
