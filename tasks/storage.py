@@ -241,7 +241,7 @@ def _skew(date: str) -> float:
     """How far this machine's clock is ahead of the one that a Date header was written by, in seconds."""
     try:
         return time.time() - parsedate_to_datetime(date).timestamp()
-    except ValueError:
+    except (ValueError, OverflowError, TypeError, IndexError):  # it is another's text: no date, or none that can be
         return 0.0
 
 

@@ -387,6 +387,15 @@ def test_a_skewed_clock_is_called_that_without_a_date() -> None:
             ObjectStore.connect(endpoint, layout.BUCKET, NOBODY, "nobody").get("k")
 
 
+@pytest.mark.parametrize(
+    "date", ["Mon, 01 Jan 0001 00:00:00 -0000", "Mon, 31 Feb 2026 25:61:61 GMT", "Mon,", "1 Jan 99999 0:0:0 +9999", ","]
+)
+def test_a_date_that_is_none_makes_no_skew_of_a_refusal(date: str) -> None:
+    for endpoint in serve(refusal("403 Forbidden", "AccessDenied", date)):
+        with pytest.raises(StoreError, match="AccessDenied"):
+            ObjectStore.connect(endpoint, layout.BUCKET, NOBODY, "nobody").get("k")
+
+
 def test_a_right_clock_and_a_wrong_key_are_no_skew() -> None:
     for endpoint in serve(refusal("403 Forbidden", "", format_datetime(datetime.now(UTC), usegmt=True))):
         with pytest.raises(AccessDenied):

@@ -152,6 +152,16 @@ def test_a_damaged_cache_of_reference_figures_is_made_anew(fed: Federation, monk
     assert Baselines.model_validate_json(kept.read_bytes()) == made
 
 
+def test_a_site_s_damaged_memory_of_its_checks_is_made_anew(fed: Federation) -> None:
+    study = fed.new_study()
+    fed.open(study)
+    (kept,) = (settings.home() / "sites" / "713" / "validated").glob(f"{study}-*.json")
+    whole = kept.read_bytes()
+    kept.write_bytes(whole[:40])
+    fed.run_site(study, 1, "713")
+    assert kept.read_bytes() == whole
+
+
 # what the hub has pinned of the ledgers
 
 

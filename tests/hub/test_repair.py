@@ -131,6 +131,13 @@ def test_the_first_round_needs_no_repair(fed: Federation) -> None:
     assert pointer_of(fed, study).server_round == 0
 
 
+def test_a_study_without_a_round_has_nothing_to_repair(fed: Federation) -> None:
+    study = fed.new_study()
+    with pytest.raises(StoreError, match="has had no round: the first one makes its model and latest"):
+        find_repair(fed.hub(study))
+    assert fed.objects(layout.study_prefix(study) + "/") == {}
+
+
 def test_a_pointer_lost_in_the_middle_of_a_round_comes_back_with_its_close(fed: Federation, study: str) -> None:
     plan = fed.open(study, "night 4")
     assert fed.run_sites(study, plan.server_round) == {}
