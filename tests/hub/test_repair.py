@@ -14,6 +14,7 @@ from tasks import layout, settings
 from tasks.cli import app
 from tasks.enrolment import ensure_authority, ensure_hub_identity
 from tasks.errors import RoundRefused, StoreError
+from tasks.hub import open as hub_open
 from tasks.hub.finish import publish
 from tasks.hub.repair import find_repair, write_repair
 from tasks.hub_signature import sign_as_hub
@@ -148,6 +149,30 @@ def test_a_pointer_lost_in_the_middle_of_a_round_comes_back_with_its_close(fed: 
     write_repair(fed.hub(study), found)
     fed.close(study, 4)
     assert pointer_of(fed, study).server_round == 4
+
+
+def test_a_pointer_damaged_in_the_middle_of_a_round_stops_the_close_and_not_the_round(
+    fed: Federation, study: str
+) -> None:
+    plan = fed.open(study, "night 4")
+    assert fed.run_sites(study, plan.server_round) == {}
+    fed.aggregate(study, plan.server_round)
+    truncate(fed, study)
+    with pytest.raises(StoreError, match=rf"not a valid Pointer .*: run `pharmafed repair {study}`"):
+        fed.close(study, 4)
+    assert not fed.store().exists(layout.round_metrics(study, 4))
+    write_repair(fed.hub(study), find_repair(fed.hub(study)))
+    assert fed.close(study, 4).status == "complete"
+    assert pointer_of(fed, study).server_round == 4
+
+
+def test_without_the_check_a_lost_pointer_starts_from_nothing(
+    fed: Federation, study: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The control."""
+    lose(fed, study)
+    monkeypatch.setattr(hub_open, "require_first", lambda _: None)
+    assert fed.open(study, "night 4").base_model.server_round == 0
 
 
 def test_a_pointer_whose_round_is_not_yet_closed_is_fine(fed: Federation, study: str) -> None:
