@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from cryptography import x509
+
 from tasks import layout
 from tasks.errors import ObjectMissing, PrivacyError, RoundRefused, StoreError, StoreUnavailable
 from tasks.hub.context import HubContext
@@ -24,8 +26,8 @@ class CardChain:
         StoreUnavailable: worth a retry.
     """
 
-    def __init__(self, hub: HubContext) -> None:
-        self.hub, self._read = hub, dict[int, tuple[ModelCard, str]]()
+    def __init__(self, hub: HubContext, authority: x509.Certificate) -> None:
+        self.hub, self.authority, self._read = hub, authority, dict[int, tuple[ModelCard, str]]()
 
     def card(self, server_round: int) -> ModelCard:
         """The card of a round's model, with the hub's signature, about no other study, round or place."""
@@ -57,7 +59,7 @@ class CardChain:
         try:
             body = self.hub.store.get(key, max_bytes=max_bytes(ModelCard))
             card = ModelCard.model_validate_json(body)
-            check_hub_signature(card, self.hub.authority, key)
+            check_hub_signature(card, self.authority, key)
         except ObjectMissing:
             raise self._wrong(server_round, "is missing") from None
         except ValueError as error:

@@ -49,7 +49,7 @@ def find_repair(hub: HubContext, newest: int | None = None) -> Repair:
     Raises:
         StoreError: the cards do not hold together, or leave open which is the newest; names them and the remedy.
     """
-    cards, standing = CardChain(hub), _standing(hub)
+    cards, standing = CardChain(hub, hub.authority), _standing(hub)
     if not hub.last_opened() and not hub.objects(layout.models_prefix(hub.name), "card.json"):
         raise StoreError(f"study {hub.name} has had no round: the first one makes its model and latest.json")
     try:
