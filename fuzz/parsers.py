@@ -23,8 +23,10 @@ from tasks.aggregation import flat_update, norm, sparse_update
 from tasks.bounds import shorten
 from tasks.enrolment import validate_certificate
 from tasks.errors import UpdateRejected
+from tasks.hub.card_chain import CardChain
 from tasks.hub.collect import checked_manifest, read_encrypted, read_masked
 from tasks.hub.encrypted import read_decrypted
+from tasks.hub_signature import sign_as_hub
 from tasks.privacy import ckks
 from tasks.privacy.ledger import spent
 from tasks.privacy.secure_sum import checks, opening
@@ -32,7 +34,17 @@ from tasks.privacy.secure_sum.records import KeyMessage, Roster, SealingKey, Sur
 from tasks.privacy.secure_sum.records import sha256 as record_sha256
 from tasks.privacy.verification import verify_chain
 from tasks.record_size import max_bytes
-from tasks.records import DailyValidation, DecryptedSum, LedgerEntry, Manifest, Refusal, SiteMetrics, SiteRow
+from tasks.records import (
+    DailyValidation,
+    DecryptedSum,
+    LedgerEntry,
+    Manifest,
+    ModelCard,
+    Pointer,
+    Refusal,
+    SiteMetrics,
+    SiteRow,
+)
 from tasks.site.plans import checked_plan
 from tasks.storage import to_json
 from tasks.tensors import from_bytes, sha256, to_bytes
@@ -97,6 +109,12 @@ def parsers(world: World) -> dict[str, Parser]:
             spoil_json,
             partial(_record, world, Survivors, lambda s: checks.check_survivors(s, world.roster)),
         ),
+        "pointer": Parser((_pointer(world),), spoil_json, partial(_record, world, Pointer, to_json)),
+        "model card": Parser(
+            (to_json(rounds.first_card(world)),),
+            partial(_signed_json, world, ModelCard, lambda card, _: sign_as_hub(card, world.folder / "hub")),
+            partial(_descent, world),
+        ),
         "exam's item": Parser((examinations.ITEM,), spoil_json, examinations.on_disk(examinations.item)),
         "exam's corrections": Parser(
             (examinations.CORRECTIONS,), spoil_json, examinations.on_disk(examinations.corrections)
@@ -126,6 +144,18 @@ def _record(world: World, record: type[BaseModel], use: Callable[..., object], b
     found = world.store.get_record("record", record)
     assert len(to_json(found)) <= max_bytes(record), "a valid record is larger than its limit"
     return use(found)
+
+
+def _pointer(world: World) -> bytes:
+    base = world.plan.base_model
+    return to_json(Pointer(study=world.plan.study, server_round=base.server_round, model=base, evaluated_model=base))
+
+
+def _descent(world: World, body: bytes) -> object:
+    """As `pharmafed repair` follows the chain."""
+    number = world.plan.base_model.server_round
+    world.store.bodies[layout.card(world.plan.study, number)] = body
+    return CardChain(world.hub, world.authority).descent(number)
 
 
 def _manifest(world: World, body: bytes) -> object:

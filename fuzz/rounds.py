@@ -14,6 +14,7 @@ from tasks.hub.cards import LIMITS
 from tasks.hub.close import _summarise
 from tasks.hub.context import HubContext
 from tasks.hub.selection import chosen_update, largest_spend
+from tasks.hub_signature import sign_as_hub
 from tasks.privacy.evidence import Evidence
 from tasks.privacy.spend_table import _row, chain_table
 from tasks.record_size import max_bytes
@@ -107,6 +108,13 @@ def _selection(world: World, hub: HubContext, seconds: bytes) -> Selection:
         chosen=(chosen_update(manifest, world.plan),),
         missing={SILENT: reason_of(hub, world.plan, SILENT, answers)},
     )
+
+
+def first_card(world: World) -> ModelCard:
+    """The card of the model that the round starts from, signed by the hub."""
+    selection = Selection(study=world.plan.study, server_round=1, run_id="run", chosen=(), missing={})
+    card = _card(world, selection).model_copy(update={"server_round": world.plan.base_model.server_round})
+    return sign_as_hub(card, world.folder / "hub")
 
 
 def _card(world: World, selection: Selection) -> ModelCard:

@@ -10,7 +10,7 @@ from typer.core import TyperGroup
 
 from tasks import settings
 from tasks.data.cli import app as data_app
-from tasks.errors import PharmafedError
+from tasks.errors import ConfigError, PharmafedError
 from tasks.exam.cli import app as exam_app
 from tasks.experiments.cli import app as experiments_app
 from tasks.privacy.cli import app as privacy_app
@@ -84,7 +84,10 @@ def up(
         dags_folder=dags.resolve() if dags else None,
         console=Console(stderr=True),
     )
-    local.offer_dvc_remote(settings.home(), settings.project_dir(), result.addresses.s3_endpoint)
+    try:
+        local.offer_dvc_remote(settings.home(), settings.project_dir(), result.addresses.s3_endpoint)
+    except ConfigError as error:  # the deployment works without it
+        show_error(error)
     typer.echo("Already running." if result.was_running else f"Up after {result.seconds:.0f} s.")
     _print_addresses(show_password=False)
 
@@ -142,6 +145,36 @@ def run_round(
     console.print(f"report  {report}", soft_wrap=True)
     console.print(f"web UI  {settings.addresses().airflow_url}/dags/{follow.dag_id(study)}", soft_wrap=True)
     follow.require_closed(closed)
+
+
+@app.command()
+def repair(
+    study: Annotated[str, typer.Argument(help="a study's name, as in studies/<name>.yaml")],
+    write: Annotated[bool, typer.Option("--write", help="write it without asking")] = False,
+    newest: Annotated[int | None, typer.Option(min=0, help="the newest model's round, where it is left open")] = None,
+) -> None:
+    """Make a lost or damaged latest.json anew from the models' signed cards; shows it before it is written."""
+    import sys
+
+    from tasks.hub.context import HubContext
+    from tasks.hub.repair import find_repair, write_repair
+    from tasks.storage import to_json
+
+    hub = HubContext.load(study)
+    found = find_repair(hub, newest)
+    rounds = " → ".join(map(str, found.chain))
+    typer.echo(f"Checked: signatures and links of the cards of rounds {rounds}, and the bytes of the newest model.")
+    if not found.problem:
+        typer.echo(f"The latest.json of {study} is as they have it: nothing to repair.")
+        return
+    typer.echo(
+        f"The latest.json of {study} {found.problem}. It should be:\n{to_json(found.pointer).decode()}", nl=False
+    )
+    if not write and not (sys.stdin.isatty() and typer.confirm("Write it?")):
+        typer.echo("Nothing is written: `--write` does it.")
+        raise typer.Exit(1)
+    write_repair(hub, found)
+    typer.echo(f"Written: the next round of {study} starts from the model of round {found.pointer.server_round}.")
 
 
 def _print_services(found: Status) -> None:

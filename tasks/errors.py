@@ -10,6 +10,7 @@ Messages name the thing, the place and the remedy, and never contain a value rea
     ├── StoreError             the object store refused or could not be reached
     │   ├── StoreUnavailable   could not be reached: worth a retry
     │   ├── AccessDenied       this credential may not do that
+    │   ├── ClockSkewed        this machine's clock is wrong, or the store's
     │   ├── ObjectMissing      no such key
     │   └── ObjectExists       create-once or compare-and-swap lost
     ├── PrivacyError           an update cannot be made private, so it stays at the site
@@ -62,6 +63,10 @@ class StoreUnavailable(StoreError):
 
 class AccessDenied(StoreError):
     """The credential in use may not perform the operation."""
+
+
+class ClockSkewed(StoreError):
+    """The store refuses the time in a signature: one of the two clocks is wrong."""
 
 
 class ObjectMissing(StoreError):

@@ -13,9 +13,8 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from tasks import layout
 from tasks.deploy.airflow_api import AirflowApi
-from tasks.errors import ObjectMissing, RoundError
+from tasks.errors import RoundError
 from tasks.hub.context import HubContext
 from tasks.records import RoundMetrics
 from tasks.report import words
@@ -71,7 +70,7 @@ def run_rounds(
             live.update(progress_table(run, len(closed) + 1, rounds, hub))
             if not run.finished:
                 continue
-            metrics = _closed_by(hub, run.run_id)
+            metrics = hub.closed_by(run.run_id)
             if metrics is None:
                 raise RoundError(f"{run.run_id} ended {run.state} before a round was closed: {_why(api, dag, run)}")
             closed.append(metrics)
@@ -100,16 +99,6 @@ def _runs(api: AirflowApi, dag: str, series: str, rounds: int) -> Iterator[Run]:
 def _run(api: AirflowApi, dag: str, record: dict[str, Any]) -> Run:
     tasks = {t["task_id"]: t["state"] or "" for t in api.task_instances(dag, record["dag_run_id"])}
     return Run(record["dag_run_id"], record["state"], tasks)
-
-
-def _closed_by(hub: HubContext, run_id: str) -> RoundMetrics | None:
-    for number in range(hub.last_opened(), 0, -1):
-        try:
-            metrics = hub.store.get_record(layout.round_metrics(hub.name, number), RoundMetrics)
-        except ObjectMissing:
-            continue
-        return metrics if metrics.run_id == run_id else None
-    return None
 
 
 def _why(api: AirflowApi, dag: str, run: Run) -> str:

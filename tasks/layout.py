@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Iterable
 
 BUCKET = "pharmafed"
 
@@ -26,8 +27,16 @@ def study_prefix(study: str) -> str:
     return f"studies/{study}"
 
 
+def plans_prefix(study: str) -> str:
+    return f"{study_prefix(study)}/rounds"
+
+
+def models_prefix(study: str) -> str:
+    return f"{study_prefix(study)}/models"
+
+
 def round_prefix(study: str, server_round: int) -> str:
-    return f"{study_prefix(study)}/rounds/{server_round:04d}"
+    return f"{plans_prefix(study)}/{server_round:04d}"
 
 
 def plan(study: str, server_round: int) -> str:
@@ -126,16 +135,16 @@ def round_metrics(study: str, server_round: int) -> str:
 
 def model(study: str, server_round: int) -> str:
     """The iterate that the next round starts from; round 0 is the initial model."""
-    return f"{study_prefix(study)}/models/{server_round:04d}/model.safetensors"
+    return f"{models_prefix(study)}/{server_round:04d}/model.safetensors"
 
 
 def averaged_model(study: str, server_round: int) -> str:
     """The mean of the iterates so far, where the study asks for one; it is what sites validate."""
-    return f"{study_prefix(study)}/models/{server_round:04d}/averaged.safetensors"
+    return f"{models_prefix(study)}/{server_round:04d}/averaged.safetensors"
 
 
 def card(study: str, server_round: int) -> str:
-    return f"{study_prefix(study)}/models/{server_round:04d}/card.json"
+    return f"{models_prefix(study)}/{server_round:04d}/card.json"
 
 
 def latest(study: str) -> str:
@@ -196,6 +205,24 @@ def daily_validation(site: str) -> str:
 def layout_version() -> str:
     """Says which layout a bucket has: `tasks.store_version` refuses to work on another."""
     return "federation/layout.json"
+
+
+def remedy(key: str) -> str:
+    """What helps where an object is damaged: who writes it, and how it comes back."""
+    found = re.fullmatch(r"studies/([^/]+)/(?:latest\.json|(?:sites|keys|ledger)/([^/]+)/.*)", key)
+    if found is None:
+        return "put it back from a copy of the object store"
+    study, site = found.groups()
+    if site is None:
+        return f"run `pharmafed repair {study}`"
+    return f"only site {site} and the hub can write it; put it back from a copy of the object store"
+
+
+def rounds_of(keys: Iterable[str], folder: str, name: str) -> dict[int, str]:
+    """Round -> key of its object `name` in `folder`, in order. What somebody has put beside them is not among them."""
+    pattern = re.compile(rf"{re.escape(folder)}/([0-9]{{4,6}})/{re.escape(name)}")
+    found = {int(match[1]): key for key in keys if (match := pattern.fullmatch(key))}
+    return dict(sorted(found.items()))
 
 
 def site_writable(study: str, site: str) -> list[str]:

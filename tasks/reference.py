@@ -7,6 +7,7 @@ machine that holds every site's folder.
 from __future__ import annotations
 
 import hashlib
+from contextlib import suppress
 from dataclasses import dataclass
 
 from tasks import settings
@@ -81,7 +82,7 @@ def baselines(study: Study) -> Baselines | None:
     versions = "".join(data_version(SiteContext.load(study.study, site, connect=False)) for site in study.sites)
     key = hashlib.sha256(f"{study.digest}{versions}{NOTE}".encode()).hexdigest()[:32]
     path = settings.home() / "reference" / f"{study.study}-{key}.json"
-    if path.exists():
+    with suppress(FileNotFoundError, ValueError):  # what is damaged is made anew
         return Baselines.model_validate_json(path.read_bytes())
     try:
         found = compute_baselines(study, patients)

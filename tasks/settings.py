@@ -14,7 +14,6 @@ airflow/ seaweedfs/ logs/ run/
 
 from __future__ import annotations
 
-import json
 import os
 from functools import cache
 from pathlib import Path
@@ -78,6 +77,10 @@ def _addresses(path: Path) -> Addresses:
         return Addresses.model_validate_json(path.read_text())
     except FileNotFoundError:
         raise ConfigError(f"no deployment at {path.parent}: run `pharmafed up`, or set PHARMAFED_HOME") from None
+    except ValueError:
+        raise ConfigError(
+            f"{path} is damaged: run `pharmafed down`, then `pharmafed up`, which writes it anew"
+        ) from None
 
 
 def hub_credential() -> S3Credential:
@@ -91,9 +94,13 @@ def site_credential(site: str) -> S3Credential:
 def _credential(identity: str) -> S3Credential:
     path = home() / "secrets" / "s3" / f"{identity}.json"
     try:
-        return S3Credential(**json.loads(path.read_text()))
+        return S3Credential.model_validate_json(path.read_text())
     except FileNotFoundError:
         raise ConfigError(f"no credential for {identity} at {path}: enrol the site, or run `pharmafed up`") from None
+    except ValueError:
+        raise ConfigError(
+            f"the credential {path} is damaged: put it back from a copy, or remove it and run `pharmafed up`"
+        ) from None
 
 
 def hub_secrets() -> Path:

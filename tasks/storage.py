@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from functools import cache
+from ipaddress import ip_address
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 from pydantic import BaseModel
 
-from tasks import settings
-from tasks.errors import AccessDenied, ObjectExists, ObjectMissing, StoreError, StoreUnavailable
+from tasks import layout, settings
+from tasks.errors import AccessDenied, ClockSkewed, ObjectExists, ObjectMissing, StoreError, StoreUnavailable
 from tasks.record_size import max_bytes as largest
 
 Record = TypeVar("Record", bound=BaseModel)
@@ -39,7 +43,17 @@ _CODES: dict[str, type[StoreError]] = {
     "403": AccessDenied,
     "SignatureDoesNotMatch": AccessDenied,
     "InvalidAccessKeyId": AccessDenied,
+    "RequestTimeTooSkewed": ClockSkewed,
 }
+#: Of a store that is there and has no time for us now; some stores send them with another status than 429 and 503.
+_BUSY = frozenset({
+    "BandwidthLimitExceeded", "InternalError", "RequestLimitExceeded", "RequestThrottled", "RequestThrottledException",
+    "RequestTimeout", "RequestTimeoutException", "ServiceUnavailable", "SlowDown", "SlowDownRead", "SlowDownWrite",
+    "ThrottledException", "Throttling", "ThrottlingException", "TooManyRequests", "TooManyRequestsException",
+})  # fmt: skip
+_BUSY_STATUS = (408, 429)
+#: Beyond this S3 refuses a signature.
+_MAX_SKEW_S = 900
 _session_lock = threading.Lock()
 
 
@@ -71,14 +85,14 @@ class ObjectStore:
 
     @classmethod
     def connect(cls, endpoint: str, bucket: str, credential: settings.S3Credential, identity: str) -> ObjectStore:
-        """Build a client; nothing is sent yet."""
+        """Build a client; nothing is sent yet. A store on this machine is never asked through a proxy."""
         with _session_lock:
             client = _session().client(
                 "s3",
                 endpoint_url=endpoint,
                 aws_access_key_id=credential.access_key,
                 aws_secret_access_key=credential.secret_key,
-                config=_CONFIG,
+                config=_CONFIG.merge(Config(proxies={})) if _is_here(endpoint) else _CONFIG,
             )
         return cls(client, bucket, identity)
 
@@ -86,7 +100,9 @@ class ObjectStore:
         """Read a whole object. Raises ObjectMissing; StoreError when it has more than `max_bytes`."""
         answer = self._call("get_object", key)
         if max_bytes is not None and answer["ContentLength"] > max_bytes:
-            raise StoreError(f"{self.bucket}/{key} has {answer['ContentLength']} bytes, more than {max_bytes}")
+            raise StoreError(
+                f"{self.bucket}/{key} has {answer['ContentLength']} bytes, more than {max_bytes}: {layout.remedy(key)}"
+            )
         return self._read(key, answer)
 
     def get_into(self, key: str, buffer: bytearray) -> bytearray:
@@ -99,7 +115,7 @@ class ObjectStore:
         except (BotoCoreError, OSError) as error:
             raise self._unavailable(key, error) from None
         if filled != len(buffer):
-            raise StoreError(f"{self.bucket}/{key} ended after {filled} of {len(buffer)} bytes")
+            raise StoreError(f"{self.bucket}/{key} ended after {filled} of {len(buffer)} bytes: {layout.remedy(key)}")
         return buffer
 
     def get_record(self, key: str, record: type[Record]) -> Record:
@@ -110,12 +126,17 @@ class ObjectStore:
         try:
             return record.model_validate_json(self.get(key, max_bytes=largest(record)))
         except ValueError as error:
-            raise StoreError(f"{self.bucket}/{key} is not a valid {record.__name__}: {type(error).__name__}") from None
+            raise self.damaged(key, record, error) from None
 
-    def get_with_etag(self, key: str) -> tuple[bytes, str]:
-        """Read an object and the tag that `replace` needs. Raises ObjectMissing."""
+    def damaged(self, key: str, record: type[BaseModel], error: Exception) -> StoreError:
+        """What to say of an object that is no such record: which, of what, and the remedy; never what is in it."""
+        what = f"{self.bucket}/{key} is not a valid {record.__name__} ({type(error).__name__})"
+        return StoreError(f"{what}: {layout.remedy(key)}")
+
+    def get_with_etag(self, key: str, *, max_bytes: int | None = None) -> tuple[bytes, str]:
+        """Read an object, of a longer one a part, and the tag that `replace` needs. Raises ObjectMissing."""
         answer = self._call("get_object", key)
-        return self._read(key, answer), str(answer["ETag"])
+        return self._read(key, answer, max_bytes), str(answer["ETag"])
 
     def size(self, key: str) -> int:
         """Bytes of an object. Raises ObjectMissing."""
@@ -140,7 +161,8 @@ class ObjectStore:
         except ObjectExists:
             if self.size(key) != len(body) or self.get(key) != body:
                 raise ObjectExists(
-                    f"{self.bucket}/{key} exists with other content; objects are never changed"
+                    f"{self.bucket}/{key} exists with other content; objects are never changed. If it is damaged: "
+                    f"{layout.remedy(key)}"
                 ) from None
 
     def create_record(self, key: str, record: BaseModel) -> None:
@@ -170,9 +192,9 @@ class ObjectStore:
                 return
             token = {"ContinuationToken": page["NextContinuationToken"]}
 
-    def _read(self, key: str, answer: Any) -> bytes:
+    def _read(self, key: str, answer: Any, max_bytes: int | None = None) -> bytes:
         try:
-            body: bytes = answer["Body"].read()
+            body: bytes = answer["Body"].read(max_bytes)
         except (BotoCoreError, OSError) as error:
             raise self._unavailable(key, error) from None
         return body
@@ -182,12 +204,22 @@ class ObjectStore:
         try:
             return getattr(self.client, operation)(Bucket=self.bucket, **target, **arguments)
         except ClientError as error:
-            code = error.response.get("Error", {}).get("Code", "")
-            status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-            kind = _CODES.get(code, StoreUnavailable if status >= 500 else StoreError)
+            raise self._refused(operation, key, error.response) from None
         except BotoCoreError as error:
             raise self._unavailable(key, error) from None
-        raise kind(f"{operation} {self.bucket}/{key or ''} as {self.identity}: {code} (HTTP {status})")
+
+    def _refused(self, operation: str, key: str | None, answer: Any) -> StoreError:
+        """The error that an answer of the store stands for."""
+        code = answer.get("Error", {}).get("Code", "")
+        metadata = answer.get("ResponseMetadata", {})
+        status, skew = metadata.get("HTTPStatusCode", 0), _skew(metadata.get("HTTPHeaders", {}).get("date", ""))
+        busy = code in _BUSY or status in _BUSY_STATUS or status >= 500
+        kind = _CODES.get(code, StoreUnavailable if busy else StoreError)
+        text = f"{operation} {self.bucket}/{key or ''} as {self.identity}: {code} (HTTP {status})"
+        if kind is ClockSkewed or (kind is AccessDenied and abs(skew) > _MAX_SKEW_S):  # HEAD has no words for it
+            by = f" by {skew:+.0f} s" if skew else ""
+            return ClockSkewed(f"{text}. This machine's clock differs{by} from the object store's: set both with NTP")
+        return kind(text)
 
     def _unavailable(self, key: str | None, error: Exception) -> StoreUnavailable:
         endpoint = self.client.meta.endpoint_url
@@ -195,6 +227,22 @@ class ObjectStore:
             f"object store {endpoint} does not answer for {self.bucket}/{key or ''} ({type(error).__name__}): "
             "see `pharmafed status`"
         )
+
+
+def _is_here(endpoint: str) -> bool:
+    host = urlsplit(endpoint).hostname or ""
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _skew(date: str) -> float:
+    """How far this machine's clock is ahead of the one that a Date header was written by, in seconds."""
+    try:
+        return time.time() - parsedate_to_datetime(date).timestamp()
+    except (ValueError, OverflowError, TypeError, IndexError):  # it is another's text: no date, or none that can be
+        return 0.0
 
 
 def to_json(record: BaseModel) -> bytes:

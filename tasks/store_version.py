@@ -24,7 +24,7 @@ def require_layout(store: ObjectStore) -> None:
     """Mark an empty store, or check the mark of one in use; with the hub's credential.
 
     Raises:
-        ConfigError: it holds rounds of another layout.
+        ConfigError: it holds rounds of another layout. StoreError: the mark is damaged.
     """
     key = layout.layout_version()
     try:
@@ -33,8 +33,8 @@ def require_layout(store: ObjectStore) -> None:
         found = 1 if next(store.keys("studies/"), None) else LAYOUT
         if found == LAYOUT:
             store.create(key, to_json(StoreVersion(layout=LAYOUT)), content_type="application/json")
-    except ValidationError:
-        found = 0
+    except ValidationError as error:
+        raise store.damaged(key, StoreVersion, error) from None
     if found != LAYOUT:
         raise ConfigError(
             f"the object store was filled by {'an earlier' if found < LAYOUT else 'a later'} version of pharmafed "

@@ -16,6 +16,7 @@ from safetensors.torch import load, save
 from torch import nn
 
 import tasks.kernels  # noqa: F401  # chosen before anything is computed
+from tasks import layout
 from tasks.bounds import MAX_NAME, MAX_RANK, MAX_TENSORS, MAX_VALUES
 from tasks.errors import StoreError
 from tasks.records import ModelRef
@@ -203,5 +204,5 @@ def fetch_model(store: ObjectStore, ref: ModelRef) -> Weights:
     """Read a model and check its digest. Raises StoreError when the bytes are not the pinned ones."""
     body = store.get(ref.key, max_bytes=MAX_MODEL)
     if sha256(body) != ref.sha256:
-        raise StoreError(f"{ref.key} is not the model that was promised: its sha256 differs")
+        raise StoreError(f"{ref.key} is not the model that was promised: its sha256 differs; {layout.remedy(ref.key)}")
     return from_bytes(body)

@@ -37,6 +37,8 @@ NAMES = (
     "plan",
     "roster",
     "survivors",
+    "pointer",
+    "model card",
     "exam's item",
     "exam's corrections",
 )

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -57,7 +62,7 @@ NOT_RUN = {
     | _RECORDS
     | {"tasks/experiments/paired.py", "tasks/reference.py"},
     "experiments": _VALIDATION | _AT_A_SITE,
-    "exam": {"tasks/exam/report_store.py", "tasks/exam/comparison_records.py", *_PAGES},
+    "exam": {f"tasks/{name}.py" for name in ("exam/report_store", "exam/comparison_records", "report/store")} | _PAGES,
     "report": needed_by("tasks.simulation.runs", "tasks.reference") - {"tasks/privacy/accounting.py"},
 }
 
@@ -109,3 +114,63 @@ def data_of(stage: str) -> set[str]:
 
 def test_every_stage_is_held_to_it() -> None:
     assert set(STAGES) == set(ENTRIES)
+
+
+# a stage that refuses
+
+
+def outputs(stage: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    listed = [*stage.get("outs", []), *stage.get("metrics", [])]
+    return [pair for entry in listed if isinstance(entry, dict) for pair in entry.items()]
+
+
+def test_what_git_keeps_outlives_a_stage_that_refuses() -> None:
+    kept = {path: how for stage in STAGES.values() for path, how in outputs(stage.get("do", stage)) if "cache" in how}
+    assert len(kept) == 14
+    assert all(how == {"cache": False, "persist": True} for how in kept.values())
+
+
+@pytest.fixture
+def clone(tmp_path: Path) -> Path:
+    """What the stage of the report needs of this project, in a git and DVC repository of its own."""
+    stage = STAGES["report"]
+    (tmp_path / "dvc.yaml").write_text(yaml.safe_dump({"stages": {"report": stage}}))
+    for path in [*stage["deps"], *(path for path, _ in outputs(stage))]:
+        source, target = PROJECT / path, tmp_path / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if source.is_dir():
+            shutil.copytree(source, target)
+        else:
+            shutil.copy(source, target)
+    for command in (["git", "init", "-q"], ["git", "add", "."]):
+        subprocess.run(command, cwd=tmp_path, check=True)
+    repro(tmp_path, "init", "-q")
+    for path in (tmp_path / "results/experiments").glob("*.json"):
+        path.unlink()
+    return tmp_path
+
+
+def repro(folder: Path, *arguments: str) -> subprocess.CompletedProcess[bytes]:
+    own = Path(sys.executable).parent
+    environment = os.environ | {"PATH": f"{own}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": str(PROJECT)}
+    return subprocess.run([own / "dvc", *arguments], cwd=folder, env=environment, capture_output=True, timeout=300)
+
+
+def missing(folder: Path) -> list[str]:
+    """Files that git knows and that are gone."""
+    told = subprocess.run(["git", "ls-files", "-d"], cwd=folder, check=True, capture_output=True, text=True)
+    return [path for path in told.stdout.splitlines() if not path.startswith("results/experiments/")]
+
+
+def test_a_refused_report_leaves_the_page_and_its_figures(clone: Path) -> None:
+    tried = repro(clone, "repro", "-s", "report")
+    assert tried.returncode != 0
+    assert b"has no numbers of" in tried.stderr + tried.stdout
+    assert missing(clone) == []
+
+
+def test_without_persist_they_would_be_gone(clone: Path) -> None:
+    text = (clone / "dvc.yaml").read_text()
+    (clone / "dvc.yaml").write_text(text.replace("persist: true", "persist: false"))
+    assert repro(clone, "repro", "-s", "report").returncode != 0
+    assert len(missing(clone)) == 22

@@ -6,6 +6,8 @@ import dataclasses
 import socket
 import threading
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 
 import boto3
 import pytest
@@ -13,7 +15,7 @@ from botocore.config import Config
 
 from tasks import layout
 from tasks.deploy.ports import choose_ports
-from tasks.errors import AccessDenied, ObjectExists, ObjectMissing, StoreError, StoreUnavailable
+from tasks.errors import AccessDenied, ClockSkewed, ObjectExists, ObjectMissing, StoreError, StoreUnavailable
 from tasks.records import Enrolment, ModelRef
 from tasks.settings import S3Credential
 from tasks.storage import ObjectStore, to_json
@@ -318,3 +320,98 @@ def test_the_store_is_as_strict_without_our_client(object_store, site: ObjectSto
     )
     with pytest.raises(plain.exceptions.ClientError, match="PreconditionFailed"):
         plain.put_object(Bucket=layout.BUCKET, Key=key, Body=b"two", IfNoneMatch="*")
+
+
+# a store that is there and has no time, or another one
+
+
+def refusal(status: str, code: str, date: str = "") -> bytes:
+    body = f"<Error><Code>{code}</Code><Message>m</Message></Error>".encode() if code else b""
+    head = f"HTTP/1.1 {status}\r\nContent-Type: application/xml\r\nContent-Length: {len(body)}\r\n"
+    return (head + (f"Date: {date}\r\n" if date else "") + "Connection: close\r\n\r\n").encode() + body
+
+
+READ = {"get": lambda store: store.get("k"), "exists": lambda store: store.exists("k")}
+
+
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [
+        ("429 Too Many Requests", "TooManyRequests"),
+        ("429 Too Many Requests", "SomethingOfItsOwn"),
+        ("429 Too Many Requests", ""),
+        ("503 Slow Down", "SlowDown"),
+        ("400 Bad Request", "RequestTimeout"),
+        ("408 Request Timeout", ""),
+        ("400 Bad Request", "ThrottlingException"),
+        ("403 Forbidden", "RequestLimitExceeded"),
+        ("200 OK", "InternalError"),
+        ("502 Bad Gateway", ""),
+    ],
+)
+def test_a_busy_store_is_worth_a_retry(status: str, code: str) -> None:
+    for endpoint in serve(refusal(status, code)):
+        store = ObjectStore.connect(endpoint, layout.BUCKET, NOBODY, "nobody")
+        with pytest.raises(StoreUnavailable):
+            list(store.keys("k")) if status.startswith("200") else store.get("k")
+
+
+@pytest.mark.parametrize("code", ["AccessDenied", "InvalidAccessKeyId", "MalformedXML", "EntityTooLarge"])
+def test_what_no_retry_helps_is_not_tried_again(code: str) -> None:
+    for endpoint in serve(refusal("403 Forbidden", code)):
+        with pytest.raises(StoreError) as caught:
+            ObjectStore.connect(endpoint, layout.BUCKET, NOBODY, "nobody").get("k")
+        assert not isinstance(caught.value, StoreUnavailable | ClockSkewed)
+
+
+@pytest.mark.parametrize("read", READ)
+@pytest.mark.parametrize("hours", [-3, 2, 24 * 365])
+def test_a_skewed_clock_is_called_that(read: str, hours: int) -> None:
+    """Also of a HEAD, whose answer has no words: only the store's own clock tells."""
+    theirs = format_datetime(datetime.now(UTC) - timedelta(hours=hours), usegmt=True)
+    code = "RequestTimeTooSkewed" if read == "get" else ""
+    for endpoint in serve(refusal("403 Forbidden", code, theirs)):
+        store = ObjectStore.connect(endpoint, layout.BUCKET, NOBODY, "nobody")
+        with pytest.raises(ClockSkewed, match=r"clock differs by \S+ s from the object store's: set both") as caught:
+            READ[read](store)
+        seconds = int(str(caught.value).partition("differs by ")[2].split()[0])
+        assert abs(seconds - hours * 3600) <= 2
+        assert not isinstance(caught.value, AccessDenied)
+
+
+def test_a_skewed_clock_is_called_that_without_a_date() -> None:
+    for endpoint in serve(refusal("403 Forbidden", "RequestTimeTooSkewed", "yesterday")):
+        with pytest.raises(
+            ClockSkewed, match=r"This machine's clock differs from the object store's: set both with NTP"
+        ):
+            ObjectStore.connect(endpoint, layout.BUCKET, NOBODY, "nobody").get("k")
+
+
+@pytest.mark.parametrize(
+    "date", ["Mon, 01 Jan 0001 00:00:00 -0000", "Mon, 31 Feb 2026 25:61:61 GMT", "Mon,", "1 Jan 99999 0:0:0 +9999", ","]
+)
+def test_a_date_that_is_none_makes_no_skew_of_a_refusal(date: str) -> None:
+    for endpoint in serve(refusal("403 Forbidden", "AccessDenied", date)):
+        with pytest.raises(StoreError, match="AccessDenied"):
+            ObjectStore.connect(endpoint, layout.BUCKET, NOBODY, "nobody").get("k")
+
+
+def test_a_right_clock_and_a_wrong_key_are_no_skew() -> None:
+    for endpoint in serve(refusal("403 Forbidden", "", format_datetime(datetime.now(UTC), usegmt=True))):
+        with pytest.raises(AccessDenied):
+            ObjectStore.connect(endpoint, layout.BUCKET, NOBODY, "nobody").exists("k")
+
+
+def test_a_store_on_this_machine_is_not_asked_through_a_proxy(
+    hub: ObjectStore, object_store, study_name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+    credential = object_store.store("hub").client._request_signer._credentials
+    key = S3Credential(access_key=credential.access_key, secret_key=credential.secret_key)
+    ObjectStore.connect(object_store.endpoint, layout.BUCKET, key, "hub").create(layout.plan(study_name, 1), b"{}")
+    assert hub.get(layout.plan(study_name, 1)) == b"{}"
+    elsewhere = ObjectStore.connect("http://store.example.org", layout.BUCKET, NOBODY, "nobody")
+    with pytest.raises(StoreUnavailable, match="ProxyConnectionError"):
+        elsewhere.get("k")

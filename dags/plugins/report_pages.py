@@ -8,6 +8,7 @@ The pages run no script and load nothing: their Content-Security-Policy forbids 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Annotated
@@ -21,13 +22,15 @@ from fastapi.responses import RedirectResponse
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from tasks import settings
-from tasks.errors import ConfigError, StoreError
+from tasks.errors import ConfigError, StoreError, StoreUnavailable
 from tasks.exam import report_store as exams
 from tasks.foreign_files import listed
 from tasks.report import pages, store
 
 if TYPE_CHECKING:
     from tasks.storage import ObjectStore
+
+log = logging.getLogger(__name__)
 
 DAG_PREFIX = "federated_round."
 AUDIT_DAG = "privacy_audit"
@@ -52,6 +55,7 @@ _REFUSALS = {
     401: ("Please log in to Airflow first", "Then open this page again."),
     403: ("Your account may not read this report", "Ask the hub's operator for access to its DAG."),
     404: ("There is no such report", "Reports lists all that there are."),
+    502: ("This page cannot be read from the object store", "The api-server's log names the object and the remedy."),
     503: ("The object store does not answer", "Try again in a minute."),
 }
 
@@ -106,8 +110,8 @@ def newest_audit(request: Request, user: User, study: str) -> Response:
     remote = _hub_store()
     try:
         body = store.read_audit(study) or (store.fetch_audit(remote, study) if remote else None)
-    except StoreError:
-        raise HTTPException(503) from None
+    except StoreError as error:
+        raise _unread(error) from None
     if body is None:
         return _html(pages.notice_page("No audit yet", "The DAG privacy_audit runs weekly; trigger it to have one."))
     return _html(body)
@@ -212,8 +216,16 @@ def _fetch(study: str, server_round: int, name: str) -> bytes | None:
     remote = _hub_store()
     try:
         return store.fetch_report(remote, study, server_round, name) if remote else None
-    except StoreError:
-        raise HTTPException(503) from None
+    except StoreError as error:
+        raise _unread(error) from None
+
+
+def _unread(error: StoreError) -> HTTPException:
+    """A store that is away comes back by itself; of anything else the operator is told what it is."""
+    if isinstance(error, StoreUnavailable):
+        return HTTPException(503)
+    log.error("%s", error)
+    return HTTPException(502)
 
 
 def _exam_runs() -> Sequence[exams.ExamEntry]:
@@ -231,8 +243,8 @@ def _exam_file(key: str, content_type: str) -> Response:
     remote = _hub_store() if body is None else None
     try:
         body = exams.fetch(remote, key) if remote else body
-    except StoreError:
-        raise HTTPException(503) from None
+    except StoreError as error:
+        raise _unread(error) from None
     if body is None:
         raise HTTPException(404)
     return Response(body, media_type=content_type, headers=HEADERS)

@@ -9,9 +9,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from pydantic import TypeAdapter
+
 from tasks import files
+from tasks.errors import ConfigError
 
 FILE_MODE = 0o600
+_Strings = TypeAdapter(dict[str, str])
 
 
 def open_private(path: Path) -> BinaryIO:
@@ -25,11 +29,15 @@ def write_private(path: Path, text: str) -> None:
 
 
 def read_or_create(path: Path, make: Callable[[], dict[str, str]]) -> dict[str, str]:
-    """The JSON object in `path`; written from `make()` at first use and kept from then on."""
+    """The JSON object in `path`; written from `make()` at first use and kept from then on. Raises ConfigError."""
     if not path.exists():
         write_private(path, json.dumps(make(), indent=2) + "\n")
-    content: dict[str, str] = json.loads(path.read_text())
-    return content
+    try:
+        return _Strings.validate_json(path.read_text())
+    except ValueError:
+        raise ConfigError(
+            f"{path} is damaged: put it back from a copy of the folder, or remove it to have new keys made"
+        ) from None
 
 
 def readable_by_others(root: Path) -> Iterator[Path]:

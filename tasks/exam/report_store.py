@@ -19,6 +19,7 @@ from tasks import layout, settings
 from tasks.errors import ObjectMissing
 from tasks.inside import MAX_BYTES, FolderName, read_inside
 from tasks.report import pages
+from tasks.report.store import readable
 
 ENTRY, REPORT, HISTORY = "entry.json", "report.html", "history.html"
 #: Of one line of the index, and how many lines it has at most.
@@ -102,7 +103,7 @@ def list_entries(home: Path | None = None) -> list[ExamEntry]:
 def fetch_entries(store: ReadableStore) -> list[ExamEntry]:
     """The same from the object store, for a machine that did not write the reports."""
     found = islice((key for key in store.keys("exams/") if key.endswith(f"/{ENTRY}")), MAX_LISTED)
-    bodies = (store.get(key, max_bytes=MAX_ENTRY_BYTES) for key in found)
+    bodies = readable(store, found, MAX_ENTRY_BYTES)
     return _newest_first(entry for body in bodies if (entry := _parse(body)) is not None)
 
 

@@ -70,7 +70,11 @@ def write_findings(
 
     measured, cohort = files.read(numbers)
     pictures = gallery.draw(measured, cohort)
-    for name, content in (one for picture in pictures for one in picture.files.items()):
+    drawn = [one for picture in pictures for one in picture.files.items()]
+    for old in list(page.with_suffix("").glob("findings-*.svg")):
+        if old.name not in dict(drawn):
+            old.unlink()
+    for name, content in drawn:
         _write((page.with_suffix("") if name.endswith(".svg") else out / "figures") / name, content)
     _write(page, findings.page(measured, cohort, pictures, images=page.stem).encode())
     files.write(out / "metrics.json", metrics.metrics(measured))

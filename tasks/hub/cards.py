@@ -15,6 +15,7 @@ from tasks.errors import ObjectExists, ObjectMissing
 from tasks.hub.context import HubContext
 from tasks.hub.selection import largest_spend
 from tasks.hub_signature import sign_as_hub
+from tasks.record_size import max_bytes
 from tasks.records import LedgerPin, ModelCard, ModelRef, Plan, PrivateAuc, Selection
 from tasks.tensors import sha256
 
@@ -94,8 +95,12 @@ def _of_study(hub: HubContext) -> dict[str, Any]:
 
 
 def _card_before(hub: HubContext, plan: Plan) -> tuple[ModelCard, str]:
-    body = hub.store.get(layout.card(plan.study, plan.base_model.server_round))
-    return ModelCard.model_validate_json(body), sha256(body)
+    key = layout.card(plan.study, plan.base_model.server_round)
+    body = hub.store.get(key, max_bytes=max_bytes(ModelCard))
+    try:
+        return ModelCard.model_validate_json(body), sha256(body)
+    except ValueError as error:
+        raise hub.store.damaged(key, ModelCard, error) from None
 
 
 def _created_at(hub: HubContext, plan: Plan) -> datetime:

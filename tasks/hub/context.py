@@ -4,17 +4,26 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from cryptography import x509
 from torch import nn
 
 from tasks import layout, settings
-from tasks.errors import ConfigError, ObjectMissing, RoundRefused
+from tasks.errors import ConfigError, ObjectMissing, RoundRefused, StoreError, StoreUnavailable
 from tasks.models import checked_model
-from tasks.records import Enrolment, Plan, Pointer, RoundMetrics
+from tasks.record_size import max_bytes
+from tasks.records import Enrolment, Plan, Pointer, RoundMetrics, RunRecord
 from tasks.storage import ObjectStore, hub_store
 from tasks.study import Study
 from tasks.study_file import load_study
+
+
+class ClosedRounds(NamedTuple):
+    """A study's closed rounds, in order; and of each record that cannot be read, which, why and what helps."""
+
+    rounds: list[RoundMetrics]
+    damaged: list[str]
 
 
 @dataclass(frozen=True)
@@ -69,35 +78,79 @@ class HubContext:
         except ObjectMissing:
             return None
 
-    def pointer(self) -> tuple[Pointer | None, str | None]:
-        """`latest.json` and the tag for compare-and-swap; (None, None) before the first model."""
+    def closed_by(self, run_id: str) -> RoundMetrics | None:
+        """The record of the round that an Airflow run has closed; None while it has not. Reads no other record."""
         try:
-            body, etag = self.store.get_with_etag(layout.latest(self.name))
+            number = self.store.get_record(layout.run(self.name, run_id), RunRecord).server_round
+        except ObjectMissing:
+            return None
+        metrics = self.closed_round(number)
+        return metrics if metrics is not None and metrics.run_id == run_id else None
+
+    def pointer(self) -> tuple[Pointer | None, str | None]:
+        """`latest.json` and the tag for compare-and-swap; (None, None) before the first model.
+
+        Raises:
+            StoreError: it is damaged, or another study's; `tasks.hub.repair` makes it anew.
+        """
+        key = layout.latest(self.name)
+        try:
+            body, etag = self.store.get_with_etag(key, max_bytes=max_bytes(Pointer) + 1)
         except ObjectMissing:
             return None, None
-        return Pointer.model_validate_json(body), etag
+        try:
+            pointer = Pointer.model_validate_json(body)
+        except ValueError as error:
+            raise self.store.damaged(key, Pointer, error) from None
+        if pointer.study != self.name:
+            raise StoreError(f"{self.store.bucket}/{key} is of another study: {layout.remedy(key)}")
+        return pointer, etag
 
     def enrolments(self) -> dict[str, Enrolment]:
-        """The active enrolments of the study's sites."""
-        found: dict[str, Enrolment] = {}
-        for site in self.study.sites:
-            try:
-                enrolment = self.store.get_record(layout.enrolment(site), Enrolment)
-            except ObjectMissing:
-                continue
-            if enrolment.active:
-                found[site] = enrolment
-        return found
+        """The active enrolments of the study's sites; a site whose own is damaged has none."""
+        found = {site: self.enrolment(site) for site in self.study.sites}
+        return {site: enrolment for site, enrolment in found.items() if isinstance(enrolment, Enrolment)}
+
+    def enrolment(self, site: str) -> Enrolment | str:
+        """A site's active enrolment, or why it has none. Raises StoreUnavailable."""
+        try:
+            enrolment = self.store.get_record(layout.enrolment(site), Enrolment)
+        except ObjectMissing:
+            return "not enrolled"
+        except StoreUnavailable:
+            raise
+        except StoreError as error:
+            return f"not enrolled: {error}"
+        return enrolment if enrolment.active else "not enrolled"
 
     def closed_rounds(self) -> list[RoundMetrics]:
-        """Every closed round of the study, in order."""
-        keys = [k for k in self.store.keys(f"{layout.record_prefix(self.name)}/") if k.endswith("/metrics.json")]
-        return [self.store.get_record(key, RoundMetrics) for key in keys]
+        """Every closed round of the study whose record can be read, in order."""
+        return self.records().rounds
+
+    def records(self) -> ClosedRounds:
+        """The records of all closed rounds; one that is damaged hides no other. Raises StoreUnavailable."""
+        found = ClosedRounds([], [])
+        for number, key in self.objects(layout.record_prefix(self.name), "metrics.json").items():
+            try:
+                metrics = self.store.get_record(key, RoundMetrics)
+            except StoreUnavailable:
+                raise
+            except StoreError as error:
+                found.damaged.append(str(error))
+                continue
+            if (metrics.study, metrics.server_round) == (self.name, number):
+                found.rounds.append(metrics)
+            else:
+                found.damaged.append(f"{self.store.bucket}/{key} is of another round or study: {layout.remedy(key)}")
+        return found
 
     def last_opened(self) -> int:
         """The number of the newest round that has a plan; 0 before the first."""
-        keys = [k for k in self.store.keys(layout.study_prefix(self.name) + "/rounds/") if k.endswith("/plan.json")]
-        return int(keys[-1].split("/")[-2]) if keys else 0
+        return max(self.objects(layout.plans_prefix(self.name), "plan.json"), default=0)
+
+    def objects(self, folder: str, name: str) -> dict[int, str]:
+        """Round -> key of each round's object `name` in a folder of the store, in order."""
+        return layout.rounds_of(self.store.keys(f"{folder}/"), folder, name)
 
     def initial_model(self) -> nn.Module:
         """The study's model with its seeded first weights. Raises ConfigError: no round can be made of it."""

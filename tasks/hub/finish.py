@@ -39,7 +39,7 @@ def _tell(hub: HubContext, metrics: RoundMetrics) -> None:
         for notice in notices_of(metrics):
             notify(notice)
 
-    for what, act in (("report", partial(publish, hub)), ("notices", send)):
+    for what, act in (("report", partial(publish, hub, metrics)), ("notices", send)):
         try:
             act()
         except StoreUnavailable:  # the whole step is tried again
@@ -50,9 +50,14 @@ def _tell(hub: HubContext, metrics: RoundMetrics) -> None:
             notify(Notice("failure", hub.name, text))
 
 
-def publish(hub: HubContext) -> RoundMetrics:
-    """Write the report of the newest closed round to the store and to this machine."""
-    rounds = hub.closed_rounds()
-    files = build_report(hub.study, rounds, baselines(hub.study))
-    publish_report(hub.store, hub.name, rounds[-1].server_round, files)
-    return rounds[-1]
+def publish(hub: HubContext, now: RoundMetrics) -> None:
+    """Write the report of a round that was just closed to the store and to this machine.
+
+    It names the records of earlier rounds that cannot be read, and is made of the others.
+    """
+    records = hub.records()
+    rounds = [*(metrics for metrics in records.rounds if metrics.server_round < now.server_round), now]
+    for damage in records.damaged:
+        log.error("%s", damage)
+    files = build_report(hub.study, rounds, baselines(hub.study), records.damaged)
+    publish_report(hub.store, hub.name, now.server_round, files)

@@ -5,11 +5,23 @@ from __future__ import annotations
 from torch import nn
 
 from tasks import clock, layout
-from tasks.errors import BudgetExhausted, ObjectExists, ObjectMissing, RoundRefused
+from tasks.bounds import shorten
+from tasks.errors import (
+    BudgetExhausted,
+    ObjectExists,
+    ObjectMissing,
+    PrivacyError,
+    RoundRefused,
+    StoreError,
+    StoreUnavailable,
+)
+from tasks.hub.card_chain import require_first, require_newest
 from tasks.hub.cards import write_first_card
 from tasks.hub.context import HubContext
 from tasks.hub_signature import sign_as_hub
 from tasks.privacy.ledger import spent
+from tasks.privacy.secure_sum.protocol import open_sealing_keys
+from tasks.privacy.secure_sum.records import SealingKey
 from tasks.records import ModelRef, Plan, Pointer, RunRecord
 from tasks.round_terms import fewest_sites, phases
 from tasks.storage import to_json
@@ -122,12 +134,11 @@ def _new_plan(
 
 def _left_out(hub: HubContext) -> dict[str, str]:
     """Sites that cannot take part: not enrolled, or their share of the privacy budget is spent."""
-    enrolled = hub.enrolments()
-    reasons = {site: "not enrolled" for site in hub.study.sites if site not in enrolled}
+    found = {site: hub.enrolment(site) for site in hub.study.sites}
+    reasons = {site: shorten(why) for site, why in found.items() if isinstance(why, str)}
     if hub.study.aggregation == "masks":
-        for site in enrolled:
-            if not hub.store.exists(layout.sealing_key(site)):
-                reasons[site] = "it has published no sealing key"
+        sealing = {site: _why_unsealed(hub, site) for site in hub.study.sites if site not in reasons}
+        reasons |= {site: shorten(why) for site, why in sealing.items() if why}
     if hub.study.privacy.mechanism in WITHOUT_PRIVACY:
         return reasons
     for site, entry in spent(hub.store, hub.name).items():
@@ -136,6 +147,20 @@ def _left_out(hub: HubContext) -> dict[str, str]:
         elif entry.spend.releases >= hub.study.rounds.total:
             reasons.setdefault(site, f"privacy budget spent: {entry.spend.releases} of {hub.study.rounds.total} rounds")
     return reasons
+
+
+def _why_unsealed(hub: HubContext, site: str) -> str:
+    """Why nobody can seal to a site, where nobody can: one such site would keep all others from their masks."""
+    try:
+        record = hub.store.get_record(layout.sealing_key(site), SealingKey)
+        open_sealing_keys({site: record}, hub.authority)
+    except ObjectMissing:
+        return "it has published no sealing key"
+    except StoreUnavailable:
+        raise
+    except (StoreError, PrivacyError) as error:
+        return f"its sealing key: {error}"
+    return ""
 
 
 def _refuse_few(hub: HubContext, quorum: int, sites: tuple[str, ...], left_out: dict[str, str]) -> None:
@@ -151,7 +176,7 @@ def _refuse_few(hub: HubContext, quorum: int, sites: tuple[str, ...], left_out: 
 
 def _pointer(hub: HubContext, initial: nn.Module) -> Pointer:
     """The newest model; before the first round, the seeded initial model is written as model 0, with its card."""
-    pointer, _ = hub.pointer()
+    pointer = _where_it_stands(hub)
     if pointer is not None:
         return pointer
     body = to_bytes(parameters(initial))
@@ -163,4 +188,20 @@ def _pointer(hub: HubContext, initial: nn.Module) -> Pointer:
         hub.store.replace(layout.latest(hub.name), to_json(pointer), etag=None)
     except ObjectExists:  # another run has written the same, or has gone on since
         return hub.pointer()[0] or pointer
+    return pointer
+
+
+def _where_it_stands(hub: HubContext) -> Pointer | None:
+    """The pointer; None before the first round. Raises RoundRefused: it is lost, or behind."""
+    pointer, _ = hub.pointer()
+    try:
+        if pointer is None:
+            require_first(hub)
+        else:
+            require_newest(hub, pointer)
+    except RoundRefused:
+        moved, _ = hub.pointer()
+        if moved == pointer:
+            raise
+        return moved  # by another run, between our looks
     return pointer

@@ -22,7 +22,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="for machines")]
 
 @app.command()
 def spend(study: StudyName, as_json: AsJson = False) -> None:
-    """Show what each site has spent and what is left; exit code 1 when a ledger is broken."""
+    """Show what each site has spent and what is left; exit code 1 when a ledger or a pin cannot be trusted."""
     from datetime import UTC, datetime
 
     from rich.console import Console
@@ -40,7 +40,8 @@ def spend(study: StudyName, as_json: AsJson = False) -> None:
         typer.echo(f"{found.promise}\n{found.outlook}")
     for row in found.broken:
         _print_problems(row.site, row.problems)
-    if found.broken:
+    _print_unread(found.unread)
+    if found.broken or found.unread:
         raise typer.Exit(EXIT_BROKEN)
 
 
@@ -56,21 +57,26 @@ def export(
     sites = evidence.export(hub_store(), study, to)
     entries = sum(len(found.bodies) for found in sites.values())
     typer.echo(f"{entries} entries of {len(sites)} sites are in {to}. Verify: pharmafed privacy verify {to}")
+    if unread := evidence.unread_of(sites.values()):
+        _print_unread(unread)
+        raise typer.Exit(EXIT_BROKEN)
 
 
 @app.command()
 def verify(folder: Annotated[Path, typer.Argument(help="what `export` has written")], as_json: AsJson = False) -> None:
     """Verify exported ledgers: no deployment, store or network is needed. Exit code 1 when one is broken."""
-    from tasks.privacy.evidence import load
+    from tasks.privacy.evidence import load, unread_of
 
-    reports = [found.verify() for found in load(folder).values()]
+    evidence = load(folder).values()
+    reports, unread = [found.verify() for found in evidence], unread_of(evidence)
     if as_json:
         typer.echo(json.dumps([report.model_dump(mode="json") for report in reports], indent=2))
     else:
         _print_reports(reports, folder)
     for report in reports:
         _print_problems(str(report.site), report.problems)
-    if any(report.problems for report in reports):
+    _print_unread(unread)
+    if unread or any(report.problems for report in reports):
         raise typer.Exit(EXIT_BROKEN)
 
 
@@ -124,6 +130,11 @@ def _print_reports(reports: list[ChainReport], folder: Path) -> None:
         "Checked: every entry's order, link, round, settings, total and budget; the newest entry's signature, which "
         "covers all before it; and every digest that the hub pinned."
     )
+
+
+def _print_unread(unread: tuple[str, ...]) -> None:
+    for line in unread:
+        typer.echo(f"not checked, what the hub has pinned in one round: {line}", err=True)
 
 
 def _print_problems(site: str, problems: tuple[str, ...]) -> None:

@@ -14,13 +14,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import NamedTuple
 
 from cryptography import x509
 from pydantic import BaseModel, ConfigDict
 
 from tasks import layout
 from tasks.enrolment import parse_certificate
-from tasks.errors import ConfigError, ObjectMissing, PrivacyError, StoreError, StoreUnavailable
+from tasks.errors import ConfigError, PrivacyError, StoreError, StoreUnavailable
 from tasks.foreign_files import listed
 from tasks.privacy.chain import MAX_ENTRY, Link
 from tasks.privacy.ledger import ENTRY_NAME, keys_by_site
@@ -61,11 +62,22 @@ class Anchors(BaseModel):
     exported_at: datetime
     anchors: dict[str, tuple[Anchor, ...]]
     strays: dict[str, tuple[str, ...]]
+    unread: tuple[str, ...] = ()
+
+
+class _Pinned(NamedTuple):
+    """What the hub's selections pin, by site, and of each that cannot be used, which, why and what helps."""
+
+    anchors: dict[str, tuple[Anchor, ...]]
+    unread: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """One site's ledger and what it is checked against. `strays` are names in its ledger that are no entry's."""
+    """One site's ledger and what it is checked against. `strays` are names in its ledger that are no entry's.
+
+    `unread` says which of the hub's selections cannot be read: what the hub has pinned in them is not checked.
+    """
 
     study: str
     site: str
@@ -73,6 +85,7 @@ class Evidence:
     strays: tuple[str, ...]
     certificate_pem: str | None
     anchors: tuple[Anchor, ...]
+    unread: tuple[str, ...] = ()
 
     def verify(self) -> ChainReport:
         """Verify the ledger, and that the evidence itself is whole."""
@@ -101,13 +114,13 @@ def collect(store: ObjectStore, study: str, sites: Iterable[str] = ()) -> dict[s
     """The evidence of every site with a ledger or an accepted update, and of `sites`; with the hub's credential.
 
     Raises:
-        StoreUnavailable: worth a retry. StoreError: a selection of the hub cannot be read.
+        StoreUnavailable: worth a retry.
     """
     keys = {site: found for site, found in keys_by_site(store, study).items() if _SITE_NAME.fullmatch(site)}
-    anchors = _anchors(store, study)
+    pinned = _pinned(store, study)
     return {
-        site: _of_site(store, study, site, keys.get(site, []), anchors.get(site, ()))
-        for site in sorted({*keys, *anchors, *sites})
+        site: _of_site(store, study, site, keys.get(site, []), pinned)
+        for site in sorted({*keys, *pinned.anchors, *sites})
     }
 
 
@@ -118,7 +131,7 @@ def read_chain(store: ObjectStore, study: str, site: str) -> list[LedgerEntry]:
         PrivacyError: the chain is broken, naming the first entry at fault.
     """
     keys = keys_by_site(store, study).get(site, [])
-    evidence = _of_site(store, study, site, keys, _anchors(store, study).get(site, ()))
+    evidence = _of_site(store, study, site, keys, _pinned(store, study))
     report = evidence.verify()
     if report.problems:
         raise PrivacyError(
@@ -146,7 +159,9 @@ def export(store: ObjectStore, study: str, folder: Path) -> dict[str, Evidence]:
     anchors = {site: found.anchors for site, found in evidence.items()}
     strays = {site: found.strays for site, found in evidence.items() if found.strays}
     _write(folder / "README.txt", _README.format(study=study, at=now, folder=folder.name).encode())
-    _write(folder / "anchors.json", to_json(Anchors(study=study, exported_at=now, anchors=anchors, strays=strays)))
+    unread = unread_of(evidence.values())
+    index = Anchors(study=study, exported_at=now, anchors=anchors, strays=strays, unread=unread)
+    _write(folder / "anchors.json", to_json(index))
     return evidence
 
 
@@ -178,10 +193,11 @@ def _of_folder(folder: Path, index: Anchors, site: str) -> Evidence:
         strays=(*index.strays.get(site, ()), *sorted(name for name in paths if not ENTRY_NAME.fullmatch(name))),
         certificate_pem=certificate.read_text() if certificate.exists() else None,
         anchors=index.anchors.get(site, ()),
+        unread=index.unread,
     )
 
 
-def _of_site(store: ObjectStore, study: str, site: str, keys: list[str], anchors: tuple[Anchor, ...]) -> Evidence:
+def _of_site(store: ObjectStore, study: str, site: str, keys: list[str], pinned: _Pinned) -> Evidence:
     prefix = f"{layout.ledger_prefix(study)}/{site}/"
     names = [key.removeprefix(prefix) for key in keys]
     entries = [name for name in names if ENTRY_NAME.fullmatch(name)]
@@ -193,7 +209,8 @@ def _of_site(store: ObjectStore, study: str, site: str, keys: list[str], anchors
         bodies={int(name[:6]): body for name, body in zip(entries, bodies, strict=True)},
         strays=tuple(name for name in names if not ENTRY_NAME.fullmatch(name)),
         certificate_pem=_certificate_pem(store, site),
-        anchors=anchors,
+        anchors=pinned.anchors.get(site, ()),
+        unread=pinned.unread,
     )
 
 
@@ -211,23 +228,46 @@ def _certificate_pem(store: ObjectStore, site: str) -> str | None:
     """Of a revoked enrolment too: what the site signed before stays signed."""
     try:
         return store.get_record(layout.enrolment(site), Enrolment).certificate_pem
-    except ObjectMissing:
+    except StoreUnavailable:
+        raise
+    except StoreError:  # missing or damaged: either way the signature is said to be unchecked
         return None
 
 
-def _anchors(store: ObjectStore, study: str) -> dict[str, tuple[Anchor, ...]]:
-    """What the rounds' selections pin, by site."""
-    keys = [key for key in store.keys(f"{layout.record_prefix(study)}/") if key.endswith("/selection.json")]
+def _pinned(store: ObjectStore, study: str) -> _Pinned:
+    """What the rounds' selections pin; one that is damaged hides no other."""
+    folder = layout.record_prefix(study)
+    keys = layout.rounds_of(store.keys(f"{folder}/"), folder, "selection.json")
     with ThreadPoolExecutor(_READERS) as pool:
-        selections = list(pool.map(lambda key: store.get_record(key, Selection), keys))
+        selections = list(pool.map(lambda number: _selection(store, study, number, keys[number]), keys))
     found: dict[str, tuple[Anchor, ...]] = {}
     for selection in selections:
+        if isinstance(selection, str):
+            continue
         for chosen in selection.chosen:
             anchor = Anchor(
                 server_round=selection.server_round, sequence=chosen.ledger_sequence, sha256=chosen.ledger_sha256
             )
             found[chosen.site] = (*found.get(chosen.site, ()), anchor)
-    return found
+    return _Pinned(found, tuple(selection for selection in selections if isinstance(selection, str)))
+
+
+def _selection(store: ObjectStore, study: str, server_round: int, key: str) -> Selection | str:
+    """A round's selection, or why it cannot be used."""
+    try:
+        selection = store.get_record(key, Selection)
+    except StoreUnavailable:
+        raise
+    except StoreError as error:
+        return str(error)
+    if (selection.study, selection.server_round) != (study, server_round):
+        return f"{store.bucket}/{key} is of another round or study: {layout.remedy(key)}"
+    return selection
+
+
+def unread_of(evidence: Iterable[Evidence]) -> tuple[str, ...]:
+    """The hub's selections that cannot be read, each once: of what they pin nothing is checked."""
+    return tuple(sorted({line for found in evidence for line in found.unread}))
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict
 from rich.table import Table
 from rich.text import Text
 
-from tasks.privacy.evidence import collect
+from tasks.privacy.evidence import collect, unread_of
 from tasks.privacy.verification import ChainReport
 from tasks.records import Spend, Unit
 from tasks.report import words
@@ -45,6 +45,7 @@ class StudySpend(BaseModel):
     sites: tuple[SiteSpend, ...]
     promise: str
     outlook: str
+    unread: tuple[str, ...] = ()
 
     @property
     def broken(self) -> tuple[SiteSpend, ...]:
@@ -67,6 +68,7 @@ def read_spend(store: ObjectStore, study: Study, now: datetime) -> StudySpend:
         sites=rows,
         promise=_promise(reports),
         outlook=_outlook(study, rows, now),
+        unread=unread_of(evidence.values()),
     )
 
 

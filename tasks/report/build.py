@@ -14,13 +14,16 @@ from tasks.report.store import RunEntry
 from tasks.study import Study
 
 
-def build_report(study: Study, rounds: Sequence[RoundMetrics], baselines: Baselines | None) -> dict[str, bytes]:
+def build_report(
+    study: Study, rounds: Sequence[RoundMetrics], baselines: Baselines | None, damaged: Sequence[str] = ()
+) -> dict[str, bytes]:
     """The report of the newest round, `rounds[-1]`.
 
     Args:
         study: the study as its file has it.
         rounds: all closed rounds of the study so far, oldest first; at least one.
         baselines: reference lines, only where patients may be pooled.
+        damaged: of each record of an earlier round that cannot be read, which, why and what helps.
 
     Returns:
         `report.html` (complete in itself), the PNG plots, `metrics.json` (flat numbers) and `run.json` (a `RunEntry`).
@@ -33,7 +36,7 @@ def build_report(study: Study, rounds: Sequence[RoundMetrics], baselines: Baseli
         raise ValueError(f"a report needs at least one closed round, and only records of study {study.study}")
     charts = plots.draw(rounds, baselines)
     return {
-        "report.html": _page(study, rounds, baselines, charts),
+        "report.html": _page(study, rounds, baselines, charts, damaged),
         **{f"{chart.name}.png": chart.png for chart in charts},
         "metrics.json": _json(metrics(rounds)),
         "run.json": _json(run_entry(study, rounds[-1]).model_dump()),
@@ -83,7 +86,13 @@ def run_entry(study: Study, now: RoundMetrics) -> RunEntry:
     )
 
 
-def _page(study: Study, rounds: Sequence[RoundMetrics], baselines: Baselines | None, charts: Sequence[Chart]) -> bytes:
+def _page(
+    study: Study,
+    rounds: Sequence[RoundMetrics],
+    baselines: Baselines | None,
+    charts: Sequence[Chart],
+    damaged: Sequence[str],
+) -> bytes:
     now = rounds[-1]
     steps = plots.step_order(now.sites)
     return pages.render(
@@ -92,7 +101,7 @@ def _page(study: Study, rounds: Sequence[RoundMetrics], baselines: Baselines | N
         now=now,
         rounds=rounds,
         baselines=baselines,
-        banners=view.banners(now),
+        banners=view.banners(now, damaged),
         tiles=view.tiles(now, baselines),
         metric_note=view.metric_note(study, now),
         demo_only=view.DEMO_ONLY,

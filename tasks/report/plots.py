@@ -40,7 +40,7 @@ def _performance(rounds: Sequence[RoundMetrics], baselines: Baselines | None, me
     lines = _lines(rounds, baselines, metric)
 
     def paint(ax: Axes) -> None:
-        round_axis(ax, rounds[-1].total_rounds, len(rounds))
+        round_axis(ax, rounds[-1].total_rounds, rounds[-1].server_round)
         ax.set_ylabel(f"{name} ({better})")
         shown = [_draw_line(ax, line) for line in lines if line.points or line.level is not None]
         if not shown:
@@ -103,7 +103,7 @@ def _privacy(rounds: Sequence[RoundMetrics]) -> Chart:
     points = [(r.server_round, r.epsilon) for r in rounds if r.epsilon is not None]
 
     def paint(ax: Axes) -> None:
-        round_axis(ax, now.total_rounds, len(rounds))
+        round_axis(ax, now.total_rounds, now.server_round)
         ax.set_ylabel("ε spent, all rounds so far")
         if not points:
             none = now.mechanism == "none"

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from itertools import islice
 from pathlib import Path
@@ -20,7 +20,7 @@ from typing import Annotated, Protocol
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
 from tasks import layout, settings
-from tasks.errors import ObjectMissing
+from tasks.errors import ObjectMissing, StoreError, StoreUnavailable
 from tasks.inside import MAX_BYTES, read_inside, write_inside
 from tasks.report.pages import index_page
 
@@ -189,8 +189,19 @@ def fetch_rounds(store: ReadableStore, study: str) -> list[RunEntry]:
     if not is_study(study):
         return []
     keys = (key for key in store.keys(f"{layout.study_prefix(study)}/reports/") if key.endswith("/run.json"))
-    bodies = (store.get(key, max_bytes=MAX_ENTRY_BYTES) for key in islice(keys, MAX_LISTED))
+    bodies = readable(store, islice(keys, MAX_LISTED), MAX_ENTRY_BYTES)
     return [entry for body in bodies if (entry := _parse(body)) is not None]
+
+
+def readable(store: ReadableStore, keys: Iterable[str], max_bytes: int) -> Iterator[bytes]:
+    """The objects that can be read and are no larger. Raises StoreUnavailable."""
+    for key in keys:
+        try:
+            yield store.get(key, max_bytes=max_bytes)
+        except StoreUnavailable:
+            raise
+        except StoreError:  # one that is gone or too large hides no other
+            continue
 
 
 def read_audit(study: str, root: Path | None = None) -> bytes | None:

@@ -15,6 +15,7 @@ from tasks.study_privacy import WITHOUT_PRIVACY
 
 Tone = Literal["good", "warn", "bad", "plain"]
 SUPPRESSED = "suppressed"
+_MAX_DAMAGED = 20
 DEMO_ONLY = "Possible only because this demo's patients may be pooled; a real federation has no such line."
 
 
@@ -26,6 +27,7 @@ class Banner:
     title: str
     text: str = ""
     missing: tuple[tuple[str, str], ...] = ()
+    items: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -58,12 +60,15 @@ class Site:
     epsilon: str
 
 
-def banners(now: RoundMetrics) -> list[Banner]:
-    """The status of the round, and the warning that a study without privacy carries."""
+def banners(now: RoundMetrics, damaged: Sequence[str] = ()) -> list[Banner]:
+    """The status of the round, the warning that a study without privacy carries, and what cannot be read."""
     shown = [_status(now)]
     if (text := warning(now)) is not None:
         what = "raw updates leave the sites" if now.aggregation == "plain" else "the sum of raw updates is told"
         shown.insert(0, Banner("bad", f"NO PRIVACY: {what}", text))
+    if damaged:
+        what = words.count(len(damaged), "record") + " of this study cannot be read, and no figure here is of them"
+        shown.append(Banner("warn", what, items=tuple(damaged[:_MAX_DAMAGED])))
     return shown
 
 

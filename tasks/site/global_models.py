@@ -88,16 +88,16 @@ class CardReader:
     def _card(self, server_round: int) -> tuple[ModelCard, str]:
         """A round's card and the sha256 of its bytes."""
         key = layout.card(self.study, server_round)
-        what = f"the card of the model of round {server_round} of {self.study}"
+        what = f"the card of the model of round {server_round} of {self.study} ({key})"
         try:
             body = self.store.get(key, max_bytes=max_bytes(ModelCard))
             card = ModelCard.model_validate_json(body)
         except ObjectMissing:
-            raise PrivacyError(f"{what} is missing") from None
+            raise PrivacyError(f"{what} is missing: {layout.remedy(key)}") from None
         except StoreUnavailable:
             raise
         except (StoreError, ValueError):
-            raise PrivacyError(f"{what} is no card") from None
+            raise PrivacyError(f"{what} is no card: {layout.remedy(key)}") from None
         check_hub_signature(card, self.authority, what)
         if (card.study, card.server_round, card.model.server_round) != (self.study, server_round, server_round):
             raise PrivacyError(f"{what} is of another study or round")

@@ -20,7 +20,7 @@ from tasks.files import write_private
 from tasks.privacy.contribution import Maskable
 from tasks.privacy.ledger import SiteLedger
 from tasks.privacy.secure_sum import protocol
-from tasks.privacy.secure_sum.checks import signed, verify_key_message
+from tasks.privacy.secure_sum.checks import read_key_message, signed, verify_key_message
 from tasks.privacy.secure_sum.records import (
     KeyMessage,
     Presence,
@@ -32,6 +32,7 @@ from tasks.privacy.secure_sum.records import (
     sha256,
 )
 from tasks.privacy.secure_sum.shamir import threshold_for
+from tasks.record_size import max_bytes
 from tasks.records import Spend
 from tasks.round_terms import fewest_sites
 from tasks.site.context import PlannedRound, SiteContext
@@ -171,8 +172,9 @@ class Masking:
         return self._verified[digest]
 
     def _message(self, site: str, roster: Roster) -> KeyMessage:
-        body = self.ctx.store.get(layout.key_message(self.plan.study, self.plan.server_round, site))
-        message = KeyMessage.model_validate_json(body)
+        key = layout.key_message(self.plan.study, self.plan.server_round, site)
+        body = self.ctx.store.get(key, max_bytes=max_bytes(KeyMessage))
+        message = read_key_message(body, site)
         verify_key_message(message, body, roster, self.ctx.authority)
         return message
 

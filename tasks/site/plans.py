@@ -13,7 +13,7 @@ from pathlib import Path
 from cryptography import x509
 from pydantic import Field
 
-from tasks import clock
+from tasks import clock, layout
 from tasks.bounds import Name, Round
 from tasks.errors import ConfigError, PrivacyError
 from tasks.files import alone, write_private
@@ -112,7 +112,9 @@ def checked_plan(body: bytes, study: Study, server_round: int, site: str, author
     try:
         plan = Plan.model_validate_json(body)
     except ValueError:
-        raise PrivacyError(f"what the hub has as plan of round {server_round} of {study.study} is no plan") from None
+        key = layout.plan(study.study, server_round)
+        what = f"what the hub has as plan of round {server_round} of {study.study} is no plan ({key})"
+        raise PrivacyError(f"{what}: {layout.remedy(key)}") from None
     if (plan.study, plan.server_round) != (study.study, server_round):
         raise PrivacyError(
             f"the plan of round {server_round} of {study.study} calls itself another round or study: site {site} does "

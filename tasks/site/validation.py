@@ -7,6 +7,7 @@ the data's version, the suites, the waivers, the study and the day (a waiver may
 from __future__ import annotations
 
 import hashlib
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import cache, partial
 from pathlib import Path
@@ -60,8 +61,9 @@ def checked_patients(ctx: SiteContext) -> tuple[ValidationResult, Patients | Non
     result_file = ctx.work_dir / "validated" / f"{_check_key(ctx, version)}.json"
     arrays_file = cache_file(ctx.work_dir, version, ctx.study)
     patients = load_patients(arrays_file)
-    if patients is not None and result_file.exists():
-        return ValidationResult.model_validate_json(result_file.read_bytes()), patients
+    if patients is not None:
+        with suppress(FileNotFoundError, ValueError):  # what is damaged is checked again
+            return ValidationResult.model_validate_json(result_file.read_bytes()), patients
     result, patients = _check(ctx)
     if patients is not None:
         save_patients(arrays_file, patients)

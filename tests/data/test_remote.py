@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import socket
 import stat
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import boto3
@@ -19,6 +23,7 @@ import pytest
 from tasks.data.pin import verify, write_pin
 from tasks.data.remote import BUCKET, REMOTE, configure_remote
 from tasks.errors import ConfigError
+from tasks.settings import PROJECT
 
 ACCESS, SECRET = "hub-access", "hub-secret-7f3a"
 
@@ -114,3 +119,93 @@ def test_keys_are_private_and_kept_from_git(project: Path) -> None:
 def test_a_folder_without_dvc_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="dvc init"):
         configure_remote(tmp_path, "http://127.0.0.1:1", ACCESS, SECRET)
+
+
+# before `pharmafed up`
+
+AWS = {"AWS_ACCESS_KEY_ID": "AKIAIOSFODNN7EXAMPLE", "AWS_SECRET_ACCESS_KEY": "wJalrXUtnFEMI", "AWS_REGION": "eu-west-1"}
+CLOUD = f"[core]\n    remote = {REMOTE}\n['remote \"{REMOTE}\"']\n    url = s3://{BUCKET}/\n"
+
+
+@pytest.fixture
+def outside() -> Iterator[tuple[str, list[bytes]]]:
+    """Stands for everything beyond this machine: an address, and what was sent there. It refuses whatever comes."""
+    heard: list[bytes] = []
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def loop() -> None:
+            while True:
+                try:
+                    connection, _ = server.accept()
+                except OSError:
+                    return
+                with connection:
+                    heard.append(connection.recv(65536))
+                    connection.sendall(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+
+        threading.Thread(target=loop, daemon=True).start()
+        yield f"http://127.0.0.1:{server.getsockname()[1]}", heard
+        server.shutdown(socket.SHUT_RDWR)
+
+
+def leads_outside(kind: str, address: str) -> dict[str, str]:
+    if kind == "endpoints":
+        return {"AWS_ENDPOINT_URL": address, "AWS_ENDPOINT_URL_S3": address}
+    return {name: address for word in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY") for name in (word, word.lower())}
+
+
+def try_dvc(project: Path, *args: str, **variables: str) -> subprocess.CompletedProcess[bytes]:
+    kept = {name: value for name, value in os.environ.items() if not name.lower().endswith("proxy")}
+    command = [sys.executable, "-m", "dvc", *args]
+    return subprocess.run(command, cwd=project, env=kept | AWS | variables, capture_output=True, timeout=120)
+
+
+@pytest.mark.parametrize(("command", "kind"), [("push", "endpoints"), ("push", "proxies"), ("pull", "proxies")])
+def test_nothing_leaves_before_somebody_says_where_to(
+    project: Path, outside: tuple[str, list[bytes]], kind: str, command: str
+) -> None:
+    address, heard = outside
+    shutil.copy(PROJECT / ".dvc/config", project / ".dvc/config")
+    write_pin(project / "data")
+    if command != "push":
+        shutil.rmtree(project / ".dvc/cache")
+        shutil.rmtree(project / "data")
+    tried = try_dvc(project, command, **leads_outside(kind, address))
+    assert tried.returncode != 0
+    assert b"run-pharmafed-up-first" in tried.stderr
+    assert heard == []
+
+
+@pytest.mark.parametrize("kind", ["endpoints", "proxies"])
+def test_the_same_keys_take_a_bucket_without_an_address_outside(
+    project: Path, outside: tuple[str, list[bytes]], kind: str
+) -> None:
+    """The control: what the repository's configuration keeps from happening."""
+    address, heard = outside
+    (project / ".dvc/config").write_text(CLOUD)
+    write_pin(project / "data")
+    assert try_dvc(project, "push", **leads_outside(kind, address)).returncode != 0
+    assert heard
+
+
+def test_a_proxy_that_would_carry_the_data_away_is_refused(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("http_proxy", "http://proxy.example.org:3128")
+    with pytest.raises(ConfigError, match=r"through the proxy in HTTP_PROXY: set NO_PROXY=127\.0\.0\.1"):
+        configure_remote(project, "http://127.0.0.1:1", ACCESS, SECRET)
+    assert not (project / ".dvc/config.local").exists()
+    monkeypatch.setenv("no_proxy", "localhost,127.0.0.1")
+    assert configure_remote(project, "http://127.0.0.1:1", ACCESS, SECRET).exists()
+
+
+def test_a_clone_that_was_set_up_before_goes_on(project: Path, endpoint: str) -> None:
+    """Address and keys in config.local win over the committed address that leads nowhere."""
+    shutil.copy(PROJECT / ".dvc/config", project / ".dvc/config")
+    write_pin(project / "data")
+    configure_remote(project, endpoint, ACCESS, SECRET)
+    client = boto3.client("s3", endpoint_url=endpoint, aws_access_key_id=ACCESS, aws_secret_access_key=SECRET)
+    with suppress(client.exceptions.BucketAlreadyOwnedByYou):
+        client.create_bucket(Bucket=BUCKET)
+    assert try_dvc(project, "push", "--quiet").returncode == 0
+    assert client.list_objects_v2(Bucket=BUCKET)["KeyCount"] >= 2

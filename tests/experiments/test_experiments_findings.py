@@ -263,6 +263,9 @@ def test_the_command_writes_page_figures_and_metrics(flat: dict[str, Measured], 
     for name, one in flat.items():
         files.write(numbers_ / f"{name}.json", one)
     files.write(numbers_ / "cohort.json", cohort())
+    old, own = (page.with_suffix("") / name for name in ("findings-of-before.svg", "my-own.svg"))
+    for file in (old, own):
+        files.write(file, {})
     options = ["--numbers", str(numbers_), "--page", str(page), "--out", str(flat_)]
     answer = CliRunner().invoke(app, ["findings", *options], catch_exceptions=False)
     assert answer.exit_code == 0
@@ -272,3 +275,4 @@ def test_the_command_writes_page_figures_and_metrics(flat: dict[str, Measured], 
     assert all((page.parent / file).stat().st_size > 1000 for file in shown)
     assert (flat_ / "metrics.json").exists()
     assert len(list((flat_ / "figures").glob("*.png"))) == 16
+    assert (old.exists(), own.exists()) == (False, True), "a figure that is drawn no more is removed"

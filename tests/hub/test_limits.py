@@ -42,7 +42,7 @@ def test_large_refusals_stop_validation_nowhere(fed: Federation, limit: str) -> 
     assert len(card) <= max_bytes(ModelCard)
     fed.validate_global(study, 1, quiet)
     metrics = fed.close(study, 1)
-    publish(fed.hub(study))
+    publish(fed.hub(study), fed.hub(study).closed_rounds()[-1])
     assert metrics.num_contributors == len(quiet)
     assert {row.site for row in metrics.sites if not row.contributed} == set(LOUD)
     assert all(len(row.reason) <= HUB_REASON for row in metrics.sites)

@@ -231,7 +231,7 @@ def test_the_hubs_records_hold_the_most_that_thirteen_sites_may_send(fed: Federa
         )
         put(fed, layout.site_metrics(study, 1, site), metrics)
     closed = fed.close(study, 1)
-    publish(fed.hub(study))
+    publish(fed.hub(study), fed.hub(study).closed_rounds()[-1])
     assert fed.store().get_record(layout.round_metrics(study, 1), RoundMetrics) == closed
     assert closed.num_contributors == len(quiet)
     assert closed.step_seconds["train_local"] == len(quiet) * 1e6

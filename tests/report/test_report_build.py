@@ -11,10 +11,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib.axes import Axes
 from PIL import Image
 from report_samples import PATIENTS, REASON, Rounds, site_row, spend
 
 from tasks.records import Baselines, PrivateAuc, RoundMetrics, SiteMetrics
+from tasks.report import plots
 from tasks.report.build import build_report
 from tasks.study import Study
 
@@ -293,3 +295,29 @@ def test_refuses_no_rounds_and_other_studies(study: Study, rounds: Rounds, basel
         build_report(study, rounds(study="other"), None)
     with pytest.raises(ValueError, match="only records of study"):
         build_report(study, rounds(), baselines.model_copy(update={"study": "other"}))
+
+
+def test_what_cannot_be_read_is_named_under_the_status(study: Study, rounds: Rounds) -> None:
+    damaged = [f"records/{number:04d}/metrics.json is no <b>record</b>: put it back" for number in range(1, 30)]
+    files = build_report(study, rounds(), None, damaged)
+    assert banners(files) == ["banner good", "banner warn"]
+    shown = text(files)
+    assert "29 records of this study cannot be read, and no figure here is of them" in shown
+    assert "records/0001/metrics.json is no <b>record</b>: put it back" in shown
+    assert shown.count("is no <b>record</b>") == 20
+    assert "cannot be read" not in text(build_report(study, rounds(), None))
+
+
+def test_a_gap_in_the_records_moves_no_round(study: Study, rounds: Rounds, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The axis of a long study ends at the newest round, however few records are left."""
+    long = [record.model_copy(update={"total_rounds": 5000}) for record in rounds()]
+    ends: list[tuple[float, float]] = []
+    drawn = plots.round_axis
+
+    def look_at(ax: Axes, total: int, closed: int) -> None:
+        drawn(ax, total, closed)
+        ends.append(ax.get_xlim())
+
+    monkeypatch.setattr(plots, "round_axis", look_at)
+    build_report(study, [long[0], long[-1].model_copy(update={"server_round": 400})], None)
+    assert ends == [(0.5, 400.5)] * 3

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from report_samples import Rounds
 
-from tasks.errors import ConfigError, ObjectMissing
+from tasks.errors import ConfigError, ObjectMissing, StoreError, StoreUnavailable
 from tasks.report import store
 from tasks.report.build import build_report
 from tasks.study import Study
@@ -70,6 +70,26 @@ def test_a_run_finds_its_round(remote: MemoryStore, tmp_path: Path, rounds: Roun
     assert store.find_run("xanomeline_derm56", "../0003/run", tmp_path) is None
     assert [e.server_round for e in store.fetch_rounds(remote, "xanomeline_derm56")] == [1, 2, 3]
     assert store.list_studies(tmp_path) == ["xanomeline_derm56"]
+
+
+class SpoiltStore(MemoryStore):
+    """One whose objects of a round cannot be read."""
+
+    def __init__(self, objects: dict[str, tuple[bytes, str]], error: type[StoreError]) -> None:
+        self.objects, self.error = objects, error
+
+    def get(self, key: str, *, max_bytes: int | None = None) -> bytes:
+        if "/0002/" in key:
+            raise self.error(f"{key} has 70000 bytes, more than {max_bytes}")
+        return super().get(key, max_bytes=max_bytes)
+
+
+def test_an_entry_that_cannot_be_read_hides_no_other(remote: MemoryStore) -> None:
+    for error in (StoreError, ObjectMissing):
+        found = store.fetch_rounds(SpoiltStore(remote.objects, error), "xanomeline_derm56")
+        assert [entry.server_round for entry in found] == [1, 3]
+    with pytest.raises(StoreUnavailable):
+        store.fetch_rounds(SpoiltStore(remote.objects, StoreUnavailable), "xanomeline_derm56")
 
 
 def test_publishing_again_replaces(remote: MemoryStore, study: Study, rounds: Rounds, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ import httpx
 import pytest
 from report_samples import Rounds
 
-from tasks.errors import ObjectMissing
+from tasks.errors import ObjectMissing, StoreError, StoreUnavailable
 from tasks.exam import report_store as exams
 from tasks.report import build, store
 from tasks.storage import to_json
@@ -315,6 +315,39 @@ def test_falls_back_to_the_object_store(
     assert get(server, REPORT).status_code == 404
     monkeypatch.setattr(pages, "_hub_store", Remote)
     assert get(server, RUN, follow_redirects=True).content == (folder / "report.html").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "words"),
+    [
+        (StoreUnavailable, 503, "The object store does not answer"),
+        (StoreError, 502, "This page cannot be read from the object store"),
+    ],
+)
+def test_what_cannot_be_read_is_not_told_as_a_store_that_is_away(
+    server: Any,
+    pages: ModuleType,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    error: type[StoreError],
+    status: int,
+    words: str,
+) -> None:
+    class Remote:
+        def get(self, key: str, *, max_bytes: int | None = None) -> bytes:
+            raise error(f"{key} has 70 bytes, more than 3: put it back")
+
+        def keys(self, prefix: str) -> Iterator[str]:
+            yield f"{prefix}2026/audit.html"
+
+    monkeypatch.setattr(pages, "_hub_store", Remote)
+    log_in(pages)
+    for path in (REPORT.replace("0003", "0009"), "/pharmafed/audits/xanomeline_derm56"):
+        answer = get(server, path)
+        assert answer.status_code == status, path
+        assert words in answer.text
+        assert "70 bytes" not in answer.text
+    assert ("put it back" in caplog.text) == (status == 502)
 
 
 def test_the_ui_gets_a_tab_and_a_menu_entry(plugin: ModuleType) -> None:
