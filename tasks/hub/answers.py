@@ -116,6 +116,8 @@ def reason_of(hub: HubContext, plan: Plan, site: str, answers: Answers) -> str:
     silent = "no answer before the deadline"
     try:
         refusal = _refusal(hub, plan, site)
+    except StoreUnavailable:
+        raise
     except StoreError as error:
         return f"its refusal cannot be read ({type(error).__name__})"
     if refusal is None:
