@@ -29,6 +29,7 @@ from tasks.deploy.ports import LOOPBACK, Ports
 from tasks.deploy.secret_files import read_or_create, write_private
 from tasks.deploy.state import read_state
 from tasks.deploy.store_security import ensure_closed
+from tasks.disk import STORE_RESERVE_MIB
 from tasks.errors import ConfigError
 from tasks.files import private_folder
 from tasks.settings import S3Credential
@@ -39,7 +40,7 @@ DVC = "dvc"
 _HUB_ACTIONS = ["Admin", "Read", "Write", "List", "Tagging"]
 _VOLUME_SIZE_MB = 256
 _MAX_VOLUMES = 400
-_MIN_FREE_SPACE = "256MiB"
+_MIN_FREE_SPACE = f"{STORE_RESERVE_MIB}MiB"
 GRACE_S = 2.0
 """Its data is flushed within a second of SIGTERM; the process then lingers for 16."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from tasks import clock, layout
+from tasks.disk import require_room_for_round
 from tasks.errors import BudgetExhausted, ObjectExists, ObjectMissing, RoundRefused
 from tasks.hub.cards import write_first_card
 from tasks.hub.context import HubContext
@@ -65,6 +66,7 @@ def _left_open(hub: HubContext, run_id: str, number: int) -> Plan | None:
 def _next_plan(hub: HubContext, run_id: str, number: int, min_sites: int | None) -> Plan:
     _refuse_closed(hub)
     model = hub.initial_model()
+    require_room_for_round(hub.study, model)
     pointer = _pointer(hub, model)
     plan = _new_plan(hub, number, run_id, pointer, fixed_sha256(model), min_sites)
     try:
