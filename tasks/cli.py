@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from tasks.deploy.overview import Status
 
 USAGE_ERROR = 2
+INTERRUPTED = 130
 
 
 class ErrorPanelGroup(TyperGroup):
@@ -133,15 +134,19 @@ def run_round(
     from rich.console import Console
 
     from tasks import follow
-    from tasks.deploy import airflow
+    from tasks.deploy import airflow, overview
     from tasks.deploy.airflow_api import AirflowApi
     from tasks.hub.context import HubContext
 
     hub = HubContext.load(study)
+    overview.require_running(settings.home())
     console = Console()
     login = airflow.ui_login(settings.home())
     with AirflowApi(settings.addresses().airflow_url, login["username"], login["password"]) as api:
-        closed = follow.run_rounds(api, hub, rounds, min_sites=min_sites, note=note, console=console)
+        try:
+            closed = follow.run_rounds(api, hub, rounds, min_sites=min_sites, note=note, console=console)
+        except KeyboardInterrupt:
+            raise typer.Exit(INTERRUPTED) from None
     console.print(follow.result_table(closed))
     newest = closed[-1]
     report = settings.home() / "reports" / study / f"{newest.server_round:04d}" / "report.html"

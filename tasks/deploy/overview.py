@@ -16,8 +16,9 @@ from tasks import disk
 from tasks.deploy import processes
 from tasks.deploy.health import unhealthy
 from tasks.deploy.ports import Ports
-from tasks.deploy.services import SERVICES, read_spec
+from tasks.deploy.services import SERVICES, read_spec, spec_file
 from tasks.deploy.state import ServiceState, State, living_supervisor, read_state
+from tasks.errors import ConfigError
 
 
 class ServiceView(NamedTuple):
@@ -49,7 +50,8 @@ def status(home: Path) -> Status:
     members = processes.by_service(home)
     supervised = living_supervisor(home) is not None
     state = read_state(home)
-    mains = {name: _main(members.get(name, []), _written(state, name), supervised) for name in SERVICES}
+    names = state.services if state else SERVICES
+    mains = {name: _main(members.get(name, []), _written(state, name), supervised) for name in names}
     started = {name: datetime.fromtimestamp(main.create_time(), UTC) for name, main in mains.items() if main}
     ports = _ports(home, state)
     broken = unhealthy(home, ports, started) if ports else set(started)
@@ -65,6 +67,12 @@ def status(home: Path) -> Status:
     ]
     running = sum(map(len, members.values()))
     return Status(supervised, running, views if running else [], disk.warnings(home) if running else [])
+
+
+def require_running(home: Path) -> None:
+    """Check that `up` was the last word here. Raises ConfigError: it was, and nothing runs all the same."""
+    if spec_file(home).exists() and not processes.family(home):
+        raise ConfigError(f"nothing runs in {home}: run `pharmafed up`")
 
 
 def _written(state: State | None, name: str) -> ServiceState | None:
@@ -96,4 +104,6 @@ def _process(
         return "running"
     if members:
         return "left over"
-    return written.phase if written and supervised and written.phase != "running" else "not running"
+    if not supervised:
+        return "not running"
+    return written.phase if written and written.phase != "running" else "restarting"
