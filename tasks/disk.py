@@ -96,9 +96,9 @@ def warnings(home: Path) -> list[str]:
     return [f"little room on the disk: only {found}: {REMEDY}" for found in rooms(home) if found.low]
 
 
-def is_full(home: Path) -> bool:
-    """Whether services cannot be expected to work for want of room."""
-    return room(home, HOME).free < SCRATCH.needed
+def is_full(home: Path, was_full: bool = False) -> bool:
+    """Whether services cannot be expected to work for want of room; a disk that was full needs some more to be not."""
+    return room(home, HOME).free < (2 * STORE_RESERVE_MIB << 20 if was_full else SCRATCH.needed)
 
 
 def round_bytes(study: Study, model_bytes: int) -> int:

@@ -21,6 +21,7 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 from types import FrameType
@@ -132,7 +133,7 @@ class Supervisor:
         self._started_at = datetime.now(UTC)
         self._stopping = False
         self._unwritten = False
-        self._watchdog = Watchdog(self._silent, lambda: disk.is_full(home))
+        self._watchdog = Watchdog(self._silent, partial(disk.is_full, home))
 
     def run(self) -> None:
         """Start everything, restart what dies, and return once all of it has been stopped."""
@@ -174,7 +175,7 @@ class Supervisor:
         """Kill what lives and does not work; its end is then noted like any other."""
         running = [runner.service.name for runner in self._runners if runner.pid]
         for name in self._watchdog.stuck(running, now):
-            _say(f"{name} runs and does not work: it is started again")
+            _say(f"{name} runs and does not work, or did not on a full disk: it is started again")
             processes.send(processes.family(self._home, name), signal.SIGKILL)
 
     def _note_end(self, runner: Runner, ended: dict[int, int], now: float) -> bool:

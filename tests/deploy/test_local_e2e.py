@@ -13,8 +13,7 @@ from botocore.exceptions import ClientError
 from rich.console import Console
 
 from tasks import layout
-from tasks.deploy import local, processes, sockets, store_security
-from tasks.deploy.health import unhealthy
+from tasks.deploy import local, overview, processes, sockets, store_security
 from tasks.deploy.services import SERVICES, last_ports
 from tasks.deploy.state import read_state
 from tasks.errors import ConfigError
@@ -59,8 +58,12 @@ def running(start, tmp_path_factory):
 
 
 def test_everything_works(running):
-    assert local.status(running.home) == (read_state(running.home), frozenset(), 0)
-    assert set(read_state(running.home).services) == set(SERVICES)
+    found = overview.status(running.home)
+    assert (found.supervised, found.well) == (True, True)
+    written = {name: service.pid for name, service in read_state(running.home).services.items()}
+    assert {service.name: service.pid for service in found.services} == written
+    assert set(written) == set(SERVICES)
+    assert {service.process for service in found.services} == {"running"}
 
 
 def test_every_listening_socket_is_on_loopback(running):
@@ -219,7 +222,7 @@ def test_a_run_through_the_client_and_a_killed_scheduler(running):
     os.kill(before.pid, signal.SIGKILL)
     after = _until(lambda: (s := read_state(running.home).services["scheduler"]).restarts == 1 and s, 30)
     assert after.pid != before.pid
-    _until(lambda: not unhealthy(running.home, read_state(running.home)), 90)
+    _until(lambda: overview.status(running.home).well, 90)
     api.set_task_state("hello", run, "sleep", "failed")
     assert api.wait_for_run("hello", run, timeout=60)["state"] == "failed"
     assert [r["dag_run_id"] for r in api.dag_runs("hello")] == ["r1"]

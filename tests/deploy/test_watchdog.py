@@ -2,7 +2,7 @@
 
 import pytest
 
-from tasks.deploy.watchdog import CHECK_EVERY_S, START_S, STUCK_S, Watchdog
+from tasks.deploy.watchdog import AFTER_FULL_S, CHECK_EVERY_S, START_S, STUCK_S, Watchdog
 
 
 class World:
@@ -10,7 +10,7 @@ class World:
 
     def __init__(self):
         self.silent, self.full = set(), False
-        self.dog = Watchdog(lambda: set(self.silent), lambda: self.full)
+        self.dog = Watchdog(lambda: set(self.silent), lambda was_full: self.full)
 
     def run(self, since, until, services=("scheduler", "api-server")):
         """Check every second; gives (moment, service) of the first find, or None."""
@@ -51,13 +51,32 @@ def test_a_sign_of_life_in_between_is_enough(world):
         assert world.run(start + 45, start + 60) is None
 
 
-def test_while_the_disk_is_full_nobody_is_killed_and_patience_begins_after(world):
+def test_while_the_disk_is_full_nobody_is_killed_and_after_it_patience_is_short(world):
+    everything = ("seaweedfs", "scheduler", "api-server")
     world.run(0, 300)
-    world.silent, world.full = {"scheduler"}, True
-    assert world.run(300, 2000) is None
+    world.silent, world.full = {"scheduler", "seaweedfs"}, True
+    assert world.run(300, 2000, everything) is None
     world.full = False
-    moment, _ = world.run(2000, 3000)
-    assert moment >= 2000 + STUCK_S - CHECK_EVERY_S
+    assert world.run(2000, 2001, everything) == (2000, ["seaweedfs"])
+    world.silent = {"scheduler"}
+    world.dog.started("seaweedfs", 2000)
+    moment, found = world.run(2001, 3000, everything)
+    assert (found, 2000 + AFTER_FULL_S < moment <= 2000 + AFTER_FULL_S + CHECK_EVERY_S) == (["scheduler"], True)
+
+
+def test_the_object_store_is_started_again_after_a_full_disk_although_it_answers(world):
+    world.full = True
+    world.run(0, 100, ("seaweedfs",))
+    world.full = False
+    assert world.run(100, 101, ("seaweedfs",)) == (100, ["seaweedfs"])
+    assert world.run(101, 500, ("seaweedfs",)) is None
+
+
+def test_nobody_who_works_is_killed_after_a_full_disk(world):
+    world.full = True
+    world.run(0, 400)
+    world.full = False
+    assert world.run(400, 1000) is None
 
 
 def test_a_machine_that_slept_finds_nobody_at_fault(world):
@@ -76,7 +95,7 @@ def test_a_service_that_does_not_run_is_not_stuck(world):
 
 def test_services_are_asked_no_more_often_than_needed(world):
     asked = []
-    dog = Watchdog(lambda: set(asked.append(1) or ()), lambda: False)
+    dog = Watchdog(lambda: set(asked.append(1) or ()), lambda was_full: False)
     for tenth in range(1000):
         dog.stuck(("scheduler",), tenth / 10)
     assert len(asked) == 10
