@@ -63,8 +63,9 @@ def _silent_parts(health: Json) -> list[Hindrance]:
             beat = said.get(f"latest_{part}_heartbeat")
             since = f" (its last sign of life: {datetime.fromisoformat(beat):%H:%M:%S} UTC)" if beat else ""
             found.append(Hindrance(f"the {name} does not run{since}", _SEE))
-    full = found and disk.is_full(settings.home())
-    return [*found, *(Hindrance("the disk is full", line) for line in disk.warnings(settings.home()) if full)]
+    if found and disk.is_full(home := settings.home()):
+        found.append(Hindrance("the disk is full", f"only {disk.room(home, disk.HOME)}; {disk.REMEDY}"))
+    return found
 
 
 def _dag_hindrances(api: AirflowApi, dag_id: str) -> list[Hindrance]:
@@ -96,6 +97,7 @@ class Watch:
     def __init__(self, api: AirflowApi, dag_id: str, say: Callable[[str], None]) -> None:
         self._api, self._dag_id, self._say = api, dag_id, say
         self._told: set[str] = set()
+        self._noted: set[str] = set()
         self._moved_at = time.monotonic()
         self._checked_at = float("-inf")
         self._seen: object = None
@@ -156,8 +158,8 @@ class Watch:
 
     def note(self, message: str) -> None:
         """Say something that is no hindrance, once."""
-        if message not in self._told:
-            self._told.add(message)
+        if message not in self._noted:
+            self._noted.add(message)
             self._say(message)
 
     def _hindered(self, found: list[Hindrance]) -> None:
