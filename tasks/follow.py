@@ -111,7 +111,7 @@ def _runs(watch: Watch, api: AirflowApi, hub: HubContext, series: str, rounds: i
         run = _run(watch, api, hub, seen[-1])
         watch.look(run)
         if run.state == "queued":
-            _say_who_is_first(watch, api, dag)
+            _say_who_is_first(watch, api, dag, run.run_id)
         yield run
         if not run.finished:
             time.sleep(POLL_SECONDS)
@@ -136,10 +136,10 @@ def _run(watch: Watch, api: AirflowApi, hub: HubContext, run_id: str) -> Run:
     return Run(run_id, record["state"], tasks, by_hand="close_round" in marked)
 
 
-def _say_who_is_first(watch: Watch, api: AirflowApi, dag: str) -> None:
-    first = [r["dag_run_id"] for r in watch.ask(lambda: api.dag_runs(dag)) if r["state"] == "running"]
-    if first:
-        watch.note(f"queued: {first[0]} of this study runs first")
+def _say_who_is_first(watch: Watch, api: AirflowApi, dag: str, run_id: str) -> None:
+    running = [r["dag_run_id"] for r in watch.ask(lambda: api.dag_runs(dag)) if r["state"] == "running"]
+    if running and run_id not in running:  # it may have begun since it was asked for
+        watch.note(f"queued: {running[0]} of this study runs first")
 
 
 def _next_run(watch: Watch, api: AirflowApi, dag: str, series: str, seen: list[str]) -> str:

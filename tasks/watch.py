@@ -79,7 +79,7 @@ def _dag_hindrances(api: AirflowApi, dag_id: str) -> list[Hindrance]:
         return [_no_dag(api, dag_id)]
     if dag.get("is_paused"):
         switch = f"switch it on beside its name at {api.url}/dags/{dag_id}"
-        return [Hindrance(f"{dag_id} is paused, so Airflow starts nothing of it", switch, lasting=True)]
+        return [Hindrance(f"the DAG {dag_id} is paused, so Airflow starts nothing of it", switch, lasting=True)]
     return []
 
 

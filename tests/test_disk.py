@@ -7,9 +7,11 @@ from types import SimpleNamespace
 import pytest
 from torch import nn
 
-from tasks import disk
+from tasks import disk, layout
 from tasks.disk import HOME, SCRATCH, Limits, Room, require_room_for_round, round_bytes
 from tasks.errors import RoundRefused
+from tasks.hub.context import HubContext
+from tasks.hub.open import open_round
 from tasks.settings import PROJECT
 from tasks.study_file import load_study
 
@@ -143,3 +145,12 @@ def test_a_disk_that_counts_no_files_is_not_short_of_them(tmp_path, monkeypatch)
     monkeypatch.setattr(os, "statvfs", lambda place: found)
     room = disk.room(tmp_path, Limits(1, 1, 1))
     assert (room.files, room.too_little, room.low, room.free) == (None, False, False, 40960)
+
+
+def test_a_hub_without_room_writes_no_plan(study, object_store, study_name, tmp_path, monkeypatch):
+    hub = HubContext(study.model_copy(update={"study": study_name}), object_store.store("hub"))
+    room = Room(tmp_path, 300_000_000, 100 * GB, None, HOME)
+    monkeypatch.setattr(disk, "room", lambda place, limits: room)
+    with pytest.raises(RoundRefused, match=r"300 MB of 100\.0 GB are free"):
+        open_round(hub, "night-1")
+    assert list(hub.store.keys(layout.study_prefix(study_name))) == []

@@ -258,7 +258,7 @@ def test_a_paused_dag_queues_nothing_and_says_how_to_go_on(world):
         world.follow()
     dag = follow.dag_id(world.hub.name)
     assert str(caught.value) == (
-        f"nothing was queued. {dag[0].upper()}{dag[1:]} is paused, so Airflow starts nothing of it: "
+        f"nothing was queued. The DAG {dag} is paused, so Airflow starts nothing of it: "
         f"switch it on beside its name at http://airflow/dags/{dag}"
     )
     assert (world.queued, world.clock.now) == ([], 0)
@@ -400,6 +400,20 @@ def test_a_run_that_waits_for_another_says_so_once(world):
     world.airflow.plot = [*world.wait(20), world.close]
     world.follow()
     assert world.said.count("queued: scheduled__tonight of this study runs first") == 1
+
+
+def test_a_run_that_begins_while_it_is_asked_for_does_not_wait_for_itself(world):
+    answer = world.airflow.answer
+
+    def begin(method, path, request):
+        if method == "GET" and path.endswith("dagRuns") and world.airflow.runs:
+            world.airflow.runs[world.airflow.newest]["state"] = "running"
+        return answer(method, path, request)
+
+    world.airflow.answer = begin
+    world.airflow.plot = [*world.wait(2), world.close]
+    world.follow()
+    assert "runs first" not in world.said
 
 
 def test_a_store_that_does_not_answer_is_waited_for(world, monkeypatch):
