@@ -5,6 +5,7 @@ On a full disk the supervisor cannot write its state, and a supervisor that was 
 
 from __future__ import annotations
 
+import os
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
@@ -89,12 +90,19 @@ def _ports(home: Path, state: State | None) -> Ports | None:
 def _main(members: list[psutil.Process], written: ServiceState | None, supervised: bool) -> psutil.Process | None:
     """The process that the supervisor has started, of a service's processes, the oldest first.
 
-    A living supervisor ends what a dead service has left, so the oldest is the service. Without one it may be a child.
+    It leads a session. One that the state file does not know yet can only come from a supervisor that lives.
     """
     known = [process for process in members if written and process.pid == written.pid]
     if known or (written and not supervised):
         return known[0] if known else None
-    return members[0] if members else None
+    return next((process for process in members if _leads(process.pid)), None)
+
+
+def _leads(pid: int) -> bool:
+    try:
+        return os.getsid(pid) == pid
+    except OSError:
+        return False
 
 
 def _process(

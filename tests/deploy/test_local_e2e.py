@@ -52,7 +52,7 @@ hello()
 
 @dag(dag_id="federated_round.xanomeline_derm56", schedule=None, max_active_runs=1)
 def a_round():
-    """As a round looks from outside: something runs, and something closes it."""
+    # As a round looks from outside: something runs, and something closes it
     @task
     def open_round():
         import time
@@ -301,7 +301,8 @@ def test_a_round_is_followed_through_a_new_api_server_until_somebody_ends_it(run
     run = _newest_run(running.api)
     running.api._call("PATCH", f"dags/{ROUND}/dagRuns/{run}", json={"state": "failed"})
     follower.join(60)
-    assert f"run {run} was marked failed by hand before it closed a round. It had opened no round" in str(follower.error)
+    told = f"run {run} was marked failed by hand before it closed a round. It had opened no round"
+    assert told in str(follower.error)
 
 
 def test_a_queued_run_that_is_deleted_is_told(running):

@@ -43,6 +43,7 @@ def services(spec, inherited):
         return Service(name, argv, marked(inherited, spec.home, name), spec.home, 1, 0.5)
     late = f"import os, time; time.sleep(600 if os.path.exists({str(spec.home / 'room')!r}) else 0)"
     return [service("good", "import time; time.sleep(600)"), service("stubborn", STUBBORN), service("late", late),
+            service("parent", "import os, time; os.fork(); time.sleep(600)"),
             service("broken", "raise SystemExit('no such port')")]
 
 def silent(ports, started):
@@ -281,6 +282,19 @@ def test_an_old_state_of_a_supervisor_that_is_gone_is_not_believed(home):
     local.down(home)
     with pytest.raises(ConfigError, match=r"nothing runs in .*: run `pharmafed up`"):
         overview.require_running(home)
+
+
+def test_what_a_dead_service_has_left_is_not_taken_for_the_service(home):
+    """The supervisor is held up, so that it neither notes the death nor removes what is left."""
+    supervisor = living_supervisor(home)
+    main = read_state(home).services["parent"].pid
+    supervisor.suspend()
+    os.kill(main, signal.SIGKILL)
+    until(lambda: view(home, "parent").process == "left over")
+    assert (view(home, "parent").pid, overview.status(home).supervised) == (None, True)
+    supervisor.resume()
+    until(lambda: view(home, "parent").process == "running")
+    assert view(home, "parent").pid not in (None, main)
 
 
 def test_two_homes_do_not_see_each_other(home, tmp_path_factory):
