@@ -116,7 +116,7 @@ def require_room_for_round(study: Study, model: nn.Module, home: Path | None = N
     Raises:
         RoundRefused: it cannot; the message has the figures and the remedy.
     """
-    found = room(home or settings.home(), HOME)
+    found = room((home or settings.home()) / "reports", HOME)  # which the hub writes in containers too
     needed = round_bytes(study, _bytes_of(model)) + (STORE_RESERVE_MIB << 20)
     if found.free < needed or (found.files is not None and found.files < _MIN_FILES):
         raise RoundRefused(
