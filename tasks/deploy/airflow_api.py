@@ -114,13 +114,20 @@ class AirflowApi:
         return list(answer["dag_runs"])
 
     def wait_for_run(self, dag_id: str, run_id: str, timeout: float = 300.0) -> Json:
-        """Wait, at most `timeout` seconds, until the run has ended, well or badly."""
-        deadline = time.monotonic() + timeout
-        while (run := self.dag_run(dag_id, run_id))["state"] not in ("success", "failed"):
-            if time.monotonic() > deadline:
-                raise AirflowApiError(f"run {run_id} of {dag_id} is still {run['state']} after {timeout:.0f} s")
+        """Wait, at most `timeout` seconds and through restarts of the API server, until the run has ended."""
+        deadline, state = time.monotonic() + timeout, "unknown"
+        while time.monotonic() <= deadline:
+            try:
+                run = self.dag_run(dag_id, run_id)
+            except AirflowApiError as error:
+                if not error.transient:
+                    raise
+            else:
+                state = run["state"]
+                if state in ("success", "failed"):
+                    return run
             time.sleep(0.5)
-        return run
+        raise AirflowApiError(f"run {run_id} of {dag_id} is still {state} after {timeout:.0f} s")
 
     def task_instances(self, dag_id: str, run_id: str) -> list[Json]:
         """Every task instance of the run, mapped ones included."""
@@ -201,7 +208,7 @@ def _body(response: httpx.Response) -> Json:
     try:
         body: Json = response.json() if response.content else {}
     except ValueError:
-        where = f"{response.request.url.host}:{response.request.url.port}"
+        where = response.request.url.netloc.decode()
         message = f"what answers at {where} is not Airflow: see `pharmafed status` for who has its port"
         raise AirflowApiError(message, response.status_code) from None
     return body

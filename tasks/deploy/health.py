@@ -46,11 +46,11 @@ def unhealthy(home: Path, ports: Ports, started: Mapping[str, datetime]) -> set[
 def silent(ports: Ports, started: Mapping[str, datetime]) -> set[str]:
     """Those that give no sign of life. While the API server gives none, those of Airflow's others are unknown."""
     dead = set() if _answers(f"{ports.s3_endpoint}/healthz", timeout=5.0) else {seaweedfs.NAME}
-    answer = _airflow_health(ports)
-    if answer is None:
+    parts = _airflow_health(ports)
+    if parts is None:
         dead.add(API_SERVER)
-    elif answer.is_success:
-        dead |= BEATING - _working_airflow_parts(answer, started)
+    elif parts:
+        dead |= BEATING - _working_airflow_parts(parts, started)
     return dead & started.keys()
 
 
@@ -59,18 +59,23 @@ def _store_works(home: Path, ports: Ports) -> bool:
     return answers and seaweedfs.accepts_writes(ports.s3_endpoint, seaweedfs.credential(home, seaweedfs.HUB))
 
 
-def _airflow_health(ports: Ports) -> httpx.Response | None:
+def _airflow_health(ports: Ports) -> dict[str, dict[str, str | None]] | None:
+    """What Airflow says of its parts; nothing where it has an error to tell; None where Airflow does not answer."""
     try:
-        return httpx.get(f"{ports.airflow_url}/api/v2/monitor/health", timeout=5, trust_env=False)
-    except httpx.TransportError:
+        answer = httpx.get(f"{ports.airflow_url}/api/v2/monitor/health", timeout=5, trust_env=False)
+        parts = answer.json() if answer.is_success else {}
+    except (httpx.HTTPError, ValueError):
         return None
+    genuine = not parts or (isinstance(parts, dict) and "metadatabase" in parts)
+    return parts if genuine else None
 
 
-def _working_airflow_parts(answer: httpx.Response | None, started: Mapping[str, datetime]) -> set[str]:
+def _working_airflow_parts(
+    parts: Mapping[str, dict[str, str | None]] | None, started: Mapping[str, datetime]
+) -> set[str]:
     """The parts that Airflow calls healthy by a heartbeat of their present process, not of an earlier one."""
-    if answer is None or not answer.is_success:
+    if not parts:
         return set()
-    parts = answer.json()
     beating = {
         service
         for service in BEATING & started.keys()
