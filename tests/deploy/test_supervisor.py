@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 
 import psutil
 import pytest
+from rich.console import Console
 
 from tasks.deploy import local, overview, processes
 from tasks.deploy.ports import Ports
@@ -231,6 +232,16 @@ def test_a_full_disk_ends_neither_supervisor_nor_restarts(small_disk):
     restarts_while_nothing_can_be_written(home, lambda: fill(home), (home / "filler").unlink)
     os.kill(read_state(home).services["good"].pid, signal.SIGKILL)  # what is told of it comes after what waited
     until(lambda: "the state cannot be written now: No space left" in log_file(home, "supervisor").read_text())
+
+
+def test_down_and_up_on_a_full_disk(small_disk):
+    home = small_disk
+    fill(home)
+    assert local.down(home) >= 4
+    assert (processes.family(home), overview.status(home).running) == ([], 0)
+    with pytest.raises(ConfigError, match=rf"only .* are free under {home}; 2\.0 GB"):
+        local.up(home, PROJECT, {}, auto_ports=True, console=Console(quiet=True))
+    assert processes.family(home) == []
 
 
 def test_a_disk_that_takes_nothing_ends_neither_supervisor_nor_restarts(home):
