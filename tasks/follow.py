@@ -73,7 +73,6 @@ def run_rounds(
     closed: list[RoundMetrics] = []
     with Live(console=console, refresh_per_second=4, transient=True) as live:
         watch = Watch(api, dag, live.console.print)
-        watch.ask(lambda: api.wait_for_dag(dag))
         watch.until_ready()
         try:
             watch.queued()

@@ -88,7 +88,7 @@ def _no_dag(api: AirflowApi, dag_id: str) -> Hindrance:
     remedy = (
         f"mend {broken}" if broken else "put its study file back, or mend it; `pharmafed status` shows the services"
     )
-    return Hindrance(f"Airflow cannot read the DAG {dag_id} any more", remedy, lasting=True)
+    return Hindrance(f"Airflow has no DAG {dag_id}, or cannot read it any more", remedy)
 
 
 class Watch:
@@ -107,7 +107,7 @@ class Watch:
         """Wait until a run would start.
 
         Raises:
-            ConfigError: the DAG is paused or cannot be read, or a service does not run for `START_PATIENCE_S`.
+            ConfigError: the DAG is paused; or it is not there, or a service does not run, for `START_PATIENCE_S`.
         """
         while found := hindrances(self._api, self._dag_id):
             if any(one.lasting for one in found):

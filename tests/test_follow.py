@@ -273,7 +273,7 @@ def test_a_dag_that_is_paused_while_it_is_followed_is_told_and_taken_up_again(wo
 
 
 @pytest.mark.parametrize("gone", ["stale", "deleted"])
-def test_a_dag_that_an_import_error_has_removed_is_told_with_its_file(world, gone):
+def test_a_dag_that_an_import_error_has_removed_is_told_with_its_file_and_nothing_is_queued(world, gone):
     world.airflow.errors = [
         {"filename": "federated_round.py", "stack_trace": "Traceback\nConfigError: derm.yaml:7: x\n"}
     ]
@@ -284,13 +284,27 @@ def test_a_dag_that_an_import_error_has_removed_is_told_with_its_file(world, gon
     with pytest.raises(ConfigError, match=r"federated_round\.py: ConfigError: derm\.yaml:7"):
         world.follow()
     assert world.queued == []
+    assert world.said.count("has no DAG") == 1
+    assert watch.START_PATIENCE_S <= world.clock.now <= watch.START_PATIENCE_S + 5
+
+
+def test_a_dag_that_has_not_been_read_yet_is_waited_for(world, monkeypatch):
+    dag, world.airflow.dag = world.airflow.dag, None
+    sleep = world.clock.sleep
+
+    def read(seconds):
+        sleep(seconds)
+        if world.clock.now > 20:
+            world.airflow.dag = dag
+
+    monkeypatch.setattr(world.clock, "sleep", read)
+    world.airflow.plot = [world.close]
+    assert len(world.follow()) == 1
 
 
 def test_a_dag_that_goes_while_it_is_followed_is_told(world):
     world.airflow.plot = [lambda: world.airflow.dag.update(is_stale=True)]
-    with pytest.raises(
-        RoundError, match=r"Airflow cannot read the DAG .* any more: put its study file back, or mend it"
-    ):
+    with pytest.raises(RoundError, match=r"Airflow has no DAG .* any more: put its study file back, or mend it"):
         world.follow()
     assert world.said.count("any more") == 1
 

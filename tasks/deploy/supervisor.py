@@ -35,7 +35,7 @@ from tasks.files import private_folder
 
 MAX_FAILURES = 5
 FAILURE_WINDOW_S = 300.0
-RETRY_FAILED_S = 60.0
+RETRY_FAILED_S = 30.0
 _WAKE_EVERY_S = 1.0
 
 
