@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 from rich.console import Console
 from rich.live import Live
+from rich.markup import escape
 from rich.table import Table
 
 from tasks import layout
@@ -218,7 +219,7 @@ def progress_table(run: Run, number: int, rounds: int, hub: HubContext) -> Table
 def round_line(metrics: RoundMetrics) -> str:
     """One line for a closed round, amber when a site is missing."""
     colour = {"complete": "green", "partial": "dark_orange", "failed": "red"}[metrics.status]
-    return f"[{colour}]round {metrics.server_round}: {metrics.message}[/] ({metrics.seconds:.1f} s)"
+    return f"[{colour}]round {metrics.server_round}: {escape(metrics.message)}[/] ({metrics.seconds:.1f} s)"
 
 
 def result_table(rounds: list[RoundMetrics]) -> Table:

@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import NamedTuple, TypeVar
 
 import httpx
+from rich.markup import escape
 
 from tasks import disk, settings
 from tasks.deploy.airflow_api import AirflowApi, AirflowApiError, Json
@@ -160,7 +161,7 @@ class Watch:
         """Say something that is no hindrance, once."""
         if message not in self._noted:
             self._noted.add(message)
-            self._say(message)
+            self._say(escape(message))
 
     def _hindered(self, found: list[Hindrance]) -> None:
         self._tell(found)
@@ -177,7 +178,7 @@ class Watch:
         whats = {one.what for one in found}
         for one in found:
             if one.what not in self._told:
-                self._say(f"[yellow]{one}; waiting[/]")
+                self._say(f"[yellow]{escape(str(one))}; waiting[/]")
         if self._told and not found:
             self._say("[green]everything runs again[/]")
         self._told = whats

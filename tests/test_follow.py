@@ -139,12 +139,12 @@ class World:
         self.hub.store.create_record(layout.run(self.hub.name, run_id), record)
         self.hub.store.create(layout.plan(self.hub.name, number), b"{}")
 
-    def close(self, number=1, **changes):
+    def close(self, number=1, message="13 of 13"):
         """The round is opened and closed, and its run ends well."""
         self.open(number)
         now = datetime.now(UTC)
         metrics = RoundMetrics(
-            study=self.hub.name, server_round=number, run_id=self.airflow.newest, status="complete", message="13 of 13",
+            study=self.hub.name, server_round=number, run_id=self.airflow.newest, status="complete", message=message,
             mechanism="none", opened_at=now - timedelta(seconds=9), closed_at=now, seconds=9, total_rounds=20, sites=(),
             num_contributors=13, num_bytes=1, epsilon=None, epsilon_budget=None, delta=None, model_sha256=None,
         )  # fmt: skip
@@ -286,6 +286,18 @@ def test_a_dag_that_an_import_error_has_removed_is_told_with_its_file_and_nothin
     assert world.queued == []
     assert world.said.count("has no DAG") == 1
     assert watch.START_PATIENCE_S <= world.clock.now <= watch.START_PATIENCE_S + 5
+
+
+def test_brackets_in_what_others_wrote_are_printed_as_they_are(world):
+    """A run's name, an error's text, a round's message: `[/]` would end a colour that nobody began."""
+    world.airflow.errors = [{"filename": "a[/b].py", "stack_trace": "KeyError: ['[/red]']\n"}]
+    world.airflow.queue("my[/]run", {}, state="running")
+    go = lambda to: lambda: world.airflow.dag.update(is_stale=to)  # noqa: E731
+    close = lambda: world.close(message="13 of 13 [/yellow]")  # noqa: E731
+    world.airflow.plot = [go(True), *world.wait(12), go(False), *world.wait(12), close]
+    world.follow()
+    for text in ("mend a[/b].py: KeyError: ['[/red]']", "queued: my[/]run of", "13 of 13 [/yellow] (9.0 s)"):
+        assert text in world.said
 
 
 def test_a_dag_that_has_not_been_read_yet_is_waited_for(world, monkeypatch):
