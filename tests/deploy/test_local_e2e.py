@@ -53,7 +53,7 @@ hello()
 @dag(dag_id="federated_round.xanomeline_derm56", schedule=None, max_active_runs=1)
 def a_round():
     # As a round looks from outside: something runs, and something closes it
-    @task
+    @task(retries=9, retry_delay=1)  # what its api-server costs a task is not what is tested here
     def open_round():
         import time
         time.sleep(600)
