@@ -1,5 +1,6 @@
 """The supervisor with small services instead of Airflow: one that behaves, one that hides and ignores SIGTERM."""
 
+import io
 import os
 import resource
 import signal
@@ -240,7 +241,8 @@ def test_down_and_up_on_a_full_disk(small_disk):
     assert local.down(home) >= 4
     assert (processes.family(home), overview.status(home).running) == ([], 0)
     with pytest.raises(ConfigError, match=rf"only .* are free under {home}; 2\.0 GB"):
-        local.up(home, PROJECT, {}, auto_ports=True, console=Console(quiet=True))
+        local.up(home, PROJECT, {}, auto_ports=True, console=Console(file=(said := io.StringIO()), width=500))
+    assert "! little room on the disk: only 0 MB of 1 MB" in said.getvalue()
     assert processes.family(home) == []
 
 
