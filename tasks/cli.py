@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from typer.core import TyperGroup
 
-from tasks import settings
+from tasks import disk, settings
 from tasks.data.cli import app as data_app
 from tasks.errors import ConfigError, PharmafedError
 from tasks.exam.cli import app as exam_app
@@ -18,9 +18,10 @@ from tasks.simulation.cli import simulate
 from tasks.study_init.cli import app as study_app
 
 if TYPE_CHECKING:
-    from tasks.deploy.local import Status
+    from tasks.deploy.overview import Status
 
 USAGE_ERROR = 2
+INTERRUPTED = 130
 
 
 class ErrorPanelGroup(TyperGroup):
@@ -32,6 +33,12 @@ class ErrorPanelGroup(TyperGroup):
             return super().invoke(ctx)
         except PharmafedError as error:
             show_error(error)
+            raise typer.Exit(USAGE_ERROR) from None
+        except OSError as error:
+            if error.errno not in disk.FULL:
+                raise
+            where = error.filename or settings.home()
+            show_error(ConfigError(f"no room on the disk of {where}: {disk.REMEDY}, then run the command again"))
             raise typer.Exit(USAGE_ERROR) from None
 
 
@@ -106,16 +113,16 @@ def status(
     show_password: Annotated[bool, typer.Option("--show-password", help="print the web UI's password")] = False,
 ) -> None:
     """Show what runs and whether it works; exit code 1 when something does not."""
-    from tasks.deploy import local
+    from tasks.deploy import overview
 
-    found = local.status(settings.home())
-    if found.state is None:
-        left = f"; {found.strays} processes are left over: run `pharmafed down`" if found.strays else ""
-        typer.echo(f"Nothing runs in {settings.home()}{left}")
+    found = overview.status(settings.home())
+    if not found.running:
+        typer.echo(f"Nothing runs in {settings.home()}")
         raise typer.Exit(1)
     _print_services(found)
-    _print_addresses(show_password)
-    if found.unhealthy:
+    if settings.is_deployed():
+        _print_addresses(show_password)
+    if not found.well:
         raise typer.Exit(1)
 
 
@@ -130,15 +137,19 @@ def run_round(
     from rich.console import Console
 
     from tasks import follow
-    from tasks.deploy import airflow
+    from tasks.deploy import airflow, overview
     from tasks.deploy.airflow_api import AirflowApi
     from tasks.hub.context import HubContext
 
     hub = HubContext.load(study)
+    overview.require_running(settings.home())
     console = Console()
     login = airflow.ui_login(settings.home())
     with AirflowApi(settings.addresses().airflow_url, login["username"], login["password"]) as api:
-        closed = follow.run_rounds(api, hub, rounds, min_sites=min_sites, note=note, console=console)
+        try:
+            closed = follow.run_rounds(api, hub, rounds, min_sites=min_sites, note=note, console=console)
+        except KeyboardInterrupt:
+            raise typer.Exit(INTERRUPTED) from None
     console.print(follow.result_table(closed))
     newest = closed[-1]
     report = settings.home() / "reports" / study / f"{newest.server_round:04d}" / "report.html"
@@ -182,10 +193,17 @@ def _print_services(found: Status) -> None:
     from rich.table import Table
 
     table = Table("service", "process", "works", "pid", "restarts")
-    for name, service in found.state.services.items() if found.state else ():
-        works = "no" if name in found.unhealthy else "yes"
-        table.add_row(name, service.phase, works, str(service.pid or "-"), str(service.restarts))
+    for service in found.services:
+        works = "yes" if service.works else "no"
+        table.add_row(service.name, service.process, works, str(service.pid or "-"), str(service.restarts))
     Console().print(table)
+    if not found.supervised:
+        typer.echo(
+            f"The supervisor does not run, {found.running} processes do: what ends now is not started again.\n"
+            "Run `pharmafed down`, then `pharmafed up`; data stay, and an open round is taken up again."
+        )
+    for warning in found.warnings:
+        typer.echo(f"! {warning}")
 
 
 def _print_addresses(show_password: bool) -> None:

@@ -22,12 +22,16 @@ def write_private(path: Path, content: bytes) -> None:
     private_folder(path.parent)
     scratch = path.with_name(f".{path.name}.{os.getpid()}")
     scratch.unlink(missing_ok=True)  # of a killed process; or a link that somebody planted, which O_EXCL never follows
-    descriptor = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    scratch.replace(path)
+    try:
+        descriptor = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        scratch.replace(path)
+    except OSError:  # a full disk: half a file would only take room, and may hold half a secret
+        scratch.unlink(missing_ok=True)
+        raise
     _sync_folder(path.parent)
 
 

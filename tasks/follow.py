@@ -9,17 +9,21 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+import httpx
 from rich.console import Console
 from rich.live import Live
+from rich.markup import escape
 from rich.table import Table
 
-from tasks.deploy.airflow_api import AirflowApi
-from tasks.errors import RoundError
+from tasks import layout
+from tasks.deploy.airflow_api import AirflowApi, AirflowApiError
+from tasks.errors import ObjectMissing, RoundError
 from tasks.hub.context import HubContext
-from tasks.records import RoundMetrics
+from tasks.records import RoundMetrics, RunRecord
 from tasks.report import words
+from tasks.watch import POLL_SECONDS, Watch
 
-POLL_SECONDS = 1.0
+_NEXT_RUN_S = 30.0
 STEPS = ("validate_data", "train_local", "privatize_and_upload")
 _COLOURS = {
     "success": "green",
@@ -39,6 +43,8 @@ class Run:
     run_id: str
     state: str
     tasks: dict[str, str]
+    by_hand: bool = False
+    """Somebody, and no task, has set the state of the task that closes the round."""
 
     @property
     def finished(self) -> bool:
@@ -56,49 +62,125 @@ def run_rounds(
 ) -> list[RoundMetrics]:
     """Trigger `rounds` rounds and follow them to the end; gives the closed rounds, failed ones included.
 
+    A service that does not run is named and waited for. Where the rounds cannot start now, nothing is queued.
+
     Raises:
-        ConfigError: Airflow does not answer, or has no such DAG. RoundError: a run ended without closing a round.
+        ConfigError: the DAG is paused or missing, or Airflow does not run. RoundError: a run ended without closing a
+        round, was deleted or marked by hand, or nothing has gone on for ten minutes.
+        KeyboardInterrupt: after saying what goes on by itself.
     """
     dag = dag_id(hub.name)
-    api.wait_for_dag(dag)
     series = f"cli__{datetime.now(UTC):%Y-%m-%dT%H:%M:%S.%f}"
-    conf = {"rounds": rounds, "min_sites": min_sites, "note": note, "series": series}
-    api.trigger(dag, conf, series)
     closed: list[RoundMetrics] = []
     with Live(console=console, refresh_per_second=4, transient=True) as live:
-        for run in _runs(api, dag, series, rounds):
-            live.update(progress_table(run, len(closed) + 1, rounds, hub))
-            if not run.finished:
-                continue
-            metrics = hub.closed_by(run.run_id)
-            if metrics is None:
-                raise RoundError(f"{run.run_id} ended {run.state} before a round was closed: {_why(api, dag, run)}")
-            closed.append(metrics)
-            live.console.print(round_line(metrics))
+        watch = Watch(api, dag, live.console.print)
+        watch.until_ready()
+        try:
+            watch.queued()
+            _trigger(watch, api, dag, {"rounds": rounds, "min_sites": min_sites, "note": note}, series)
+            for run in _runs(watch, api, hub, series, rounds):
+                live.update(progress_table(run, len(closed) + 1, rounds, hub))
+                if run.finished:
+                    closed.append(_closed(watch, api, hub, run))
+                    live.console.print(round_line(closed[-1]))
+        except KeyboardInterrupt:
+            rest = rounds - len(closed)
+            what = f"The {rest} rounds that are left go on by themselves" if rest > 1 else "The round goes on by itself"
+            live.console.print(f"Not followed any longer. {what}: {api.url}/dags/{dag}", soft_wrap=True)
+            raise
     return closed
 
 
-def _runs(api: AirflowApi, dag: str, series: str, rounds: int) -> Iterator[Run]:
+def _trigger(watch: Watch, api: AirflowApi, dag: str, conf: dict[str, Any], series: str) -> None:
+    """Queue the first run, once: an answer may be lost on its way, and the run's name is this moment's."""
+
+    def queue() -> None:
+        try:
+            api.trigger(dag, {**conf, "series": series}, series)
+        except AirflowApiError as error:
+            if error.status != httpx.codes.CONFLICT:
+                raise
+
+    watch.ask(queue)
+
+
+def _runs(watch: Watch, api: AirflowApi, hub: HubContext, series: str, rounds: int) -> Iterator[Run]:
     """Each poll of the newest run of the series, until the last has finished or one has failed."""
-    seen: set[str] = set()
-    while len(seen) < rounds:
-        own = [r for r in api.dag_runs(dag) if (r.get("conf") or {}).get("series") == series]
-        for record in sorted(own, key=lambda r: str(r["queued_at"])):
-            if record["dag_run_id"] in seen:
-                continue
-            run = _run(api, dag, record)
-            yield run
-            if run.finished:
-                seen.add(run.run_id)
-                if run.state == "failed":
-                    return
-            break
+    dag, seen = dag_id(hub.name), [series]
+    while True:
+        run = _run(watch, api, hub, seen[-1])
+        watch.look(run)
+        if run.state == "queued":
+            _say_who_is_first(watch, api, dag, run.run_id)
+        yield run
+        if not run.finished:
+            time.sleep(POLL_SECONDS)
+        elif run.state == "failed" or len(seen) == rounds:
+            return
+        else:
+            seen.append(_next_run(watch, api, dag, series, seen))
+
+
+def _run(watch: Watch, api: AirflowApi, hub: HubContext, run_id: str) -> Run:
+    dag = dag_id(hub.name)
+    try:
+        record = watch.ask(lambda: api.dag_run(dag, run_id))
+        instances = watch.ask(lambda: api.task_instances(dag, run_id))
+    except AirflowApiError as error:
+        if error.status != httpx.codes.NOT_FOUND:
+            raise
+        fate = watch.ask(lambda: _fate(hub, run_id))
+        raise RoundError(f"run {run_id} was deleted while it was followed. {fate}") from None
+    tasks = {task["task_id"]: task["state"] or "" for task in instances}
+    marked = {t["task_id"] for t in instances if t["state"] in ("success", "failed", "skipped") and not t["try_number"]}
+    return Run(run_id, record["state"], tasks, by_hand="close_round" in marked)
+
+
+def _say_who_is_first(watch: Watch, api: AirflowApi, dag: str, run_id: str) -> None:
+    running = [r["dag_run_id"] for r in watch.ask(lambda: api.dag_runs(dag)) if r["state"] == "running"]
+    if running and run_id not in running:  # it may have begun since it was asked for
+        watch.note(f"queued: {running[0]} of this study runs first")
+
+
+def _next_run(watch: Watch, api: AirflowApi, dag: str, series: str, seen: list[str]) -> str:
+    """The run that the last one has started; it is there before that one ends."""
+    until = time.monotonic() + _NEXT_RUN_S
+    while True:
+        runs = watch.ask(lambda: api.dag_runs(dag, limit=100))
+        own = [r["dag_run_id"] for r in runs if (r.get("conf") or {}).get("series") == series]
+        new = [run_id for run_id in own if run_id not in seen]
+        if new:
+            return str(new[0])
+        if time.monotonic() > until:
+            raise RoundError(f"{seen[-1]} started no next round: see its task next_round at {api.url}/dags/{dag}")
         time.sleep(POLL_SECONDS)
 
 
-def _run(api: AirflowApi, dag: str, record: dict[str, Any]) -> Run:
-    tasks = {t["task_id"]: t["state"] or "" for t in api.task_instances(dag, record["dag_run_id"])}
-    return Run(record["dag_run_id"], record["state"], tasks)
+def _closed(watch: Watch, api: AirflowApi, hub: HubContext, run: Run) -> RoundMetrics:
+    metrics = watch.ask(lambda: hub.closed_by(run.run_id))
+    if metrics is not None:
+        return metrics
+    if run.by_hand:
+        fate = watch.ask(lambda: _fate(hub, run.run_id))
+        raise RoundError(f"run {run.run_id} was marked {run.state} by hand before it closed a round. {fate}")
+    why = watch.ask(lambda: _why(api, dag_id(hub.name), run))
+    raise RoundError(f"{run.run_id} ended {run.state} before a round was closed: {why}")
+
+
+def _fate(hub: HubContext, run_id: str) -> str:
+    """What has become of the round of a run that is gone."""
+    try:
+        number = hub.store.get_record(layout.run(hub.name, run_id), RunRecord).server_round
+    except ObjectMissing:
+        return "It had opened no round, and nothing was paid"
+    closed = hub.closed_round(number)
+    if closed:
+        return f"Its round {number} is closed: {closed.message}"
+    until = hub.plan(number).deadline
+    return (
+        f"Its round {number} stays open until {until:%H:%M} UTC: a run that is triggered before then takes it up, "
+        "with what was paid for it; a later one opens the next round"
+    )
 
 
 def _why(api: AirflowApi, dag: str, run: Run) -> str:
@@ -127,7 +209,7 @@ def progress_table(run: Run, number: int, rounds: int, hub: HubContext) -> Table
 def round_line(metrics: RoundMetrics) -> str:
     """One line for a closed round, amber when a site is missing."""
     colour = {"complete": "green", "partial": "dark_orange", "failed": "red"}[metrics.status]
-    return f"[{colour}]round {metrics.server_round}: {metrics.message}[/] ({metrics.seconds:.1f} s)"
+    return f"[{colour}]round {metrics.server_round}: {escape(metrics.message)}[/] ({metrics.seconds:.1f} s)"
 
 
 def result_table(rounds: list[RoundMetrics]) -> Table:

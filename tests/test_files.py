@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -56,3 +57,19 @@ def test_secrets_made_by_enrolment_are_as_closed_as_up_wants_them(tmp_path: Path
     assert {mode for path, mode in found.items() if (tmp_path / path).is_dir()} == {0o700}
     (home / "secrets").chmod(0o755)  # what a plain mkdir under this umask would have made of it
     assert [str(home / "secrets") in problem.what for problem in secret_problems(home)] == [True]
+
+
+def test_a_file_that_does_not_fit_leaves_the_old_one_and_nothing_else(tmp_path: Path) -> None:
+    """A limit on the size of files stands for the disk: the kernel refuses in the middle of the writing."""
+    path = tmp_path / "state.json"
+    write_private(path, b"old")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            write_private(path, b"x" * 2000)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert [(file.name, file.read_bytes()) for file in tmp_path.iterdir()] == [("state.json", b"old")]
+    write_private(path, b"x" * 2000)
+    assert path.read_bytes() == b"x" * 2000

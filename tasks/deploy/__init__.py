@@ -11,8 +11,11 @@
     processes       finding and stopping every process of a deployment
     state           what the supervisor says about itself
     supervisor      the background process that keeps the services running
+    watchdog        which services live and do not work
+    logs            keeping the services' logs small
     health          whether each part answers
-    local           up, down, status
+    local           up, down
+    overview        status
     airflow_api     a client of Airflow's REST interface
 
 Everything listens on 127.0.0.1; a deployment across machines is what `docker/` is for. The machine's users and the web

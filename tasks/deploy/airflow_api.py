@@ -25,6 +25,11 @@ class AirflowApiError(ConfigError):
         super().__init__(message)
         self.status = status
 
+    @property
+    def transient(self) -> bool:
+        """Whether the same request may be answered later: Airflow was not reached, or is too busy or broken for it."""
+        return self.status in (0, httpx.codes.TOO_MANY_REQUESTS) or self.status >= httpx.codes.INTERNAL_SERVER_ERROR
+
 
 class AirflowApi:
     """One user's session with an Airflow at `url`, such as http://127.0.0.1:8080. Use as a context manager."""
@@ -44,6 +49,11 @@ class AirflowApi:
     def close(self) -> None:
         """Close the connections."""
         self._client.close()
+
+    @property
+    def url(self) -> str:
+        """Where the web UI is."""
+        return self._url
 
     # DAGs
 
@@ -77,12 +87,13 @@ class AirflowApi:
     def _unread(self, dag_id: str, timeout: float, error: AirflowApiError) -> AirflowApiError:
         if error.status != httpx.codes.NOT_FOUND:
             return error
-        broken = "; ".join(
-            f"{e['filename']}: {e['stack_trace'].strip().splitlines()[-1]}" for e in self.import_errors()
-        )
-        return AirflowApiError(
-            f"no DAG {dag_id} after {timeout:.0f} s" + (f"; broken files: {broken}" if broken else "")
-        )
+        broken = self.broken_files()
+        message = f"no DAG {dag_id} after {timeout:.0f} s" + (f"; broken files: {broken}" if broken else "")
+        return AirflowApiError(message, error.status)
+
+    def broken_files(self) -> str:
+        """Every DAG file that failed to load, with the last line of why; empty when all were read."""
+        return "; ".join(f"{e['filename']}: {e['stack_trace'].strip().splitlines()[-1]}" for e in self.import_errors())
 
     # Runs and tasks
 
@@ -103,13 +114,20 @@ class AirflowApi:
         return list(answer["dag_runs"])
 
     def wait_for_run(self, dag_id: str, run_id: str, timeout: float = 300.0) -> Json:
-        """Wait, at most `timeout` seconds, until the run has ended, well or badly."""
-        deadline = time.monotonic() + timeout
-        while (run := self.dag_run(dag_id, run_id))["state"] not in ("success", "failed"):
-            if time.monotonic() > deadline:
-                raise AirflowApiError(f"run {run_id} of {dag_id} is still {run['state']} after {timeout:.0f} s")
+        """Wait, at most `timeout` seconds and through restarts of the API server, until the run has ended."""
+        deadline, state = time.monotonic() + timeout, "unknown"
+        while time.monotonic() <= deadline:
+            try:
+                run = self.dag_run(dag_id, run_id)
+            except AirflowApiError as error:
+                if not error.transient:
+                    raise
+            else:
+                state = run["state"]
+                if state in ("success", "failed"):
+                    return run
             time.sleep(0.5)
-        return run
+        raise AirflowApiError(f"run {run_id} of {dag_id} is still {state} after {timeout:.0f} s")
 
     def task_instances(self, dag_id: str, run_id: str) -> list[Json]:
         """Every task instance of the run, mapped ones included."""
@@ -193,6 +211,16 @@ def _line(entry: Any) -> str:
     )
 
 
+def _body(response: httpx.Response) -> Json:
+    try:
+        body: Json = response.json() if response.content else {}
+    except ValueError:
+        where = response.request.url.netloc.decode()
+        message = f"what answers at {where} is not Airflow: see `pharmafed status` for who has its port"
+        raise AirflowApiError(message, response.status_code) from None
+    return body
+
+
 def _json(response: httpx.Response) -> Json:
     """The body of a successful answer.
 
@@ -200,8 +228,7 @@ def _json(response: httpx.Response) -> Json:
         AirflowApiError: Airflow refused; the message quotes its `detail`.
     """
     if response.is_success:
-        body: Json = response.json() if response.content else {}
-        return body
+        return _body(response)
     try:
         detail = response.json().get("detail", response.text)
     except ValueError:

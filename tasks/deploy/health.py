@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from pathlib import Path
 
 import httpx
 
+from tasks import disk
 from tasks.deploy import seaweedfs
+from tasks.deploy.ports import Ports
 from tasks.deploy.services import SERVICES
 from tasks.deploy.state import State, living_supervisor, log_file, read_state
 from tasks.errors import ConfigError
 
 _POLL_S = 0.3
+API_SERVER = "api-server"
+BEATING = frozenset({"scheduler", "triggerer", "dag-processor"})
+"""Airflow's parts that write a heartbeat into its database."""
 _LOG_LINES = 15
 _WARM_UP_REQUESTS = 4
 _REMEDIES = (
     ("address already in use", "another program took its port meanwhile: run `pharmafed up` again"),
-    ("no space left", "free some disk space, then run `pharmafed up` again"),
+    ("no space left", f"{disk.REMEDY}, then run `pharmafed up` again"),
     ("permission denied", "check who owns the files under PHARMAFED_HOME"),
     ("certificate has expired", "run `pharmafed down`, then `pharmafed up`: it makes a new certificate"),
     ("no module named", "install the project again: `pip install -e .[local] -c constraints.txt`"),
@@ -28,38 +33,55 @@ _REMEDIES = (
 )
 
 
-def unhealthy(home: Path, state: State, names: Iterable[str] = SERVICES) -> set[str]:
-    """Those of the named services that do not work at this moment."""
-    wanted = set(names)
+def unhealthy(home: Path, ports: Ports, started: Mapping[str, datetime]) -> set[str]:
+    """Those of the named services that do not work at this moment; `started` says since when each one runs."""
     well = set()
-    if seaweedfs.NAME in wanted and _store_works(home, state):
+    if seaweedfs.NAME in started and _store_works(home, ports):
         well.add(seaweedfs.NAME)
-    if wanted - {seaweedfs.NAME}:
-        well |= _working_airflow_parts(state)
-    return wanted - well
+    if started.keys() - {seaweedfs.NAME}:
+        well |= _working_airflow_parts(_airflow_health(ports), started)
+    return started.keys() - well
 
 
-def _store_works(home: Path, state: State) -> bool:
-    endpoint = state.ports.s3_endpoint
-    answers = _answers(f"{endpoint}/healthz", timeout=2.0)
-    return answers and seaweedfs.accepts_writes(endpoint, seaweedfs.credential(home, seaweedfs.HUB))
+def silent(ports: Ports, started: Mapping[str, datetime]) -> set[str]:
+    """Those that give no sign of life. While the API server gives none, those of Airflow's others are unknown."""
+    dead = set() if _answers(f"{ports.s3_endpoint}/healthz", timeout=5.0) else {seaweedfs.NAME}
+    parts = _airflow_health(ports)
+    if parts is None:
+        dead.add(API_SERVER)
+    elif parts:
+        dead |= BEATING - _working_airflow_parts(parts, started)
+    return dead & started.keys()
 
 
-def _working_airflow_parts(state: State) -> set[str]:
-    """The parts that Airflow calls healthy by a heartbeat of their present process, not of an earlier one."""
+def _store_works(home: Path, ports: Ports) -> bool:
+    answers = _answers(f"{ports.s3_endpoint}/healthz", timeout=2.0)
+    return answers and seaweedfs.accepts_writes(ports.s3_endpoint, seaweedfs.credential(home, seaweedfs.HUB))
+
+
+def _airflow_health(ports: Ports) -> dict[str, dict[str, str | None]] | None:
+    """What Airflow says of its parts; nothing where it has an error to tell; None where Airflow does not answer."""
     try:
-        answer = httpx.get(f"{state.ports.airflow_url}/api/v2/monitor/health", timeout=5, trust_env=False)
-    except httpx.TransportError:
+        answer = httpx.get(f"{ports.airflow_url}/api/v2/monitor/health", timeout=5, trust_env=False)
+        parts = answer.json() if answer.is_success else {}
+    except (httpx.HTTPError, ValueError):
+        return None
+    genuine = not parts or (isinstance(parts, dict) and "metadatabase" in parts)
+    return parts if genuine else None
+
+
+def _working_airflow_parts(
+    parts: Mapping[str, dict[str, str | None]] | None, started: Mapping[str, datetime]
+) -> set[str]:
+    """The parts that Airflow calls healthy by a heartbeat of their present process, not of an earlier one."""
+    if not parts:
         return set()
-    if not answer.is_success:
-        return set()
-    parts = answer.json()
     beating = {
         service
-        for service in ("scheduler", "triggerer", "dag-processor")
-        if _beats(parts.get(service.replace("-", "_")) or {}, state.services[service].started_at)
+        for service in BEATING & started.keys()
+        if _beats(parts.get(service.replace("-", "_")) or {}, started[service])
     }
-    return beating | ({"api-server"} if parts["metadatabase"]["status"] == "healthy" else set())
+    return beating | ({API_SERVER} if parts["metadatabase"]["status"] == "healthy" else set())
 
 
 def _beats(part: dict[str, str | None], since: datetime) -> bool:
@@ -79,8 +101,8 @@ def wait_until_healthy(home: Path, timeout: float, report: Callable[[set[str]], 
         state = read_state(home) if living_supervisor(home) else None
         if state:
             _require_no_failure(home, state)
-            still = unhealthy(home, state, missing)
-            if "api-server" in missing - still:
+            still = unhealthy(home, state.ports, {name: state.services[name].started_at for name in missing})
+            if API_SERVER in missing - still:
                 warm_up(state)
             missing = still
             report(missing)

@@ -1,4 +1,4 @@
-"""The deployment on this machine: `up`, `down`, `status`."""
+"""The deployment on this machine: `up` and `down`."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from typing import NamedTuple
 
 from rich.console import Console
 
-from tasks import layout
+from tasks import disk, layout
 from tasks.data.remote import BUCKET, configure_remote
 from tasks.deploy import airflow, processes, seaweedfs, sockets, store_security
-from tasks.deploy.health import unhealthy, wait_until_healthy
+from tasks.deploy.health import wait_until_healthy
 from tasks.deploy.ports import Ports, choose_ports
 from tasks.deploy.preflight import require_ready, require_same_time
 from tasks.deploy.secret_files import open_private, write_private
@@ -42,14 +42,6 @@ class Up(NamedTuple):
     seconds: float
 
 
-class Status(NamedTuple):
-    """`state` is None when nothing runs; `strays` counts processes whose supervisor is gone."""
-
-    state: State | None
-    unhealthy: frozenset[str]
-    strays: int
-
-
 def up(
     home: Path,
     project: Path,
@@ -72,6 +64,8 @@ def up(
     """
     began = time.monotonic()
     console = console or Console(stderr=True)
+    for warning in disk.warnings(home):
+        console.print(f"! {warning}", style="yellow", highlight=False, markup=False)
     with _only_one(home):
         was_running = living_supervisor(home) is not None
         if was_running:
@@ -93,7 +87,8 @@ def _only_one(home: Path) -> Iterator[None]:
     try:
         lock = open_private(private_folder(run_folder(home)) / "up.lock")
     except OSError as error:
-        remedy = "set PHARMAFED_HOME to a folder that you may write to"
+        full = error.errno in disk.FULL
+        remedy = disk.REMEDY if full else "set PHARMAFED_HOME to a folder that you may write to"
         raise ConfigError(f"cannot write to {home} ({error.strerror}): {remedy}") from None
     with lock:
         try:
@@ -204,11 +199,3 @@ def down(home: Path) -> int:
     state_file(home).unlink(missing_ok=True)
     (home / "deployment.json").unlink(missing_ok=True)
     return before
-
-
-def status(home: Path) -> Status:
-    """What runs now, and whether it works."""
-    if not living_supervisor(home):
-        return Status(None, frozenset(), len(processes.family(home)))
-    state = read_state(home)
-    return Status(state, frozenset(unhealthy(home, state)) if state else frozenset(), 0)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -15,13 +14,13 @@ from typing import NamedTuple
 import httpx
 import psutil
 
+from tasks import disk
 from tasks.deploy import sockets
 from tasks.deploy.ports import Ports, holder, is_free, variable
 from tasks.deploy.processes import family
 from tasks.deploy.secret_files import readable_by_others
 from tasks.errors import ConfigError
 
-MIN_FREE_BYTES = 2_000_000_000
 MAX_CLOCK_SKEW_S = 300.0
 """S3 signatures are refused beyond 15 minutes and tokens beyond seconds; five minutes is already a broken clock."""
 _EARLIEST = datetime(2025, 1, 1, tzinfo=UTC)
@@ -96,11 +95,13 @@ def socket_problems(ports: Ports) -> Iterator[Problem]:
 
 
 def disk_problems(home: Path) -> Iterator[Problem]:
-    """Too little space for the object store, which turns read-only on a full disk."""
-    free = shutil.disk_usage(_existing(home)).free
-    if free < MIN_FREE_BYTES:
-        what = f"only {free / 1e9:.1f} GB are free under {home}; {MIN_FREE_BYTES / 1e9:.0f} GB are needed"
-        yield Problem(what, "free some space, or set PHARMAFED_HOME to a folder on another disk")
+    """Too little space or too few files for the home or for scratch files; on a full disk the store is read-only."""
+    for room in disk.rooms(home):
+        if room.too_little:
+            variable = "PHARMAFED_HOME" if room.limits == disk.HOME else "TMPDIR"
+            yield Problem(
+                f"only {room}; {room.needed} are needed", f"free some space, or set {variable} to a folder elsewhere"
+            )
 
 
 def home_problems(home: Path) -> Iterator[Problem]:

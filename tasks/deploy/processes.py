@@ -35,6 +35,17 @@ def family(home: Path, service: str | None = None) -> list[psutil.Process]:
     return [p for p in psutil.process_iter() if p.pid not in own and _carries(p, wanted) and _lives(p)]
 
 
+def by_service(home: Path) -> dict[str, list[psutil.Process]]:
+    """Living processes of this deployment by the service that they are, or descend from; the oldest first."""
+    found: dict[str, list[psutil.Process]] = {}
+    for process in family(home):
+        try:
+            found.setdefault(process.environ()[SERVICE], []).append(process)
+        except (psutil.Error, OSError, KeyError):
+            continue
+    return {service: sorted(members, key=psutil.Process.create_time) for service, members in found.items()}
+
+
 def _carries(process: psutil.Process, wanted: dict[str, str]) -> bool:
     try:
         return wanted.items() <= process.environ().items()

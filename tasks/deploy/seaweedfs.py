@@ -8,6 +8,7 @@ them anything.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import secrets
@@ -15,6 +16,8 @@ import shutil
 import signal
 import sys
 from collections.abc import Mapping, Sequence
+from functools import cache
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +32,7 @@ from tasks.deploy.ports import LOOPBACK, Ports
 from tasks.deploy.secret_files import read_or_create, write_private
 from tasks.deploy.state import read_state
 from tasks.deploy.store_security import ensure_closed
+from tasks.disk import STORE_RESERVE_MIB
 from tasks.errors import ConfigError
 from tasks.files import private_folder
 from tasks.settings import S3Credential
@@ -39,7 +43,8 @@ DVC = "dvc"
 _HUB_ACTIONS = ["Admin", "Read", "Write", "List", "Tagging"]
 _VOLUME_SIZE_MB = 256
 _MAX_VOLUMES = 400
-_MIN_FREE_SPACE = "256MiB"
+_INDEX_PARTS = 8
+_MIN_FREE_SPACE = f"{STORE_RESERVE_MIB}MiB"
 GRACE_S = 2.0
 """Its data is flushed within a second of SIGTERM; the process then lingers for 16."""
 
@@ -218,10 +223,32 @@ def create_bucket(endpoint: str, hub: S3Credential, bucket: str = layout.BUCKET)
 
 
 def accepts_writes(endpoint: str, hub: S3Credential) -> bool:
-    """Whether an object can be stored: the S3 port answers a second or two before the volumes are there."""
+    """Whether objects can be stored: the S3 port answers a second or two before the volumes are there.
+
+    One object with content, and an empty one for each part of the index: after a full disk a part may refuse.
+    """
     try:
         create_bucket(endpoint, hub)
-        client(endpoint, hub).put_object(Bucket=layout.BUCKET, Key="federation/health", Body=b"ok")
+        s3 = client(endpoint, hub)
+        s3.put_object(Bucket=layout.BUCKET, Key="federation/health", Body=b"ok")
+        for folder in probes():
+            s3.put_object(Bucket=layout.BUCKET, Key=f"{folder}/health", Body=b"")
     except (BotoCoreError, ClientError):
         return False
     return True
+
+
+@cache
+def probes() -> tuple[str, ...]:
+    """A folder in each part of the filer's index (leveldb2), which spreads folders by the last byte of their MD5.
+
+    A part that could not write to its journal once refuses every write, and no read, until `weed` is started again.
+    """
+    by_part: dict[int, str] = {}
+    for number in count():
+        folder = f"federation/health-{number}"
+        digest = hashlib.md5(f"/buckets/{layout.BUCKET}/{folder}".encode(), usedforsecurity=False).digest()
+        by_part.setdefault(digest[-1] % _INDEX_PARTS, folder)
+        if len(by_part) == _INDEX_PARTS:
+            break
+    return tuple(by_part.values())

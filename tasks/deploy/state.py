@@ -10,7 +10,7 @@ import psutil
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from tasks.deploy.ports import Ports
-from tasks.deploy.processes import MARKER, SERVICE, marker
+from tasks.deploy.processes import MARKER, SERVICE, family, marker
 from tasks.deploy.secret_files import write_private
 
 SUPERVISOR = "supervisor"
@@ -64,17 +64,21 @@ def read_state(home: Path) -> State | None:
     """The last state written, or None when there is none; the supervisor may be dead all the same."""
     try:
         return State.model_validate_json(state_file(home).read_text())
-    except (FileNotFoundError, ValidationError):
+    except (OSError, ValidationError):
         return None
 
 
 def living_supervisor(home: Path) -> psutil.Process | None:
-    """The supervisor of this home, if it runs."""
+    """The supervisor of this home, if it runs, whatever the state file says: on a full disk it cannot write that."""
     state = read_state(home)
-    if state is None:
-        return None
+    if state and (written := _supervisor(home, state.supervisor_pid)):
+        return written
+    return min(family(home, SUPERVISOR), key=psutil.Process.create_time, default=None)
+
+
+def _supervisor(home: Path, pid: int) -> psutil.Process | None:
     try:
-        process = psutil.Process(state.supervisor_pid)
+        process = psutil.Process(pid)
         environ = process.environ()
     except psutil.Error:
         return None

@@ -1,7 +1,11 @@
 """The background process that keeps a deployment's services running: `python -m tasks.deploy.supervisor`.
 
 A service that dies is restarted after 1, 2, 4, ... seconds; after `MAX_FAILURES` deaths within `FAILURE_WINDOW_S`
-it is left alone and marked `failed`. On SIGTERM everything stops, whatever process group it hides in.
+it is marked `failed` and tried again every `RETRY_FAILED_S`. One that lives and does not work is killed and restarted,
+see `watchdog`. On SIGTERM everything stops, whatever process group it hides in.
+
+What the supervisor cannot do now, because the disk is full or the machine out of processes, it tries again: neither a
+state nor a log that cannot be written, nor a service that cannot be started, ends it.
 """
 
 from __future__ import annotations
@@ -13,22 +17,25 @@ import signal
 import subprocess
 import sys
 import time
+import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 from types import FrameType
 
-from tasks import settings
-from tasks.deploy import processes
+from tasks import disk, settings
+from tasks.deploy import health, logs, processes
 from tasks.deploy.services import Service, read_spec, services
 from tasks.deploy.state import Phase, ServiceState, State, log_file, run_folder, write_state
+from tasks.deploy.watchdog import Watchdog
 from tasks.files import private_folder
 
 MAX_FAILURES = 5
 FAILURE_WINDOW_S = 300.0
-_MAX_LOG_BYTES = 10_000_000
+RETRY_FAILED_S = 30.0
 _WAKE_EVERY_S = 1.0
 
 
@@ -58,14 +65,17 @@ class Runner:
         self._due = None
         self._restarts += 1
         self._started_at = datetime.now(UTC)
-        self._process = self._spawn()
+        try:
+            self._process = self._spawn()
+        except OSError as error:  # no room for a log, no memory, no more processes
+            _say(f"{self.service.name} cannot be started now: {error.strerror}")
+            self._failed(now)
+            return True
         self.phase = "running"
         return True
 
     def _spawn(self) -> subprocess.Popen[bytes]:
-        log = log_file(self._home, self.service.name)
-        _rotate(log)
-        with log.open("ab") as output:
+        with log_file(self._home, self.service.name).open("ab") as output:
             return subprocess.Popen(
                 self.service.argv,
                 env=self.service.environ,
@@ -81,9 +91,12 @@ class Runner:
         if self._process:
             self._process.returncode = code
         self._process, self._exit_code = None, code
+        self._failed(now)
+
+    def _failed(self, now: float) -> None:
         self._failures = [*(t for t in self._failures if now - t < FAILURE_WINDOW_S), now]
         if len(self._failures) >= MAX_FAILURES:
-            self.phase = "failed"
+            self.phase, self._due = "failed", now + RETRY_FAILED_S
             return
         self.phase, self._due = "restarting", now + restart_delay(len(self._failures))
 
@@ -109,12 +122,6 @@ def restart_delay(failures: int) -> float:
     return float(2 ** (failures - 1))
 
 
-def _rotate(log: Path) -> None:
-    """Keep one earlier log when the current one has grown large."""
-    if log.exists() and log.stat().st_size > _MAX_LOG_BYTES:
-        log.replace(log.with_suffix(".log.1"))
-
-
 class Supervisor:
     """Runs the services of one deployment until it is told to stop."""
 
@@ -125,13 +132,18 @@ class Supervisor:
         self._runners = [Runner(service, home) for service in services(self._spec, inherited)]
         self._started_at = datetime.now(UTC)
         self._stopping = False
+        self._unwritten = False
+        self._watchdog = Watchdog(self._silent, partial(disk.is_full, home))
 
     def run(self) -> None:
         """Start everything, restart what dies, and return once all of it has been stopped."""
         processes.become_subreaper()
         with _signals(self._on_stop) as wake:
             while not self._stopping:
-                self._step()
+                try:
+                    self._step()
+                except Exception:  # nobody would start anything again if this process ended
+                    _say(traceback.format_exc())
                 _wait(wake)
             self._stop_all()
         self._write()
@@ -143,9 +155,28 @@ class Supervisor:
         ended = processes.reap()
         now = time.monotonic()
         changed = [self._note_end(runner, ended, now) for runner in self._runners]
-        changed += [runner.start_if_due(now) for runner in self._runners]
-        if any(changed):
-            self._write()
+        changed += [self._start(runner, now) for runner in self._runners]
+        if any(changed) or self._unwritten:
+            self._unwritten = not self._write()
+        self._restart_stuck(now)
+        logs.keep_small(log_file(self._home, runner.service.name) for runner in self._runners)
+
+    def _start(self, runner: Runner, now: float) -> bool:
+        started = runner.start_if_due(now)
+        if started:
+            self._watchdog.started(runner.service.name, now)
+        return started
+
+    def _silent(self) -> set[str]:
+        started = {runner.service.name: runner.state().started_at for runner in self._runners}
+        return health.silent(self._spec.ports, started)
+
+    def _restart_stuck(self, now: float) -> None:
+        """Kill what lives and does not work; its end is then noted like any other."""
+        running = [runner.service.name for runner in self._runners if runner.pid]
+        for name in self._watchdog.stuck(running, now):
+            _say(f"{name} runs and does not work, or did not on a full disk: it is started again")
+            processes.send(processes.family(self._home, name), signal.SIGKILL)
 
     def _note_end(self, runner: Runner, ended: dict[int, int], now: float) -> bool:
         """Record a death. What the dead service had started goes too: a new one does not know it."""
@@ -171,10 +202,19 @@ class Supervisor:
             runner.stopped()
             _say(f"{runner.service.name} stopped")
 
-    def _write(self) -> None:
+    def _state(self) -> State:
         by_name = {runner.service.name: runner.state() for runner in self._runners}
-        state = State(supervisor_pid=os.getpid(), started_at=self._started_at, ports=self._spec.ports, services=by_name)
-        write_state(self._home, state)
+        return State(supervisor_pid=os.getpid(), started_at=self._started_at, ports=self._spec.ports, services=by_name)
+
+    def _write(self) -> bool:
+        """Write the state file; gives whether that worked."""
+        try:
+            write_state(self._home, self._state())
+        except OSError as error:
+            if not self._unwritten:  # told once, tried again every second
+                _say(f"the state cannot be written now: {error.strerror}")
+            return False
+        return True
 
 
 @contextmanager
@@ -198,7 +238,8 @@ def _wait(wake: int) -> None:
 
 
 def _say(message: str) -> None:
-    print(f"{datetime.now(UTC).isoformat(timespec='seconds')} {message}", flush=True)
+    with suppress(OSError):  # what does not fit on the disk waits in the buffer
+        print(f"{datetime.now(UTC).isoformat(timespec='seconds')} {message}", flush=True)
 
 
 def main() -> int:

@@ -6,6 +6,7 @@ from torch import nn
 
 from tasks import clock, layout
 from tasks.bounds import shorten
+from tasks.disk import require_room_for_round
 from tasks.errors import (
     BudgetExhausted,
     ObjectExists,
@@ -77,6 +78,7 @@ def _left_open(hub: HubContext, run_id: str, number: int) -> Plan | None:
 def _next_plan(hub: HubContext, run_id: str, number: int, min_sites: int | None) -> Plan:
     _refuse_closed(hub)
     model = hub.initial_model()
+    require_room_for_round(hub.study, model)
     pointer = _pointer(hub, model)
     plan = _new_plan(hub, number, run_id, pointer, fixed_sha256(model), min_sites)
     try:

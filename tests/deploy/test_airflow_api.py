@@ -86,3 +86,32 @@ def test_a_dag_that_does_not_load_is_explained():
     api, _ = served(handler)
     with pytest.raises(AirflowApiError, match=r"no DAG d after 0 s; broken files: broken\.py: NameError: x"):
         api.wait_for_dag("d", timeout=0)
+
+
+def test_a_run_is_waited_for_through_a_restart_of_the_api_server(monkeypatch):
+    monkeypatch.setattr("tasks.deploy.airflow_api.time.sleep", lambda seconds: None)
+    answers = iter(["running", httpx.ConnectError("refused"), 503, "running", "success"])
+
+    def handler(request):
+        answer = next(answers)
+        if isinstance(answer, Exception):
+            raise answer
+        return httpx.Response(answer if isinstance(answer, int) else 200, json={"state": answer})
+
+    api, _ = served(handler)
+    assert api.wait_for_run("d", "r")["state"] == "success"
+
+
+def test_a_run_that_is_gone_or_goes_on_too_long_is_not_waited_for():
+    api, _ = served(lambda request: httpx.Response(404, json={"detail": "not found"}))
+    with pytest.raises(AirflowApiError, match="404"):
+        api.wait_for_run("d", "r")
+    api, _ = served(lambda request: httpx.Response(200, json={"state": "queued"}))
+    with pytest.raises(AirflowApiError, match="is still queued after 0 s"):
+        api.wait_for_run("d", "r", timeout=0.01)
+
+
+def test_an_answer_that_is_not_airflows_is_told_as_that():
+    api, _ = served(lambda request: httpx.Response(200, text="<h1>It works!</h1>"))
+    with pytest.raises(AirflowApiError, match="what answers at airflow is not Airflow"):
+        api.dag("d")

@@ -1,9 +1,11 @@
 """A whole deployment with a DAG of its own: health, rights, loopback, recovery, and nothing left after `down`."""
 
+import io
 import json
 import os
 import signal
 import stat
+import threading
 import time
 
 import httpx
@@ -12,13 +14,15 @@ import pytest
 from botocore.exceptions import ClientError
 from rich.console import Console
 
-from tasks import layout
-from tasks.deploy import local, processes, sockets, store_security
-from tasks.deploy.health import unhealthy
+from tasks import follow, layout
+from tasks.deploy import airflow, local, overview, processes, sockets, store_security
+from tasks.deploy.airflow_api import AirflowApi
 from tasks.deploy.services import SERVICES, last_ports
 from tasks.deploy.state import read_state
-from tasks.errors import ConfigError
+from tasks.errors import ConfigError, PharmafedError
+from tasks.hub.context import HubContext
 from tasks.settings import PROJECT
+from tasks.study_file import load_study
 
 pytestmark = pytest.mark.e2e
 
@@ -45,6 +49,22 @@ def hello():
     add() >> sleep()
 
 hello()
+
+@dag(dag_id="federated_round.xanomeline_derm56", schedule=None, max_active_runs=1)
+def a_round():
+    # As a round looks from outside: something runs, and something closes it
+    @task(retries=9, retry_delay=1)  # what its api-server costs a task is not what is tested here
+    def open_round():
+        import time
+        time.sleep(600)
+
+    @task(trigger_rule="all_done")
+    def close_round():
+        pass
+
+    open_round() >> close_round()
+
+a_round()
 """
 
 
@@ -59,8 +79,12 @@ def running(start, tmp_path_factory):
 
 
 def test_everything_works(running):
-    assert local.status(running.home) == (read_state(running.home), frozenset(), 0)
-    assert set(read_state(running.home).services) == set(SERVICES)
+    found = overview.status(running.home)
+    assert (found.supervised, found.well) == (True, True)
+    written = {name: service.pid for name, service in read_state(running.home).services.items()}
+    assert {service.name: service.pid for service in found.services} == written
+    assert set(written) == set(SERVICES)
+    assert {service.process for service in found.services} == {"running"}
 
 
 def test_every_listening_socket_is_on_loopback(running):
@@ -219,10 +243,100 @@ def test_a_run_through_the_client_and_a_killed_scheduler(running):
     os.kill(before.pid, signal.SIGKILL)
     after = _until(lambda: (s := read_state(running.home).services["scheduler"]).restarts == 1 and s, 30)
     assert after.pid != before.pid
-    _until(lambda: not unhealthy(running.home, read_state(running.home)), 90)
+    _until(lambda: overview.status(running.home).well, 90)
     api.set_task_state("hello", run, "sleep", "failed")
     assert api.wait_for_run("hello", run, timeout=60)["state"] == "failed"
     assert [r["dag_run_id"] for r in api.dag_runs("hello")] == ["r1"]
+
+
+class Follower(threading.Thread):
+    """`pharmafed round` in a thread: what it says, and the error that it ends with."""
+
+    def __init__(self, running):
+        super().__init__(daemon=True)
+        study = load_study(PROJECT / "studies" / "xanomeline_derm56.yaml")
+        self.hub = HubContext(study, running.store("hub"))
+        self.api = AirflowApi(running.addresses.airflow_url, **airflow.ui_login(running.home))
+        self.screen, self.error = io.StringIO(), None
+
+    def run(self):
+        console = Console(file=self.screen, width=500)
+        with self.api:
+            try:
+                follow.run_rounds(self.api, self.hub, 1, min_sites=None, note="", console=console)
+            except PharmafedError as error:
+                self.error = error
+
+    @property
+    def said(self):
+        return self.screen.getvalue()
+
+
+ROUND = "federated_round.xanomeline_derm56"
+
+
+def _newest_run(api, state="running"):
+    return next((run["dag_run_id"] for run in api.dag_runs(ROUND) if run["state"] == state), None)
+
+
+def test_a_paused_dag_is_told_at_once_and_nothing_is_queued(running):
+    running.api.wait_for_dag(ROUND, timeout=90)
+    running.api._call("PATCH", f"dags/{ROUND}", json={"is_paused": True})
+    began, before = time.monotonic(), len(running.api.dag_runs(ROUND))
+    follower = Follower(running)
+    follower.run()
+    assert f"nothing was queued. The DAG {ROUND} is paused" in str(follower.error)
+    assert (time.monotonic() - began < 10, len(running.api.dag_runs(ROUND))) == (True, before)
+    running.api.unpause(ROUND)
+
+
+def test_a_round_is_followed_through_a_new_api_server_until_somebody_ends_it(running):
+    follower = Follower(running)
+    follower.start()
+    _until(lambda: _newest_run(running.api), 60)
+    os.kill(read_state(running.home).services["api-server"].pid, signal.SIGKILL)
+    _until(lambda: "the api-server does not answer" in follower.said, 30)
+    _until(lambda: "everything runs again" in follower.said, 120)
+    assert follower.is_alive()
+    run = _newest_run(running.api)
+    running.api._call("PATCH", f"dags/{ROUND}/dagRuns/{run}", json={"state": "failed"})
+    follower.join(60)
+    told = f"run {run} was marked failed by hand before it closed a round. It had opened no round"
+    assert told in str(follower.error)
+
+
+def test_a_queued_run_that_is_deleted_is_told(running):
+    """Behind a run of somebody else's."""
+    first = running.api.trigger(ROUND)["dag_run_id"]
+    _until(lambda: _newest_run(running.api) == first, 60)
+    follower = Follower(running)
+    follower.start()
+    _until(lambda: f"queued: {first} of this study runs first" in follower.said, 30)
+    queued = _newest_run(running.api, "queued")
+    running.api._call("DELETE", f"dags/{ROUND}/dagRuns/{queued}")
+    follower.join(60)
+    assert f"run {queued} was deleted while it was followed. It had opened no round" in str(follower.error)
+    running.api._call("PATCH", f"dags/{ROUND}/dagRuns/{first}", json={"state": "failed"})
+
+
+def test_a_scheduler_that_hangs_is_told_and_started_again(running):
+    """Its process lives, as after a full disk: nothing but its heartbeat says that it does no work."""
+    follower = Follower(running)
+    follower.start()
+    _until(lambda: _newest_run(running.api), 60)
+    before = read_state(running.home).services["scheduler"]
+    os.kill(before.pid, signal.SIGSTOP)
+    _until(lambda: "the scheduler does not run (its last sign of life:" in follower.said, 60)
+    found = overview.status(running.home)
+    assert {s.name: (s.process, s.works) for s in found.services}["scheduler"] == ("running", False)
+    assert not found.well
+    after = _until(lambda: (s := read_state(running.home).services["scheduler"]).restarts > before.restarts and s, 150)
+    assert after.pid != before.pid
+    _until(lambda: "everything runs again" in follower.said, 90)
+    run = _newest_run(running.api)
+    running.api._call("PATCH", f"dags/{ROUND}/dagRuns/{run}", json={"state": "failed"})
+    follower.join(60)
+    assert "was marked failed by hand" in str(follower.error)
 
 
 def test_down_leaves_data_and_no_process(running):

@@ -1,11 +1,14 @@
 import os
+import re
 import socket
 import subprocess
 import sys
+import tempfile
 from datetime import UTC, datetime
 
 import pytest
 
+from tasks import disk
 from tasks.deploy import preflight
 from tasks.deploy.ports import choose_ports
 from tasks.deploy.secret_files import write_private
@@ -62,9 +65,17 @@ def test_the_remedy_for_open_secrets_works(tmp_path):
 
 
 def test_a_full_disk_is_named(tmp_path, monkeypatch):
-    monkeypatch.setattr(preflight, "MIN_FREE_BYTES", 10**18)
+    monkeypatch.setattr(disk, "HOME", disk.Limits(10**18, 10**18, 10**18))
+    [problem] = preflight.disk_problems(tmp_path / "home")
+    assert re.search(r"only .* GB of .* GB are free under .*/home; 1000000000\.0 GB.* are needed", problem.what)
+    assert "PHARMAFED_HOME" in problem.remedy
+
+
+def test_a_full_folder_for_scratch_files_is_named_too(tmp_path, monkeypatch):
+    monkeypatch.setattr(disk, "SCRATCH", disk.Limits(10**18, 10**18, 10**18))
     [problem] = preflight.disk_problems(tmp_path)
-    assert "GB are free" in problem.what
+    assert tempfile.gettempdir() in problem.what
+    assert "TMPDIR" in problem.remedy
 
 
 def test_a_home_below_a_file_is_refused(tmp_path):
