@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import gc
 import importlib
+from contextlib import suppress
 
 from tasks import records, settings
+from tasks.errors import ConfigError
 from tasks.privacy.secure_sum import records as of_masks
 from tasks.record_size import max_bytes
 from tasks.storage import connect_identities, warm_up
@@ -58,7 +60,8 @@ def preload() -> None:
     connect_identities()
     project = settings.project_dir()
     for name, study in load_studies(project / "studies").items():
-        load_study(project / "studies" / f"{name}.yaml", columns=all_columns(project / study.data.suites))
+        with suppress(ConfigError):  # one wrong suite keeps no other study's tasks from running; its own tell of it
+            load_study(project / "studies" / f"{name}.yaml", columns=all_columns(project / study.data.suites))
         site_parameters(study, next(iter(study.sites)))
     gc.collect()
     gc.freeze()
