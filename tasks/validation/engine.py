@@ -68,7 +68,10 @@ def rows_looked_at(frame: pd.DataFrame, checks: Sequence[Check]) -> dict[str, pd
         try:
             expectation = _configuration(check, frame).to_domain_obj()
             if type(expectation).__base__ is not BatchExpectation:
-                rows = engine.get_domain_records(expectation._get_domain_kwargs())
+                passed_over = (
+                    {"ignore_row_if": expectation.ignore_row_if} if hasattr(expectation, "ignore_row_if") else {}
+                )
+                rows = engine.get_domain_records(expectation._get_domain_kwargs() | passed_over)
                 found[check.id] = rows if column is None or "null" in check.type else rows[rows[column].notna()]
         except Exception:  # the check fails by it, and tells so
             continue

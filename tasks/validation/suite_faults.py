@@ -7,7 +7,7 @@ rest follows from what the suite itself declares.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any, NamedTuple
@@ -58,18 +58,20 @@ def suite_faults(suite: Suite, indices: Iterable[int]) -> Iterator[Fault]:
         faults = list(dict.fromkeys(one.faults()))
         yield from faults
         for check in one.checks() if not faults else ():
+            if not _is_name(check.id):
+                yield one.fault(f"its id is longer than {MAX_NAME} characters, or has some that cannot be printed")
             if check.id in sound:
                 other = sound[check.id][0].index + 1
                 yield one.fault(f"its id, {check.id}, is that of expectation {other} too: merge the two")
             sound.setdefault(check.id, (one, check))
-    for id_, text in trial_faults(_columns(suite, sound), [check for _, check in sound.values()]):
+    for id_, text in trial_faults(_columns(suite), [check for _, check in sound.values()]):
         yield sound[id_][0].fault(text)
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """The end of a sentence about an unknown name: what may have been meant, else what there is."""
     names = sorted(known)
-    close = get_close_matches(name, names, 1)
+    close = [other for other in names if other.casefold() == name.casefold()] or get_close_matches(name, names, 1)
     if close:
         return f"did you mean {close[0]}?"
     return f"there are: {', '.join(names[:20])}{', ...' if len(names) > 20 else ''}" if names else "there is none"
@@ -86,12 +88,12 @@ def _of_meta(suite: Suite) -> Iterator[Fault]:
         yield Fault(("meta",), "meta: the suite of the inputs needs range_scales and shift_scales")
 
 
-def _columns(suite: Suite, sound: Mapping[str, tuple[_One, Check]]) -> dict[str, ColumnType]:
+def _columns(suite: Suite) -> dict[str, ColumnType]:
     """The columns of the table; of the inputs, made-up ones and those that an expectation names."""
     if suite.name != INPUTS:
         return suite.meta.columns
-    named = {name for _, check in sound.values() for name in columns_of(check.kwargs)}
-    return dict.fromkeys([*(one.name for one in _MADE_UP), *sorted(named)], "number")
+    named = [name for expectation in suite.expectations for name in columns_of(expectation.kwargs)]
+    return dict.fromkeys([*(one.name for one in _MADE_UP), *named], "number")
 
 
 def _is_name(text: str) -> bool:
@@ -139,14 +141,14 @@ class _One:
         return shorten(f"{self.expectation.type} ({about.strip()})" if about else self.expectation.type, MAX_NAME)
 
     def _scopes(self) -> list[dict[str, Any]]:
-        values = {"site_ids": ["1"], "subjects": ["1"], "num_subjects": 1, "input_names": [r.name for r in _MADE_UP]}
+        values = {"site_ids": ["1"], "subjects": ["1"], "num_subjects": 1, "input_names": list(_columns(self.suite))}
         if self.suite.name != INPUTS or None in (self.suite.meta.range_scales, self.suite.meta.shift_scales):
             return scopes(self.suite, self.expectation, values)
         return scopes(self.suite, self.expectation, values, [r.suite_values(self.suite.meta) for r in _MADE_UP])
 
     def _unfilled(self) -> Iterator[Fault]:
         known = {name for values in self._scopes() for name in values}
-        for argument, value in self.expectation.kwargs.items():
+        for argument, value in self.expectation.kwargs.items() if known else ():
             for name in parameters_of(value) - known:
                 hint = nearest(name, known)
                 if name.startswith("input.") and self.expectation.meta.for_each is None:
@@ -169,8 +171,6 @@ class _One:
             other = [(name, text) for name, text in argument_faults(type_, kwargs) if name not in told]
             for argument, text in own + [fault for fault in other if fault[0] or not own]:
                 yield self.fault(text, argument or None)
-            if not _is_name(check.id):
-                yield self.fault(f"its id is longer than {MAX_NAME} characters, or has some that cannot be printed")
         if self.suite.name != INPUTS:
             yield from self._of_columns()
             yield from self._of_rows()

@@ -45,7 +45,10 @@ def _shape_faults(content: Any) -> list[Fault]:
     try:
         Suite.model_validate(content)
     except ValidationError as error:
-        return [Fault(tuple(each["loc"]), _told(tuple(each["loc"]), each)) for each in error.errors()]
+        problems = {tuple(each["loc"]): each for each in error.errors()}
+        # pydantic does not count an item that is wrong, and then tells of too few
+        few = {place for place, each in problems.items() if each["type"] == "too_short" and len(problems) > 1}
+        return [Fault(place, _told(place, each)) for place, each in problems.items() if place not in few]
     return []
 
 

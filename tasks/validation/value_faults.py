@@ -20,7 +20,7 @@ _NEVER_NEGATIVE = re.compile(r"_(count|lengths|stdev|proportion)_")
 _DATE = re.compile(r"\d{4}-\d\d-\d\d")
 #: Arguments without which there is nothing to compare with, though the library gives some a default.
 _NEEDED = re.compile(r"regex|\w+_(set|list)")
-#: A pattern that matches all of these matches anything.
+#: A pattern that is found in all of these is found in anything.
 _TEXTS = ("", "\u2603", "zZ 0-_.", "7\n7")
 Faults = Iterator[tuple[str, str]]
 
@@ -109,8 +109,8 @@ def _problem_of(pattern: str) -> str | None:
             compiled = re.compile(pattern)
     except (re.error, RecursionError, OverflowError) as error:
         return f"no regular expression: {error}"
-    if all(compiled.match(text) for text in _TEXTS):
-        return "it matches any text, so nothing is checked: correct it, or take the expectation out"
+    if all(compiled.search(text) for text in _TEXTS):
+        return "it is found in any text, so nothing is checked: correct it, or take the expectation out"
     return None
 
 
