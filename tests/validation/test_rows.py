@@ -76,7 +76,7 @@ def test_missing_values_are_not_looked_at_unless_they_are_what_is_asked_for(tmp_
     result = validate(suites(tmp_path, *lines, pairs), patients(8))
     assert rows(result) == {f"labs/LATE/{BETWEEN}": "none", "labs/expect_column_pair_values_to_be_equal": "none"}
     assert [check.id for check in result.failures] == [f"labs/LATE/{NOT_NULL}"]
-    assert rows(validate(tmp_path, patients(4), patients(4, late=3.0))) == {
+    assert rows(validate(tmp_path, patients(8), patients(4, late=3.0))) == {
         f"labs/LATE/{BETWEEN}": "few",
         "labs/expect_column_pair_values_to_be_equal": "few",
     }
