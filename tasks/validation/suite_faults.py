@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Any, NamedTuple
 
 from pydantic import TypeAdapter, ValidationError
@@ -17,6 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 from tasks.bounds import MAX_NAME, Name, shorten
 from tasks.json_file import Place
 from tasks.validation.parameters import InputReference
+from tasks.validation.spelling import nearest
 from tasks.validation.suites import (
     INPUTS,
     ROW_CONDITION,
@@ -66,15 +66,6 @@ def suite_faults(suite: Suite, indices: Iterable[int]) -> Iterator[Fault]:
             sound.setdefault(check.id, (one, check))
     for id_, text in trial_faults(_columns(suite), [check for _, check in sound.values()]):
         yield sound[id_][0].fault(text)
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """The end of a sentence about an unknown name: what may have been meant, else what there is."""
-    names = sorted(known)
-    close = [other for other in names if other.casefold() == name.casefold()] or get_close_matches(name, names, 1)
-    if close:
-        return f"did you mean {close[0]}?"
-    return f"there are: {', '.join(names[:20])}{', ...' if len(names) > 20 else ''}" if names else "there is none"
 
 
 def _of_meta(suite: Suite) -> Iterator[Fault]:
