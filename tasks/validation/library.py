@@ -61,6 +61,9 @@ def argument_faults(type_: str, kwargs: Mapping[str, Any]) -> Iterator[tuple[str
     except ValidationError as error:
         yield from _told(error)
         return
+    except Exception as error:
+        yield "", f"Great Expectations does not take its arguments ({type(error).__name__})"
+        return
     for name, value in kwargs.items():
         if name != "row_condition" and not _is_same(value, getattr(model, name)):
             yield name, f"a {_kind(value)} where Great Expectations reads a {_kind(getattr(model, name))}"

@@ -152,9 +152,8 @@ class _One:
         type_, known = self.expectation.type, arguments_of(self.expectation.type)
         unknown = self.expectation.kwargs.keys() - known
         for argument in sorted(unknown):
-            yield self.fault(
-                f"it has no such argument; {nearest(argument, known - {*self.expectation.kwargs})}", argument
-            )
+            others = known - self.expectation.kwargs.keys()
+            yield self.fault(f"it has no such argument; {nearest(argument, others)}", argument)
         for check in self.checks():
             kwargs = {name: value for name, value in check.kwargs.items() if name not in unknown}
             own = list(value_faults(type_, known, kwargs, self.suite.meta.columns))
@@ -194,10 +193,7 @@ class _One:
     def _allowed(self, column: str) -> set[str] | None:
         """The values that another expectation of this suite, about all rows, allows in a column of texts."""
         for type_, kwargs in ((other.type, other.kwargs) for other in self.suite.expectations):
-            values, of_all_rows = (
-                kwargs.get("value_set"),
-                "row_condition" not in kwargs and kwargs.get("mostly", 1) == 1,
-            )
-            if kwargs.get("column") == column and of_all_rows and _ALLOWS.fullmatch(type_) and isinstance(values, list):
+            values, of_all = kwargs.get("value_set"), "row_condition" not in kwargs and kwargs.get("mostly", 1) == 1
+            if kwargs.get("column") == column and of_all and _ALLOWS.fullmatch(type_) and isinstance(values, list):
                 return {value for value in values if isinstance(value, str)} or None
         return None

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
 
+from fuzz.mutations import spoil_json
 from tasks.bounds import MAX_NAME
-from tasks.data.cells import typed
 from tasks.data.tables import read_table
 from tasks.errors import ConfigError
 from tasks.validation.library import MADE_UP, arguments_of, known_types
-from tasks.validation.suite_file import MAX_TOLD
+from tasks.validation.suite_file import MAX_TOLD, read_suite
 from tasks.validation.suites import OUTREACHING, load_suite
 
 COLUMNS = {
@@ -386,12 +387,24 @@ def test_the_suite_of_inputs_is_checked_for_each_kind(tmp_path: Path) -> None:
     assert ["is that of expectation 1 too" in each for each in twice] == [True]
 
 
+@pytest.mark.parametrize("table", ["adsl", "advs", "inputs"])
+def test_a_spoilt_suite_is_read_or_refused_in_words(table: str, suites_dir: Path, tmp_path: Path) -> None:
+    rng, body, told = Random(table), (suites_dir / f"{table}.json").read_bytes(), list[str]()
+    for _ in range(60):
+        (tmp_path / f"{table}.json").write_bytes(spoil_json(rng, body))
+        try:
+            assert read_suite(tmp_path / f"{table}.json").name == table
+        except ConfigError as error:
+            told.append(str(error))
+    assert 10 < len(told) <= 60
+    assert all(f"{table}.json" in each and len(each) < 25_000 for each in told)
+
+
 def test_the_made_up_table_has_the_types_of_a_table_that_was_read(tmp_path: Path) -> None:
     path = tmp_path / "labs.csv"
     path.write_text(",".join(COLUMNS) + "\na,TEMP,36.5,1,2012-01-01,2012\n")
     read = read_table(path, COLUMNS)  # type: ignore[arg-type]
     assert {name: str(read[name].dtype) for name in COLUMNS} == {n: str(MADE_UP[t].dtype) for n, t in COLUMNS.items()}  # type: ignore[index]
-    assert typed  # the one reader of cells
 
 
 def test_what_the_library_has_is_asked_of_the_library() -> None:
