@@ -340,6 +340,9 @@ class RoundMetrics(Record):
     closed_at: Moment
     seconds: Duration
     total_rounds: Count
+    idle_expectations: Expectations = Field(
+        default=(), description="that looked at few patients' rows, or none, at every site; where sites tell that"
+    )
     sites: tuple[SiteRow, ...] = Field(max_length=MAX_SITES)
     num_contributors: Count
     num_bytes: Count

@@ -38,10 +38,16 @@ ENTRIES = {
 PLUMBING = {f"tasks/{name}.py" for name in ("errors", "files", "layout", "progress", "settings", "storage")}
 #: They refuse what is too large, too deep or not allowed, and change nothing of what they let through.
 PLUMBING |= {
-    f"tasks/{name}.py" for name in ("bounds", "foreign_files", "inside", "model_policy", "record_size", "yaml_file")
+    f"tasks/{name}.py"
+    for name in ("bounds", "foreign_files", "inside", "json_file", "model_policy", "record_size", "yaml_file")
+}
+PLUMBING |= {
+    f"tasks/validation/{name}.py" for name in ("library", "spelling", "suite_faults", "suite_file", "value_faults")
 }
 #: Modules that a stage imports and does not run, or of which it runs nothing that a figure depends on.
 _VALIDATION = {f"tasks/validation/{name}.py" for name in ("engine", "parameters", "runner", "waivers")}
+#: What a suite's expectations are tried on before its columns are believed.
+_CHECKING_SUITES = {f"tasks/validation/{name}.py" for name in ("engine", "parameters")}
 #: What a site follows of its hub in a round, and what it takes for it: where no hub opens rounds, nothing of it runs.
 _ROUNDS = {f"tasks/{name}.py" for name in ("clock", "enrolment", "hub_signature", "round_terms")}
 _ROUNDS |= {f"tasks/site/{name}.py" for name in ("global_models", "plans")}
@@ -54,8 +60,8 @@ _NOT_IN_A_CHECK = _RECORDS | _PREPARING | {"tasks/site/prepared.py"} | _ROUNDS
 NOT_RUN = {
     "validate": _NOT_IN_A_CHECK,
     "validate_experiments": _NOT_IN_A_CHECK,
-    "simulate": set(),
-    "baselines": set(),
+    "simulate": _CHECKING_SUITES,
+    "baselines": _CHECKING_SUITES,
     "cohort": _VALIDATION
     | _AT_A_SITE
     | (_SIMULATION - needed_by("tasks.simulation.data"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -19,6 +20,10 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True, help="Prepare, pin and verify the sites' data.")
 EXIT_DIFFERS = 2
+IF_IDLE = (
+    "correct its row condition or column in the suite; where there are no such rows yet, say "
+    '"may_check_nothing": true in its meta'
+)
 Force = Annotated[bool, typer.Option("--force", help="Replace folders whose content differs.")]
 
 
@@ -81,31 +86,41 @@ def _verify_table(data_dir: Path, pin: pins.Pin, differing: set[str]) -> Table:
 def check(
     study: Annotated[str, typer.Argument(help="a study's name, as in studies/<name>.yaml")],
     out: Annotated[Path | None, typer.Option(help="write the outcome of every site as JSON")] = None,
+    site: Annotated[list[str] | None, typer.Option(help="only this site, as on its own machine")] = None,
 ) -> None:
-    """Run every expectation on every site's data that is on this machine. Exit code 2 if one fails."""
+    """Run every expectation on every site's data. Exit code 2 if one fails, or looks at no row at any site."""
     from tasks.site.context import SiteContext  # torch
     from tasks.site.validation import check_site
     from tasks.study_file import load_study
+    from tasks.validation.runner import at_every_site
 
     sites = load_study(settings.project_dir() / "studies" / f"{study}.yaml").sites
-    results = [check_site(SiteContext.load(study, site, connect=False)) for site in sites]
-    table = Table("site", "expectations", "waived", "failed")
+    results = [check_site(SiteContext.load(study, name, connect=False)) for name in site or sites]
+    idle = at_every_site(results, "none")
+    are_all = {result.site for result in results} == set(sites)
+    table = Table("site", "expectations", "waived", "failed", "check nothing")
     for result in results:
-        table.add_row(result.site, str(len(result.checks)), str(len(result.waived)), str(len(result.failures)))
+        counts = (result.checks, result.waived, result.failures, result.checking_nothing)
+        table.add_row(result.site, *(str(len(count)) for count in counts))
     Console().print(table)
     if out is not None:
         out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(json.dumps({result.site: _outcome(result) for result in results}, indent=1) + "\n")
+        out.write_text(json.dumps({result.site: _outcome(result, idle) for result in results}, indent=1) + "\n")
     for failed in (result for result in results if not result.success):
         typer.echo(f"{failed.site}: {', '.join(check.id for check in failed.failures)}", err=True)
-    if not all(result.success for result in results):
+    for check_id in idle:
+        who = "no site has a row for it" if are_all else "no row here, which may be right for some of the sites"
+        typer.echo(f"{check_id}: checks nothing: {who}; {IF_IDLE}", err=True)
+    if (idle and are_all) or not all(result.success for result in results):
         raise typer.Exit(EXIT_DIFFERS)
 
 
-def _outcome(result: ValidationResult) -> dict[str, int | bool]:
+def _outcome(result: ValidationResult, idle: Collection[str]) -> dict[str, int | bool]:
+    """`checks_nothing` stands only where an expectation looks at no row at any site."""
     return {
         "success": result.success,
         "expectations": len(result.checks),
         "waived": len(result.waived),
         "failed": len(result.failures),
+        **({"checks_nothing": len(idle)} if idle else {}),
     }

@@ -79,7 +79,7 @@ def prepare(data_dir: Path, *, suites_dir: Path | None = None, force: bool = Fal
 
 def _build(folder: Path, suites_dir: Path) -> tuple[dict[str, int], dict[str, int]]:
     """Write all sites below `folder`; returns patients and rows per site."""
-    suites = {table: load_suite(suites_dir, table) for table in SOURCES}
+    suites = {table: load_suite(suites_dir, table, for_columns=True) for table in SOURCES}
     patients = _site_sizes(_load("adsl", suites["adsl"]))
     rows = dict.fromkeys(patients, 0)
     for table, suite in suites.items():

@@ -29,7 +29,7 @@ from tasks.records import Chosen, ModelCard, Plan, Pointer, RoundMetrics, Select
 from tasks.reference import PooledFigures, pooled_figures
 from tasks.storage import to_json
 from tasks.tensors import fetch_model
-from tasks.validation.runner import ValidationResult
+from tasks.validation.runner import ValidationResult, at_every_site
 
 Record = TypeVar("Record", bound=BaseModel)
 _STEPS = ("train_local", "privatize_and_upload", "validate_global")
@@ -117,7 +117,8 @@ def _summarise(hub: HubContext, plan: Plan, selection: Selection | None, card: M
     missing = selection.missing if selection else _missing(hub, plan)
     chosen = {c.site: c for c in selection.chosen} if selection and card else {}
     metrics = {site: _site_metrics(hub, plan, site, card) for site in hub.study.sites}
-    rows = tuple(_row(hub, plan, site, chosen.get(site), missing.get(site, ""), metrics[site]) for site in metrics)
+    data = {site: _validation(hub, plan, site) for site in metrics}
+    rows = tuple(_row(data[s], s, chosen.get(s), missing.get(s, ""), metrics[s]) for s in metrics)
     pooled = pooled_figures(hub.study, hub.store, card.evaluated_model) if card else PooledFigures()
     spend = largest_spend(selection) if selection else None
     closed_at = datetime.now(UTC)
@@ -134,6 +135,7 @@ def _summarise(hub: HubContext, plan: Plan, selection: Selection | None, card: M
         closed_at=closed_at,
         seconds=max(0.0, round((closed_at - plan.opened_at).total_seconds(), 3)),
         total_rounds=plan.total_rounds,
+        idle_expectations=_idle(list(data.values())),
         sites=rows,
         num_contributors=len(chosen),
         num_bytes=sum(row.num_bytes for row in rows),
@@ -180,10 +182,19 @@ def _message(rows: Sequence[SiteRow], plan: Plan) -> str:
     return shorten(f"{text}. Missing: {missing}" if missing else text, MAX_LONG_TEXT)
 
 
+def _validation(hub: HubContext, plan: Plan, site: str) -> ValidationResult | None:
+    return _written(hub, layout.data_validation(plan.study, plan.server_round, site), ValidationResult)
+
+
+def _idle(results: Sequence[ValidationResult | None]) -> tuple[str, ...]:
+    """None where a site is missing, or does not tell: it may have the rows."""
+    told = [result for result in results if result is not None]
+    return at_every_site(told, "few")[:MAX_NAMED] if len(told) == len(results) else ()
+
+
 def _row(
-    hub: HubContext, plan: Plan, site: str, chosen: Chosen | None, reason: str, metrics: SiteMetrics | None
+    data: ValidationResult | None, site: str, chosen: Chosen | None, reason: str, metrics: SiteMetrics | None
 ) -> SiteRow:
-    data = _written(hub, layout.data_validation(plan.study, plan.server_round, site), ValidationResult)
     facts = (
         {
             "num_examples": chosen.num_examples,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tasks import layout
 from tasks.bounds import SITE_REASON, shorten
-from tasks.errors import PharmafedError, StoreUnavailable, ValidationFailed
+from tasks.errors import ConfigError, PharmafedError, StoreUnavailable, ValidationFailed
 from tasks.records import DailyValidation
 from tasks.site.context import SiteContext
 from tasks.site.guard import no_values_in_errors
@@ -16,25 +16,32 @@ def validate_daily(site: str, studies: list[str]) -> None:
     """Check one site's data for every study it takes part in, and publish what passed and what failed.
 
     Raises:
+        ConfigError: nothing but suites, waivers or studies is wrong: the data are not to blame.
         ValidationFailed: naming study and expectation. StoreUnavailable: worth a retry.
     """
-    outcomes: dict[str, str] = {}
+    errors: dict[str, PharmafedError | None] = {}
     for study in studies:
         ctx = SiteContext.load(study, site)
-        outcomes[study] = _outcome(ctx)
+        errors[study] = _error(ctx)
+    outcomes = {study: "valid" if error is None else _told(error) for study, error in errors.items()}
     record = DailyValidation(site=site, outcomes=outcomes)
     ctx.store.put(layout.daily_validation(site), to_json(record), content_type="application/json")
-    failed = {study: outcome for study, outcome in outcomes.items() if outcome != "valid"}
+    failed = {study: error for study, error in errors.items() if error is not None}
     if failed:
-        raise ValidationFailed("; ".join(f"{study}: {outcome}" for study, outcome in failed.items()))
+        kind = ConfigError if all(isinstance(error, ConfigError) for error in failed.values()) else ValidationFailed
+        raise kind("; ".join(f"{study}: {outcomes[study]}" for study in failed))
 
 
-def _outcome(ctx: SiteContext) -> str:
+def _error(ctx: SiteContext) -> PharmafedError | None:
     try:
         with no_values_in_errors("validate_data", ctx.site):
             valid_patients(ctx)
     except StoreUnavailable:
         raise
     except PharmafedError as error:
-        return shorten(f"{type(error).__name__}: {error}", SITE_REASON)
-    return "valid"
+        return error
+    return None
+
+
+def _told(error: PharmafedError) -> str:
+    return shorten(f"{type(error).__name__}: {error}", SITE_REASON)

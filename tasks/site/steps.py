@@ -32,7 +32,7 @@ from tasks.site.local_update import local_update
 from tasks.site.masking import Masking
 from tasks.site.prepared import Patients
 from tasks.site.round_files import RoundFiles, forget_rounds_before
-from tasks.site.validation import checked_patients, data_version, valid_patients
+from tasks.site.validation import checked_patients, data_version, shown, valid_patients
 from tasks.storage import to_json
 from tasks.study_privacy import WITHOUT_PRIVACY
 from tasks.tensors import Weights, from_bytes, set_parameters, sha256
@@ -50,7 +50,8 @@ def validate_data(ctx: SiteContext, server_round: int) -> None:
     def work(planned: PlannedRound) -> None:
         _require_asked(ctx, planned.plan)
         result, _ = checked_patients(ctx)
-        _create_if_new(ctx, layout.data_validation(planned.plan.study, server_round, ctx.site), result)
+        told = shown(result, planned.plan.privacy.mechanism)
+        _create_if_new(ctx, layout.data_validation(planned.plan.study, server_round, ctx.site), told)
         result.require()
 
     _run_step(ctx, server_round, "validate_data", work)

@@ -21,9 +21,11 @@ from tasks.foreign_files import listed
 from tasks.site.context import SiteContext
 from tasks.site.prepared import Patients, cache_file, load_patients, prepare_patients, save_patients
 from tasks.storage import to_json
-from tasks.study_file import readable_studies
+from tasks.study_file import load_study, readable_studies
+from tasks.study_privacy import WITHOUT_PRIVACY
 from tasks.validation.parameters import input_references, site_parameters
-from tasks.validation.runner import ValidationResult, known_expectations, validate_site
+from tasks.validation.runner import Rows, ValidationResult, known_expectations, validate_site
+from tasks.validation.suites import all_columns
 from tasks.validation.waivers import load_waivers
 
 
@@ -71,10 +73,25 @@ def checked_patients(ctx: SiteContext) -> tuple[ValidationResult, Patients | Non
     return result, patients
 
 
+def shown(result: ValidationResult, mechanism: str) -> ValidationResult:
+    """What of a result may leave the site.
+
+    Which expectations hold for few patients' rows, only in a study without privacy, as `tasks.evaluation.suppress` does
+    it with cells; never whether there are any such rows.
+    """
+    tells = mechanism in WITHOUT_PRIVACY
+    told: list[Rows | None] = ["few" if tells and check.success and check.rows else None for check in result.checks]
+    checks = zip(result.checks, told, strict=True)
+    return result.model_copy(
+        update={"checks": tuple(check.model_copy(update={"rows": rows}) for check, rows in checks)}
+    )
+
+
 def check_site(ctx: SiteContext) -> ValidationResult:
     """The validation of the site's data, apart from any round and with nothing kept.
 
     Raises:
+        ConfigError: a suite, the waivers or the study is wrong, whatever the data are.
         DataPinMismatch: the bytes on disk are not the pinned ones. DataError: a table cannot be read.
     """
     data_version(ctx)
@@ -83,6 +100,7 @@ def check_site(ctx: SiteContext) -> ValidationResult:
 
 def _check(ctx: SiteContext) -> tuple[ValidationResult, Patients | None]:
     study = ctx.study
+    load_study(ctx.project / "studies" / f"{study.study}.yaml", columns=all_columns(ctx.suites_dir))
     tables = read_tables(ctx.data_dir, study.data.tables, ctx.suites_dir, study.data.reading)
     waivers = load_waivers(ctx.suites_dir / "waivers.yaml", _known_expectations(ctx))
     parameters = site_parameters(study, ctx.site)

@@ -113,7 +113,9 @@ def _print_sites(draft: Draft, results: dict[str, ValidationResult]) -> None:
 
     table = Table("site", "patients", "expectations", "")
     for site, result in results.items():
-        passed = f"{len(result.checks) - len(result.failures)} of {len(result.checks)}"
-        failed = ", ".join(check.id for check in result.failures)
-        table.add_row(site, str(draft.subjects.patients[site]), passed, failed or "pass")
+        idle = len(result.checking_nothing)
+        passed = f"{len(result.checks) - len(result.failures) - idle} of {len(result.checks)}"
+        told = [check.id for check in result.failures] or ["pass"]
+        told += [f"{idle} check nothing: the site has no row for them"] if idle else []
+        table.add_row(site, str(draft.subjects.patients[site]), passed, ", ".join(told))
     Console().print(table)

@@ -9,16 +9,14 @@ from __future__ import annotations
 
 import builtins
 import logging
-import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
-
-os.environ["GX_ANALYTICS_ENABLED"] = "False"
 
 import great_expectations.exceptions as gx_exceptions
 import pandas as pd
 from great_expectations.execution_engine.pandas_execution_engine import PandasExecutionEngine
+from great_expectations.expectations.expectation import BatchExpectation
 from great_expectations.expectations.expectation_configuration import ExpectationConfiguration
 from great_expectations.expectations.row_conditions import Column
 from great_expectations.validator.validator import Validator
@@ -48,42 +46,79 @@ class _QuietValidator(Validator):
 def run_checks(frame: pd.DataFrame, checks: Sequence[Check]) -> dict[str, Outcome]:
     """Check id -> outcome, for every check: one that gives no result has failed."""
     outcomes = {check.id: Outcome(success=False, exception="NoResult") for check in checks}
-    results, error = _evaluate(frame, checks)
+    configurations = []
+    for check in checks:
+        try:
+            configurations.append(_configuration(check, frame))
+        except Exception as error:  # of this check alone: the others are still evaluated
+            outcomes[check.id] = Outcome(success=False, exception=type(error).__name__)
+    return outcomes | dict(_evaluated(frame, configurations))
+
+
+def rows_looked_at(frame: pd.DataFrame, checks: Sequence[Check]) -> dict[str, pd.DataFrame]:
+    """Check id -> the rows that it looks at, for each check of columns that can be evaluated.
+
+    Those that its row condition picks, without the missing values that it passes over. A check of the table as a whole,
+    of its header or its number of rows, has none.
+    """
+    engine = PandasExecutionEngine(batch_data_dict={"table": frame})
+    found: dict[str, pd.DataFrame] = {}
+    for check in checks:
+        column = check.kwargs.get("column")
+        try:
+            expectation = _configuration(check, frame).to_domain_obj()
+            if type(expectation).__base__ is not BatchExpectation:
+                passed_over = (
+                    {"ignore_row_if": expectation.ignore_row_if} if hasattr(expectation, "ignore_row_if") else {}
+                )
+                rows = engine.get_domain_records(expectation._get_domain_kwargs() | passed_over)
+                found[check.id] = rows if column is None or "null" in check.type else rows[rows[column].notna()]
+        except Exception:  # the check fails by it, and tells so
+            continue
+    return found
+
+
+def row_condition(text: str) -> Any:
+    """The library's own form of `PARAMCD=="TEMP"`, which it has deprecated as text."""
+    name, operator, value = ROW_CONDITION.fullmatch(text).groups()  # type: ignore[union-attr]
+    return Column(name) == value if operator == "==" else Column(name) != value
+
+
+def _evaluated(
+    frame: pd.DataFrame, configurations: Sequence[ExpectationConfiguration]
+) -> Iterator[tuple[str, Outcome]]:
+    """Check id and outcome of each, or of all the error that broke the whole run."""
+    results, error = _evaluate(frame, configurations)
     if error is not None:
-        return {check.id: Outcome(success=False, exception=error) for check in checks}
+        yield from ((each.meta["check"], Outcome(success=False, exception=error)) for each in configurations)
     for result in results:
         exception = _exception_type(result.exception_info)
         success = bool(result.success) and exception is None
-        outcomes[result.expectation_config.meta["check"]] = Outcome(success=success, exception=exception)
-    return outcomes
+        yield result.expectation_config.meta["check"], Outcome(success=success, exception=exception)
 
 
-def _evaluate(frame: pd.DataFrame, checks: Iterable[Check]) -> tuple[list[Any], str | None]:
+def _evaluate(frame: pd.DataFrame, configurations: Sequence[ExpectationConfiguration]) -> tuple[list[Any], str | None]:
     """The results, or the type of the error that broke the whole run."""
     try:
-        configurations = [_configuration(check, frame) for check in checks]
         validator = _QuietValidator(execution_engine=PandasExecutionEngine(batch_data_dict={"table": frame}))
-        return validator.graph_validate(configurations=configurations, runtime_configuration=dict(_RUNTIME)), None
+        found = validator.graph_validate(configurations=list(configurations), runtime_configuration=dict(_RUNTIME))
+        return found, None
     except Exception as error:
         return [], type(error).__name__
 
 
 def _configuration(check: Check, frame: pd.DataFrame) -> ExpectationConfiguration:
-    """Bounds on a date column are dates: JSON can only hold them as text."""
+    """Bounds on a date column are dates: JSON can only hold them as text. Raises what the library says of it."""
     kwargs = dict(check.kwargs)
     column = kwargs.get("column")
     if column in frame.columns and pd.api.types.is_datetime64_any_dtype(frame[column]):
         for bound in kwargs.keys() & {"min_value", "max_value"}:
-            kwargs[bound] = pd.Timestamp(kwargs[bound]).to_pydatetime()
+            kwargs[bound] = None if kwargs[bound] is None else pd.Timestamp(kwargs[bound]).to_pydatetime()
     if "row_condition" in kwargs:
-        kwargs["row_condition"] = _row_condition(kwargs["row_condition"])
-    return ExpectationConfiguration(type=check.type, kwargs=kwargs, meta={"check": check.id})
-
-
-def _row_condition(text: str) -> Any:
-    """The library's own form of `PARAMCD=="TEMP"`, which it has deprecated as text."""
-    name, operator, value = ROW_CONDITION.fullmatch(text).groups()  # type: ignore[union-attr]
-    return Column(name) == value if operator == "==" else Column(name) != value
+        kwargs["row_condition"] = row_condition(kwargs["row_condition"])
+    configuration = ExpectationConfiguration(type=check.type, kwargs=kwargs, meta={"check": check.id})
+    configuration.to_domain_obj()
+    return configuration
 
 
 def _exception_type(info: Any) -> str | None:

@@ -70,7 +70,7 @@ class InputReference(BaseModel):
 class SiteParameters(BaseModel):
     """One site in one study: which SITEIDs are its own, who its patients are, and which inputs the study builds.
 
-    `subject_table` lists each patient once, in its column `subject`.
+    `subject_table` lists each patient once, in its column `subject`. `min_cell`: fewer patients are few.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -80,6 +80,7 @@ class SiteParameters(BaseModel):
     subject_table: str
     subject: str
     inputs: tuple[InputReference, ...]
+    min_cell: int = 1
 
 
 def site_parameters(study: Study, site: str) -> SiteParameters:
@@ -96,6 +97,7 @@ def site_parameters(study: Study, site: str) -> SiteParameters:
         subject_table=study.data.tables[0],
         subject=study.data.subject,
         inputs=input_references(study),
+        min_cell=study.evaluation.min_cell,
     )
 
 

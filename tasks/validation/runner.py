@@ -6,13 +6,13 @@ import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field
 
 from tasks.bounds import MAX_EXPECTATIONS, MAX_NAME, MAX_NOTE, Name, Note, shorten
-from tasks.errors import ValidationFailed
+from tasks.errors import ConfigError, ValidationFailed
 from tasks.study import LEAKING_COLUMNS
 from tasks.validation.parameters import InputReference, SiteParameters
 from tasks.validation.suites import Check, Suite, expand, load_suite, suite_names
@@ -27,8 +27,15 @@ _MEDIAN_CHECK = "expect_column_median_to_be_between"
 _COLUMN_CHECK = "expect_table_columns_to_match_set"
 
 
+#: Of how many patients an expectation has looked at rows: of none, or of fewer than the study's `evaluation.min_cell`.
+Rows: TypeAlias = Literal["none", "few"]
+
+
 class CheckResult(BaseModel):
-    """One expectation at one site. It counts as passed if `success` or if `waived_by` names who took it on."""
+    """One expectation at one site. It has not failed if `success`, or if `waived_by` names who took it on.
+
+    `rows` stands where it has looked at few rows or none. One that holds of no row checks nothing: it has not passed.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -37,10 +44,15 @@ class CheckResult(BaseModel):
     waived_by: Name | None = None
     exception: Name | None = None
     note: Note | None = None
+    rows: Rows | None = Field(default=None, exclude_if=lambda rows: rows is None)
 
     @property
-    def passed(self) -> bool:
-        return self.success or self.waived_by is not None
+    def failed(self) -> bool:
+        return not self.success and self.waived_by is None
+
+    @property
+    def checks_nothing(self) -> bool:
+        return self.success and self.rows == "none"
 
 
 class ValidationResult(BaseModel):
@@ -54,11 +66,15 @@ class ValidationResult(BaseModel):
 
     @property
     def failures(self) -> list[CheckResult]:
-        return [check for check in self.checks if not check.passed]
+        return [check for check in self.checks if check.failed]
 
     @property
     def waived(self) -> list[CheckResult]:
         return [check for check in self.checks if check.waived_by is not None]
+
+    @property
+    def checking_nothing(self) -> list[CheckResult]:
+        return [check for check in self.checks if check.checks_nothing]
 
     def require(self) -> None:
         """Raise ValidationFailed, naming the failed expectations, unless all passed or are waived."""
@@ -66,7 +82,8 @@ class ValidationResult(BaseModel):
             failed = "; ".join(f"{check.id} ({check.note})" if check.note else check.id for check in self.failures)
             raise ValidationFailed(
                 f"site {self.site}: {len(self.failures)} of {len(self.checks)} expectations failed: {failed}. "
-                "Correct the data, or record a waiver in waivers.yaml, beside the study's suites"
+                "Correct the data (or, in the suite, a row condition that no row meets), or record a waiver in "
+                "waivers.yaml, beside the study's suites"
             )
 
 
@@ -96,12 +113,20 @@ def validate_site(
     values = _suite_values(tables, parameters)
     results: list[CheckResult] = []
     for name, frame in tables.items():
-        results += _run(load_suite(suites_dir, name), frame, values, ())
+        results += _run(load_suite(suites_dir, name), frame, values, (), parameters)
     results += _run_inputs(inputs, parameters, values, suites_dir)
     day = today or datetime.now(UTC).date()
     own = [waiver for waiver in waivers if waiver.site == parameters.site]
+    if len(results) > MAX_EXPECTATIONS:
+        raise ConfigError(f"{suites_dir}: {len(results)} expectations for one study, more than {MAX_EXPECTATIONS:,}")
     checks = tuple(_apply_waiver(result, own, day) for result in results)
-    return ValidationResult(site=parameters.site, success=all(check.passed for check in checks), checks=checks)
+    return ValidationResult(site=parameters.site, success=not any(check.failed for check in checks), checks=checks)
+
+
+def at_every_site(results: Collection[ValidationResult], rows: Rows) -> tuple[str, ...]:
+    """The expectations that looked at no more than `rows` at every one of the sites."""
+    each = [{check.id for check in result.checks if check.rows == rows} for result in results]
+    return tuple(sorted(set.intersection(*each))) if each else ()
 
 
 def known_expectations(suites_dir: Path, inputs: Iterable[InputReference]) -> frozenset[str]:
@@ -140,7 +165,7 @@ def _run_inputs(
         return [CheckResult(id=BUILD_CHECK, success=False, exception=error)]
     suite = load_suite(suites_dir, "inputs")
     rows = [reference.suite_values(suite.meta) for reference in parameters.inputs]
-    return _run(suite, frame.reset_index(drop=True), values, rows)
+    return _run(suite, frame.reset_index(drop=True), values, rows, parameters)
 
 
 def _build(inputs: Inputs) -> tuple[pd.DataFrame | None, str | None]:
@@ -156,19 +181,29 @@ def _run(
     suite: Suite,
     frame: pd.DataFrame,
     values: Mapping[str, Any],
-    rows: Collection[Mapping[str, Any]],
+    inputs: Collection[Mapping[str, Any]],
+    parameters: SiteParameters,
 ) -> list[CheckResult]:
-    from tasks.validation.engine import run_checks  # seconds of import: only where it is used
+    from tasks.validation.engine import rows_looked_at, run_checks  # seconds of import: only where it is used
 
-    checks = expand(suite, values, rows)
-    outcomes = run_checks(frame, checks)
-    return [_result(check, outcomes[check.id], frame) for check in checks]
+    checks = expand(suite, values, inputs)
+    outcomes, looked_at = run_checks(frame, checks), rows_looked_at(frame, checks)
+    return [_result(one, outcomes[one.id], frame, _rows(one, looked_at, parameters)) for one in checks]
 
 
-def _result(check: Check, outcome: Outcome, frame: pd.DataFrame) -> CheckResult:
+def _result(check: Check, outcome: Outcome, frame: pd.DataFrame, rows: Rows | None) -> CheckResult:
     success = outcome.success or _has_no_median(check, frame)
     note = None if success else _column_note(check, frame)
-    return CheckResult(id=check.id, success=success, exception=outcome.exception, note=note)
+    return CheckResult(id=check.id, success=success, exception=outcome.exception, note=note, rows=rows)
+
+
+def _rows(check: Check, looked_at: Mapping[str, pd.DataFrame], parameters: SiteParameters) -> Rows | None:
+    """None too where the suite says that there may be none."""
+    rows = looked_at.get(check.id)
+    if rows is None or check.may_check_nothing:
+        return None
+    patients = rows[parameters.subject].nunique() if parameters.subject in rows else len(rows)
+    return "none" if rows.empty else "few" if patients < parameters.min_cell else None
 
 
 def _has_no_median(check: Check, frame: pd.DataFrame) -> bool:

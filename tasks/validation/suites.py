@@ -14,31 +14,46 @@ Two forms stand for what a reviewer cannot know in advance, and `expand` fills t
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from functools import cache
 from pathlib import Path
 from string import Formatter
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from tasks.bounds import MAX_EXPECTATIONS
 from tasks.errors import ConfigError
-from tasks.foreign_files import listed, read_ordinary
+from tasks.foreign_files import listed
 
+#: The suite of a study's inputs, which is no table's.
+INPUTS = "inputs"
 ROW_CONDITION = re.compile(r'^(\w+)(==|!=)"([^"]+)"$')
 #: Expectations that do more than look at the table: a JSON schema may name an address, which is then fetched.
 OUTREACHING = frozenset({"expect_column_values_to_match_json_schema", "expect_query_results_to_match_comparison"})
 ColumnType = Literal["string", "integer", "number", "date", "partial_date"]
 
 
-def _is_simple(template: object) -> bool:
-    if not isinstance(template, str):
-        return False
-    try:
-        fields = [field for field in Formatter().parse(template) if field[1] is not None]
-    except ValueError:
-        return False
-    return all(name.isidentifier() and not form and not conversion for _, name, form, conversion in fields)  # type: ignore[union-attr]
+def _placeholders(template: str) -> set[str]:
+    """Raises ValueError unless the text is names in braces, as `{site_ids:>9999999999}` and `{a.__class__}` are not."""
+    fields = [field for field in Formatter().parse(template) if field[1] is not None]
+    if not all(name and name.isidentifier() and not form and not conversion for _, name, form, conversion in fields):
+        raise ValueError("a placeholder is a name")
+    return {str(name) for _, name, _, _ in fields}
+
+
+def parameters_of(value: object) -> set[str]:
+    """The parameters that an argument is filled in with."""
+    if not isinstance(value, dict):
+        return set()
+    return {value["$PARAMETER"]} if "$PARAMETER" in value else _placeholders(value["$FORMAT"])
+
+
+def columns_of(kwargs: Mapping[str, Any]) -> list[str]:
+    """The columns that arguments name as they stand."""
+    named = [value for name, value in kwargs.items() if name.startswith("column")]
+    texts = [each for value in named for each in (value if isinstance(value, list | tuple) else [value])]
+    return [each for each in texts if isinstance(each, str)]
 
 
 class _Record(BaseModel):
@@ -46,8 +61,11 @@ class _Record(BaseModel):
 
 
 class ExpectationMeta(_Record):
+    """`may_check_nothing`: sites may have no row for it yet, and are not asked to."""
+
     notes: str = ""
     for_each: Literal["input", "coded_input", "measured_input"] | None = None
+    may_check_nothing: bool = False
 
 
 class Expectation(_Record):
@@ -64,17 +82,27 @@ class Expectation(_Record):
         return self
 
     @model_validator(mode="after")
-    def _formats_are_simple(self) -> Self:
-        """`{site_ids:>9999999999}` would ask for ten gigabytes of blanks, `{site_ids.__class__}` for our insides."""
-        for value in self.kwargs.values():
-            if isinstance(value, dict) and not _is_simple(value.get("$FORMAT", "")):
-                raise ValueError("$FORMAT is a text whose placeholders are names, such as {site_ids}")
+    def _mappings_are_filled_in(self) -> Self:
+        for name, value in self.kwargs.items():
+            if isinstance(value, list) and any(isinstance(each, dict) for each in value):
+                raise ValueError(f"{name}: a list holds no mapping; a parameter may stand for the whole list")
+            if isinstance(value, dict) and (len(value) != 1 or not value.keys() <= {"$PARAMETER", "$FORMAT"}):
+                raise ValueError(f'{name}: a mapping is {{"$PARAMETER": NAME}} or {{"$FORMAT": TEXT}}')
+            if isinstance(value, dict) and not isinstance(value.get("$PARAMETER", ""), str):
+                raise ValueError(f"{name}: $PARAMETER is a name")
+            if isinstance(value, dict) and "$FORMAT" in value:
+                try:
+                    _placeholders(value["$FORMAT"])
+                except (TypeError, ValueError):
+                    raise ValueError(
+                        f"{name}: $FORMAT is a text whose placeholders are names, such as {{site_ids}}"
+                    ) from None
         return self
 
     @model_validator(mode="after")
     def _row_condition_is_simple(self) -> Self:
-        condition = self.kwargs.get("row_condition")
-        if condition is not None and not ROW_CONDITION.match(str(condition)):
+        condition = self.kwargs.get("row_condition", 'C=="text"')
+        if not isinstance(condition, str) or not ROW_CONDITION.fullmatch(condition):
             raise ValueError('row_condition must be COLUMN=="text" or COLUMN!="text"')
         return self
 
@@ -92,7 +120,7 @@ class SuiteMeta(_Record):
 class Suite(_Record):
     name: str
     meta: SuiteMeta
-    expectations: tuple[Expectation, ...] = Field(min_length=1)
+    expectations: tuple[Expectation, ...] = Field(min_length=1, max_length=MAX_EXPECTATIONS)
 
 
 class Check(_Record):
@@ -101,31 +129,29 @@ class Check(_Record):
     id: str
     type: str
     kwargs: dict[str, Any] = Field(repr=False, exclude=True)
+    may_check_nothing: bool = False
 
 
-def load_suite(suites_dir: Path, table: str) -> Suite:
+def load_suite(suites_dir: Path, table: str, *, for_columns: bool = False) -> Suite:
     """Read `<suites_dir>/<table>.json`.
 
+    `for_columns` is for those that ask for the table's columns and run no expectation: these are then held to their
+    form and not to their library, whose import takes seconds.
+
     Raises:
-        ConfigError: no such suite, or it says something that a suite cannot say.
+        ConfigError: no such suite, or all that is wrong with it and can be known without data, each with its line.
     """
     path = suites_dir / f"{table}.json"
     if not path.is_file():
         raise ConfigError(f"no suite {path}; there is one for: {', '.join(suite_names(suites_dir)) or 'no table'}")
-    return _load(path, path.stat().st_mtime_ns)
+    return _load(path, path.stat().st_mtime_ns, for_columns)
 
 
 @cache
-def _load(path: Path, _mtime_ns: int) -> Suite:
-    try:
-        suite = Suite.model_validate_json(read_ordinary(path))
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"])) or "suite"
-        raise ConfigError(f"{path}: {place}: {first['msg']}") from None
-    if suite.name != path.stem:
-        raise ConfigError(f"{path}: the suite's name is {suite.name!r}, but the file is named {path.name}")
-    return suite
+def _load(path: Path, _mtime_ns: int, for_columns: bool) -> Suite:
+    from tasks.validation.suite_file import read_suite
+
+    return read_suite(path, for_columns=for_columns)
 
 
 def suite_names(suites_dir: Path) -> list[str]:
@@ -134,7 +160,7 @@ def suite_names(suites_dir: Path) -> list[str]:
 
 def table_columns(suites_dir: Path, table: str) -> dict[str, ColumnType]:
     """The columns that `table` has, in order, and their types."""
-    return load_suite(suites_dir, table).meta.columns
+    return load_suite(suites_dir, table, for_columns=True).meta.columns
 
 
 def all_columns(suites_dir: Path) -> dict[str, set[str]]:
@@ -152,22 +178,31 @@ def expand(suite: Suite, values: Mapping[str, Any], inputs: Iterable[Mapping[str
         inputs: for `for_each`: per input the values of `input.*`, among them `input.kinds`.
 
     Raises:
-        ConfigError: an unknown parameter, or two checks with one id.
+        ConfigError: an unknown parameter, two checks with one id, or an input that the study does not have.
     """
     rows = list(inputs)
-    values = {**values, "columns": list(suite.meta.columns), "key": list(suite.meta.key)}
-    checks: list[Check] = []
-    for expectation in suite.expectations:
-        kind = expectation.meta.for_each
-        scopes = [{}] if kind is None else [row for row in rows if kind in row["input.kinds"]]
-        checks += [_check(suite, expectation, {**values, **scope}) for scope in scopes]
+    checks = [
+        check_of(suite, each, scope) for each in suite.expectations for scope in scopes(suite, each, values, rows)
+    ]
     _refuse_twins(suite, checks)
+    if suite.name == INPUTS and values["input_names"]:
+        _refuse_other_inputs(checks, values["input_names"])
     return checks
 
 
-def _check(suite: Suite, expectation: Expectation, values: Mapping[str, Any]) -> Check:
+def scopes(
+    suite: Suite, expectation: Expectation, values: Mapping[str, Any], inputs: Iterable[Mapping[str, Any]] = ()
+) -> list[dict[str, Any]]:
+    """What an expectation may be filled in with, once for each check that it makes."""
+    every = {**values, "columns": list(suite.meta.columns), "key": list(suite.meta.key)}
+    kind = expectation.meta.for_each
+    return [every] if kind is None else [{**every, **row} for row in inputs if kind in row["input.kinds"]]
+
+
+def check_of(suite: Suite, expectation: Expectation, values: Mapping[str, Any]) -> Check:
     kwargs = {key: _fill(suite, value, values) for key, value in expectation.kwargs.items()}
-    return Check(id=_check_id(suite.name, expectation.type, kwargs), type=expectation.type, kwargs=kwargs)
+    id_ = _check_id(suite.name, expectation.type, kwargs)
+    return Check(id=id_, type=expectation.type, kwargs=kwargs, may_check_nothing=expectation.meta.may_check_nothing)
 
 
 def _fill(suite: Suite, value: Any, values: Mapping[str, Any]) -> Any:
@@ -201,3 +236,11 @@ def _refuse_twins(suite: Suite, checks: list[Check]) -> None:
         if check.id in seen:
             raise ConfigError(f"suite {suite.name}: two expectations share the id {check.id}; merge them")
         seen.add(check.id)
+
+
+def _refuse_other_inputs(checks: Iterable[Check], inputs: Collection[str]) -> None:
+    for check in checks:
+        for name in columns_of(check.kwargs):
+            if name not in inputs:
+                has = ", ".join(sorted(inputs))
+                raise ConfigError(f"suite {INPUTS}: {check.type} names {name}, no input of the study; it has: {has}")

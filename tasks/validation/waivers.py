@@ -14,6 +14,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from tasks.errors import ConfigError
+from tasks.validation.spelling import nearest
 from tasks.yaml_file import read_yaml
 
 
@@ -52,7 +53,8 @@ def load_waivers(path: Path, known: Collection[str]) -> tuple[Waiver, ...]:
     waivers = tuple(_parse(path, line, entry) for line, entry in entries)
     for (line, _), waiver in zip(entries, waivers, strict=True):
         if waiver.expectation not in known:
-            raise ConfigError(f"{path}:{line}: no expectation {waiver.expectation}; see the suites in {path.parent}")
+            hint = nearest(waiver.expectation, known, "see the suites in " + str(path.parent))
+            raise ConfigError(f"{path}:{line}: no expectation {waiver.expectation}; {hint}")
     _refuse_twins(path, waivers)
     return waivers
 

@@ -190,6 +190,13 @@ def test_baselines_are_drawn_only_where_given(study: Study, rounds: Rounds, base
     assert "Local only" not in without
 
 
+def test_what_checks_nothing_at_any_site_is_told_only_where_it_is_so(study: Study, rounds: Rounds) -> None:
+    assert "heck nothing" not in text(build_report(study, rounds(), None))
+    told = text(build_report(study, rounds(idle_expectations=("advs/AVAL[PARAMCD==TMEP]/expect_x",)), None))
+    assert "checks nothing: advs/AVAL[PARAMCD==TMEP]/expect_x" in told
+    assert f"rows of fewer than {study.evaluation.min_cell} patients, or of none, at every site" in told
+
+
 def test_everything_from_elsewhere_is_escaped(study: Study, rounds: Rounds) -> None:
     attack = "<script>alert(1)</script>$x^2$"
     row = {"contributed": False, "reason": attack, "failed_expectations": (attack,), "waived_expectations": (attack,)}
@@ -197,6 +204,7 @@ def test_everything_from_elsewhere_is_escaped(study: Study, rounds: Rounds) -> N
     sites = tuple(odd if site == "703" else site_row(site, 3) for site in PATIENTS)
     sites += (site_row("pool", 3, site=attack),)
     changed = {"sites": sites, "message": attack, "slowest": attack, "run_id": attack, "step_seconds": {attack: 1.0}}
+    changed |= {"idle_expectations": (attack,)}
     titled = study.model_copy(update={"title": attack})
     baselines = Baselines(
         study=study.study,

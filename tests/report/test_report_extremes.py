@@ -44,6 +44,7 @@ def test_a_page_of_extremes_is_drawn(figures: str) -> None:
     rows = [site_row(site, 1).model_copy(update=changes | names) for site in PATIENTS]
     rows[-1] = rows[-1].model_copy(update={"contributed": False, "reason": WIDE * 13})
     made = round_metrics(1, sites=tuple(rows), auc=auc, log_loss=log_loss, message=WIDE * 60, num_bytes=13 * count)
+    made = made.model_copy(update={"idle_expectations": (WIDE,) * 100})
     record = RoundMetrics.model_validate_json(to_json(made))
     started = time.perf_counter()
     files = build_report(load_study(PROJECT / "studies" / "xanomeline_derm56.yaml"), [record], None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from site_tables import noise, write_tables
 from typer.testing import CliRunner
 from unseen_study import CLINICS
 
@@ -28,6 +29,21 @@ def test_init_says_what_it_took_and_that_every_site_passes(unseen: Path, project
     text = (project / "studies/asthma.yaml").read_text()
     assert "title: Asthma attacks\n" in text
     assert "  epsilon: 1\n" in text
+
+
+def test_what_checks_nothing_at_a_site_is_not_counted_as_passed(tmp_path: Path) -> None:
+    def score(site: str, patient: int) -> object:
+        return "" if site == "isle" else round(50 + 10 * noise(site, patient, 5), 1)
+
+    folder = write_tables(tmp_path / "people", {"score": score})
+    result = CliRunner().invoke(app, ["init", str(folder), "--label", "people.outcome"])
+    assert result.exit_code == 0, result.output
+    lines = {line.split()[1]: " ".join(line.split()) for line in result.output.splitlines() if " of " in line}
+    assert "3 check nothing" in lines["isle"], "its range in the table, and range and median as an input"
+    assert "check nothing" not in lines["north"]
+    passed, _, every = lines["isle"].split(" │ ")[2].split()
+    assert int(passed) == int(every) - 3
+    assert lines["north"].split(" │ ")[2] == f"{every} of {every}"
 
 
 def test_a_site_that_fails_is_named_and_the_exit_code_tells(unseen: Path, project: Path) -> None:

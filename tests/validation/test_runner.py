@@ -232,10 +232,10 @@ def test_the_canary_check_finds_what_leaks(tables: Tables, validate: Validate, m
     site = with_column(tables, "adsl", TRT01P=CANARY)
     arms = Check(id="x", type=IN_SET, kwargs={"column": "TRT01P", "value_set": ["Placebo"]})
     monkeypatch.setattr(engine, "_RUNTIME", {"result_format": "COMPLETE", "catch_exceptions": True})
-    raw, _ = engine._evaluate(site["adsl"], [arms])
+    raw, _ = engine._evaluate(site["adsl"], [engine._configuration(arms, site["adsl"])])
     assert leaks(str(raw), site) == {CANARY}
     ids = Check(id="y", type=IN_SET, kwargs={"column": "USUBJID", "value_set": ["x"]})
-    raw, _ = engine._evaluate(site["adsl"], [ids])
+    raw, _ = engine._evaluate(site["adsl"], [engine._configuration(ids, site["adsl"])])
     assert len(leaks(str(raw), site)) == 7
     careless = ValidationFailed(f"AGE is {CANARY_NUMBER}")
     assert leaks(repr(careless), site) == {str(CANARY_NUMBER), "773177"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import date
 from pathlib import Path
 
@@ -51,7 +52,11 @@ REFUSED = {
     "ends first": (GOOD.replace("2027-12-31", "2020-01-01"), "until lies before granted"),
     "no reason": (GOOD.replace("The protocol amendment allows it.", "ok"), "waivers.yaml:2: why:"),
     "number for a site": (GOOD.replace('"703"', "703"), "waivers.yaml:2: site:"),
-    "unknown expectation": (GOOD.replace("AGE", "AGEE"), "waivers.yaml:2: no expectation adsl/AGEE/"),
+    "unknown expectation": (
+        GOOD.replace("AGE", "AGEE"),
+        r"waivers.yaml:2: no expectation adsl/AGEE/.*; did you mean adsl/AGE/",
+    ),
+    "nothing like it": (re.sub("adsl/.*", "zz/z", GOOD), r"no expectation zz/z; see the suites in"),
     "second entry": (GOOD + "- site: x\n", "waivers.yaml:8:"),
     "twice": (GOOD + GOOD, "two waivers for adsl/AGE/.* at site 703"),
     "no list": ("site: x\n", "waivers are a list"),
