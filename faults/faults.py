@@ -53,10 +53,11 @@ class Fault:
 
 
 def all_faults(world: World) -> Iterator[Fault]:
-    """Every service killed at five moments, the supervisor too, the disk filled at three, the store cut off at one."""
+    """Every service and the supervisor killed at five moments, the disk filled at three, the store cut off at one."""
     for service in SERVICES:
         for moment in MOMENTS:
             yield Fault(f"{service} killed", moment, lambda w, service=service: _kill(w, service))  # type: ignore[misc]
+    yield Fault("scheduler hangs", MOMENTS[1], lambda w: _hang(w, "scheduler"))
     for moment in MOMENTS:
         yield Fault("supervisor killed", moment, _kill_supervisor, World.up)
     if world.has_own_disk:
@@ -65,12 +66,16 @@ def all_faults(world: World) -> Iterator[Fault]:
     yield Fault(f"store cut off for {_CUT_S:.0f} s", MOMENTS[2], _cut_off)
 
 
-def _kill(world: World, service: str) -> None:
+def _kill(world: World, service: str, how: signal.Signals = signal.SIGKILL) -> None:
     state = read_state(world.home)
     pid = state.services[service].pid if state else None
     if pid is None:
         raise RuntimeError(f"{service} does not run")
-    os.kill(pid, signal.SIGKILL)
+    os.kill(pid, how)
+
+
+def _hang(world: World, service: str) -> None:
+    _kill(world, service, signal.SIGSTOP)
 
 
 def _kill_supervisor(world: World) -> None:

@@ -319,26 +319,6 @@ def test_a_queued_run_that_is_deleted_is_told(running):
     running.api._call("PATCH", f"dags/{ROUND}/dagRuns/{first}", json={"state": "failed"})
 
 
-def test_a_scheduler_that_hangs_is_told_and_started_again(running):
-    """Its process lives, as after a full disk: nothing but its heartbeat says that it does no work."""
-    follower = Follower(running)
-    follower.start()
-    _until(lambda: _newest_run(running.api), 60)
-    before = read_state(running.home).services["scheduler"]
-    os.kill(before.pid, signal.SIGSTOP)
-    _until(lambda: "the scheduler does not run (its last sign of life:" in follower.said, 60)
-    found = overview.status(running.home)
-    assert {s.name: (s.process, s.works) for s in found.services}["scheduler"] == ("running", False)
-    assert not found.well
-    after = _until(lambda: (s := read_state(running.home).services["scheduler"]).restarts > before.restarts and s, 150)
-    assert after.pid != before.pid
-    _until(lambda: "everything runs again" in follower.said, 90)
-    run = _newest_run(running.api)
-    running.api._call("PATCH", f"dags/{ROUND}/dagRuns/{run}", json={"state": "failed"})
-    follower.join(60)
-    assert "was marked failed by hand" in str(follower.error)
-
-
 def test_down_leaves_data_and_no_process(running):
     """Last in this module: it ends the deployment, then starts it once more."""
     assert local.down(running.home) > 5

@@ -300,12 +300,15 @@ def test_an_old_state_of_a_supervisor_that_is_gone_is_not_believed(home):
 def test_what_a_dead_service_has_left_is_not_taken_for_the_service(home):
     """The supervisor is held up, so that it neither notes the death nor removes what is left."""
     supervisor = living_supervisor(home)
+    until(lambda: len(processes.by_service(home).get("parent", [])) > 1)
     main = read_state(home).services["parent"].pid
     supervisor.suspend()
-    os.kill(main, signal.SIGKILL)
-    until(lambda: view(home, "parent").process == "left over")
-    assert (view(home, "parent").pid, overview.status(home).supervised) == (None, True)
-    supervisor.resume()
+    try:
+        os.kill(main, signal.SIGKILL)
+        until(lambda: view(home, "parent").process == "left over")
+        assert (view(home, "parent").pid, overview.status(home).supervised) == (None, True)
+    finally:
+        supervisor.resume()
     until(lambda: view(home, "parent").process == "running")
     assert view(home, "parent").pid not in (None, main)
 
