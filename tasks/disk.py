@@ -88,7 +88,14 @@ def room(place: Path, limits: Limits) -> Room:
 def rooms(home: Path) -> Iterator[Room]:
     """The places that a deployment writes to: its home, and the folder for scratch files."""
     yield room(home, HOME)
-    yield room(Path(tempfile.gettempdir()), SCRATCH)
+    yield room(_scratch(), SCRATCH)
+
+
+def _scratch() -> Path:
+    try:
+        return Path(tempfile.gettempdir())
+    except FileNotFoundError:  # it is tried by writing to it
+        return Path(os.environ.get("TMPDIR") or "/tmp")
 
 
 def warnings(home: Path) -> list[str]:

@@ -49,7 +49,7 @@ def silent(ports: Ports, started: Mapping[str, datetime]) -> set[str]:
     parts = _airflow_health(ports)
     if parts is None:
         dead.add(API_SERVER)
-    elif parts:
+    elif parts.get("metadatabase", {}).get("status") == "healthy":  # otherwise nobody's beat is known
         dead |= BEATING - _working_airflow_parts(parts, started)
     return dead & started.keys()
 

@@ -25,7 +25,7 @@ def finish_round(study: str, server_round: int | None, run_id: str | None = None
     """
     if server_round is None:
         raise RoundRefused("the round was not opened: the reason is in the log of open_round")
-    hub = HubContext.load(study)
+    hub = HubContext.load(study, run_id or "")
     metrics = close_round(hub, server_round, run_id)
     _tell(hub, metrics)
     require_model(metrics)

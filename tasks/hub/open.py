@@ -47,30 +47,31 @@ def open_round(hub: HubContext, run_id: str, *, min_sites: int | None = None) ->
         BudgetExhausted: fewer sites than the quorum have budget for another round.
     """
     number = hub.last_opened()
-    _refuse_second_round(hub, run_id, number)
-    plan = _left_open(hub, run_id, number) or _next_plan(hub, run_id, number + 1, min_sites)
+    had = _round_of(hub, run_id)
+    if had is not None and (had != number or hub.closed_round(number) is not None):
+        raise RoundRefused(
+            f"run {run_id} has had round {had} of {hub.name}, which is over. A run is one round: trigger a new run"
+        )
+    left_open = _left_open(hub, number, is_own=had is not None, run_id=run_id)
+    plan = left_open or _next_plan(hub, run_id, number + 1, min_sites)
     record = RunRecord(study=hub.name, run_id=run_id, server_round=plan.server_round)
     hub.store.create_record(layout.run(hub.name, run_id), record)
     return plan
 
 
-def _refuse_second_round(hub: HubContext, run_id: str, newest: int) -> None:
-    """A run that was cleared has its round again while it is open, and no other under the old name."""
+def _round_of(hub: HubContext, run_id: str) -> int | None:
+    """The round that a run has had: cleared, it has that one again while it is open, and no other under its name."""
     try:
-        number = hub.store.get_record(layout.run(hub.name, run_id), RunRecord).server_round
+        return hub.store.get_record(layout.run(hub.name, run_id), RunRecord).server_round
     except ObjectMissing:
-        return
-    if number != newest or hub.closed_round(number) is not None:
-        raise RoundRefused(
-            f"run {run_id} has had round {number} of {hub.name}, which is over. A run is one round: trigger a new run"
-        )
+        return None
 
 
-def _left_open(hub: HubContext, run_id: str, number: int) -> Plan | None:
-    """The newest plan, where it is this run's or still has time."""
+def _left_open(hub: HubContext, number: int, *, is_own: bool, run_id: str) -> Plan | None:
+    """The newest plan, where it is this run's, opened or taken up by it, or still has time."""
     if number and not hub.store.exists(layout.round_metrics(hub.name, number)):
         plan = hub.plan(number)
-        if plan.run_id == run_id or clock.now() < plan.deadline:
+        if is_own or plan.run_id == run_id or clock.now() < plan.deadline:
             return plan
     return None
 

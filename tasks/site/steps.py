@@ -36,6 +36,7 @@ from tasks.site.validation import checked_patients, data_version, shown, valid_p
 from tasks.storage import to_json
 from tasks.study_privacy import WITHOUT_PRIVACY
 from tasks.tensors import Weights, from_bytes, set_parameters, sha256
+from tasks.validation.runner import ValidationResult
 
 Result = TypeVar("Result")
 
@@ -50,11 +51,23 @@ def validate_data(ctx: SiteContext, server_round: int) -> None:
     def work(planned: PlannedRound) -> None:
         _require_asked(ctx, planned.plan)
         result, _ = checked_patients(ctx)
-        told = shown(result, planned.plan.privacy.mechanism)
-        _create_if_new(ctx, layout.data_validation(planned.plan.study, server_round, ctx.site), told)
+        _tell_validation(ctx, planned.plan, shown(result, planned.plan.privacy.mechanism))
         result.require()
 
     _run_step(ctx, server_round, "validate_data", work)
+
+
+def _tell_validation(ctx: SiteContext, plan: Plan, result: ValidationResult) -> None:
+    """Write what came of a site's validation; of data that were mended within the round, what came of them last."""
+    key = layout.data_validation(plan.study, plan.server_round, ctx.site)
+    try:
+        told = ctx.store.get_record(key, ValidationResult)
+    except StoreUnavailable:
+        raise
+    except StoreError:
+        told = None
+    if told is None or told.checks != result.checks:
+        ctx.store.put(key, to_json(result), content_type="application/json")
 
 
 def train(ctx: SiteContext, server_round: int) -> None:

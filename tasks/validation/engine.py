@@ -113,7 +113,8 @@ def _configuration(check: Check, frame: pd.DataFrame) -> ExpectationConfiguratio
     column = kwargs.get("column")
     if column in frame.columns and pd.api.types.is_datetime64_any_dtype(frame[column]):
         for bound in kwargs.keys() & {"min_value", "max_value"}:
-            kwargs[bound] = None if kwargs[bound] is None else pd.Timestamp(kwargs[bound]).to_pydatetime()
+            if isinstance(kwargs[bound], str):  # a count is a number
+                kwargs[bound] = pd.Timestamp(kwargs[bound]).to_pydatetime()
     if "row_condition" in kwargs:
         kwargs["row_condition"] = row_condition(kwargs["row_condition"])
     configuration = ExpectationConfiguration(type=check.type, kwargs=kwargs, meta={"check": check.id})

@@ -98,8 +98,13 @@ def _is_same(written: Any, read: Any) -> bool:
     if isinstance(written, str):
         return not isinstance(read, bool | int | float)
     if isinstance(written, list | tuple):
-        return isinstance(read, list | tuple | set) and all(one in written for one in read)
+        return isinstance(read, list | tuple | set) and all(_as_list(one) in _as_list(written) for one in read)
     return bool(isinstance(written, bool) == isinstance(read, bool) and written == read)
+
+
+def _as_list(value: Any) -> Any:
+    """With every tuple as a list: pairs are written in brackets."""
+    return [_as_list(each) for each in value] if isinstance(value, list | tuple) else value
 
 
 def _kind(value: Any) -> str:

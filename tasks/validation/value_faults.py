@@ -6,6 +6,7 @@ An expectation that no table can fail is wrong too: it guards nothing.
 from __future__ import annotations
 
 import re
+import string
 import warnings
 from collections.abc import Collection, Iterator, Mapping
 from datetime import datetime
@@ -20,8 +21,9 @@ _NEVER_NEGATIVE = re.compile(r"_(count|lengths|stdev|proportion)_")
 _DATE = re.compile(r"\d{4}-\d\d-\d\d")
 #: Arguments without which there is nothing to compare with, though the library gives some a default.
 _NEEDED = re.compile(r"regex|\w+_(set|list)")
-#: A pattern that is found in all of these is found in anything.
-_TEXTS = ("", "\u2603", "zZ 0-_.", "7\n7")
+#: A pattern that is found in all of these is found in anything, unless it looks for what must not be there.
+_TEXTS = ("", "\u2603", "7\n7", string.printable, *string.printable)
+_NEGATIVE = ("(?!", "(?<!")
 Faults = Iterator[tuple[str, str]]
 
 
@@ -60,7 +62,7 @@ def _bounds(type_: str, known: Collection[str], kwargs: Mapping[str, Any], colum
     given = {name: kwargs[name] for name in _BOUNDS if kwargs.get(name) is not None}
     if not given:
         yield "", "it has neither min_value nor max_value, so nothing is checked: give one, or take the expectation out"
-    if column_type == "date":
+    if column_type == "date" and not _NEVER_NEGATIVE.search(type_):
         wrong = [name for name, value in given.items() if not _is_date(value)]
         yield from ((name, 'the column holds dates: write the bound as "yyyy-mm-dd"') for name in wrong)
         given = {} if wrong else {name: datetime.fromisoformat(value).timestamp() for name, value in given.items()}
@@ -109,7 +111,7 @@ def _problem_of(pattern: str) -> str | None:
             compiled = re.compile(pattern)
     except (re.error, RecursionError, OverflowError) as error:
         return f"no regular expression: {error}"
-    if all(compiled.search(text) for text in _TEXTS):
+    if not any(sign in pattern for sign in _NEGATIVE) and all(compiled.search(text) for text in _TEXTS):
         return "it is found in any text, so nothing is checked: correct it, or take the expectation out"
     return None
 

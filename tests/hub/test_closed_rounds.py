@@ -13,6 +13,7 @@ from tasks import layout
 from tasks.errors import PharmafedError, QuorumMissed, RoundRefused, SiteStepFailed
 from tasks.hub.aggregate import aggregate
 from tasks.hub.context import HubContext
+from tasks.hub.finish import finish_round
 from tasks.hub.masked import freeze_roster, select_masked
 from tasks.hub.open import open_round
 from tasks.hub.selection import require_all_in
@@ -162,6 +163,16 @@ def test_a_run_whose_round_was_given_up_takes_up_no_other(fed: Federation) -> No
         fed.open(study, "night")
 
 
+def test_a_run_that_took_a_round_up_has_that_one_when_it_is_cleared_late(fed: Federation) -> None:
+    """It closes it, and opens no other."""
+    study = fed.new_study()
+    assert fed.open(study, "night").server_round == 1
+    assert fed.open(study, "next").server_round == 1
+    fed.set_deadline(study, 1, -1)
+    assert fed.open(study, "next").server_round == 1
+    assert fed.hub(study).last_opened() == 1
+
+
 # what a site has refused in an earlier try
 
 
@@ -237,3 +248,20 @@ def test_the_grid_is_green_only_where_the_hub_has_taken_every_update(fed: Federa
     whole = fed.new_study()
     assert fed.whole_round(whole, "all").status == "complete"
     require_all_in(fed.hub(whole), 1)
+
+
+def test_the_record_of_a_failed_round_has_the_reasons_of_its_own_run(
+    fed: Federation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = fed.new_study()
+    open_round(HubContext.load(study, "night"), "night")
+    with monkeypatch.context() as patch:
+        patch.setattr(steps, "checked_patients", lambda ctx: [][0])
+        for ctx in sites_in(study, "night"):
+            with pytest.raises(SiteStepFailed):
+                steps.validate_data(ctx, 1)
+    with pytest.raises(QuorumMissed):
+        finish_round(study, 1, "night")
+    metrics = fed.hub(study).closed_round(1)
+    assert metrics is not None
+    assert {row.reason.split(" at ")[0] for row in metrics.sites} == {"validate_data: SiteStepFailed: validate_data"}

@@ -289,6 +289,15 @@ RIGHT: dict[str, dict[str, Any]] = {
     "all but one code": line(MEDIAN, column="VALUE", min_value=1, row_condition='CODE!="TEMP"'),
     "a value of which the suite says nothing": line(MEDIAN, column="VALUE", min_value=1, row_condition='ONSET=="2012"'),
     "a pattern for nothing or digits": line(REGEX, column="PID", regex=r"^(\d+)?$"),
+    "a pattern for what must not be there": line(REGEX, column="PID", regex=r"^[^@]*$"),
+    "a pattern that looks ahead for it": line(REGEX, column="PID", regex=r"^(?!.*test)"),
+    "distinct days": line("expect_column_unique_value_count_to_be_between", column="DAY", min_value=2, max_value=99),
+    "pairs": line(
+        "expect_column_pair_values_to_be_in_set",
+        column_A="CODE",
+        column_B="PID",
+        value_pairs_set=[["TEMP", "1"], ["PULSE", "2"]],
+    ),
     "a pattern that cannot be in JSON": line(REGEX, column="PID", regex="^\\d{4}-[\u4e00-\u9fff]+$"),
     "the parser of conditions": line(
         MEDIAN, column="VALUE", min_value=1, row_condition='CODE=="TEMP"', condition_parser="pandas"
