@@ -84,7 +84,7 @@ def open_round(study: str) -> int:
     from tasks.hub.open import open_round
 
     params, run_id = asked(), get_current_context()["run_id"]
-    skip_if_late()
+    skip_if_late(tell=True)
     plan = open_round(HubContext.load(study, run_id), run_id, min_sites=params["min_sites"])
     print(f"round {plan.server_round} of {plan.total_rounds}: {len(plan.sites)} sites, until {plan.deadline:%H:%M} UTC")
     return plan.server_round
@@ -186,7 +186,8 @@ class NextRound(TriggerDagRunOperator):
         params, conf = context["params"], context["dag_run"].conf or {}
         if params["rounds"] <= 1:
             raise AirflowSkipException("that was the last of the rounds asked for")
-        series, left = conf.get("series", context["run_id"]), params["rounds"] - 1
+        run_id, left = context["run_id"], params["rounds"] - 1
+        series = conf.get("series", run_id) if run_id.startswith("next__") else run_id  # a conf may be used again
         self.conf = {**params, "rounds": left, "series": series}
         self.trigger_run_id = f"next__{series}"[:_LONGEST_RUN_ID] + f"__{left}_to_go"
         super().execute(context)

@@ -68,18 +68,23 @@ def asked() -> dict[str, Any]:
     return dict(context["params"])
 
 
-def skip_if_late() -> None:
+def skip_if_late(*, tell: bool = False) -> None:
     """Skip a scheduled run that begins long after its time: no round is caught up on in the middle of a day.
 
-    Not one that was cleared: somebody wants it now.
+    The hub was away, or a longer series was before it. Not one that was cleared: somebody wants it now.
     """
     run = get_current_context()["dag_run"]
     late = (run.start_date or run.run_after) - run.run_after
     if run.run_type == "scheduled" and not run.clear_number and late > LATEST_START:
-        raise AirflowSkipException(
+        words = (
             f"this round was due at {run.run_after:%Y-%m-%d %H:%M} UTC and begins {late.total_seconds() / 3600:.0f} "
             "hours late: it is left out, and the next one runs at its time. Trigger one to have it now"
         )
+        if tell:
+            from tasks.notify import Notice, notify
+
+            notify(Notice("round left out", run.dag_id, words))
+        raise AirflowSkipException(words)
 
 
 def at_site(site: str) -> dict[str, Any]:

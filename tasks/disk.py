@@ -105,7 +105,7 @@ def warnings(home: Path) -> list[str]:
 
 def is_full(home: Path, was_full: bool = False) -> bool:
     """Whether services cannot be expected to work for want of room; a disk that was full needs some more to be not."""
-    return room(home, HOME).free < (2 * STORE_RESERVE_MIB << 20 if was_full else SCRATCH.needed)
+    return room(home, HOME).free < ((STORE_RESERVE_MIB << 20) + SCRATCH.needed if was_full else SCRATCH.needed)
 
 
 def round_bytes(study: Study, model_bytes: int) -> int:

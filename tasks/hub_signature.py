@@ -1,4 +1,4 @@
-"""The hub's signature on what sites follow: a round's plan, and the card of every model.
+"""The hub's signature on what sites follow: a round's plan and its end, and the card of every model.
 
 It keeps out whoever can write to the object store and has not the hub's key. A hub that lies signs too: what a site
 does not take from any hub, signed or not, stands in `tasks.site.plans` and `tasks.site.global_models`.
@@ -13,10 +13,10 @@ from cryptography import x509
 
 from tasks.enrolment import HUB_NAME, sign, validate_certificate, verifies
 from tasks.errors import ConfigError, PrivacyError
-from tasks.records import ModelCard, Plan
+from tasks.records import ModelCard, Plan, Settled
 from tasks.storage import to_json
 
-Signed = TypeVar("Signed", Plan, ModelCard)
+Signed = TypeVar("Signed", Plan, ModelCard, Settled)
 
 
 def sign_as_hub(record: Signed, folder: Path) -> Signed:
@@ -33,7 +33,7 @@ def sign_as_hub(record: Signed, folder: Path) -> Signed:
     return unsigned.model_copy(update={"signature": sign(folder, _signed_bytes(unsigned))})
 
 
-def check_hub_signature(record: Plan | ModelCard, authority: x509.Certificate, what: str) -> None:
+def check_hub_signature(record: Plan | ModelCard | Settled, authority: x509.Certificate, what: str) -> None:
     """Check that the authority certifies the hub that signed the record.
 
     Raises:
@@ -48,5 +48,5 @@ def check_hub_signature(record: Plan | ModelCard, authority: x509.Certificate, w
         raise PrivacyError(f"{what} is not signed by the hub: the site does not follow it")
 
 
-def _signed_bytes(record: Plan | ModelCard) -> bytes:
+def _signed_bytes(record: Plan | ModelCard | Settled) -> bytes:
     return f"pharmafed {type(record).__name__}\n".encode() + to_json(record)

@@ -1,6 +1,7 @@
 """Where everything lies in the object store: the only place that spells a key.
 
-One bucket is one federation. Every object is created once and never changed, but for `latest.json`.
+One bucket is one federation. What a round releases, models, plans, cards and ledgers are created once, never changed.
+Written again are `latest.json`, reports, what the hub tells of a round's end, and a site's own refusal and validation.
 
     studies/<study>/rounds/<r>/         the hub writes, sites read: plan, roster, survivors, encrypted sum, how it ended
     studies/<study>/models/<r>/         the hub writes, sites read: models and their cards

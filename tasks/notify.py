@@ -24,7 +24,7 @@ NEARLY_SPENT = 0.1
 class Notice:
     """One message. `text` never quotes a record: it is made of our own errors and counts."""
 
-    kind: Literal["failure", "quorum missed", "partial round", "budget nearly spent", "drift"]
+    kind: Literal["failure", "round left out", "quorum missed", "partial round", "budget nearly spent", "drift"]
     study: str  # or the DAG or exam that it is about
     text: str
 

@@ -185,6 +185,10 @@ class Settled(Record):
     server_round: Round
     status: Literal["selected", "complete", "partial", "failed"]
     sites: tuple[SiteName, ...] = Field(max_length=MAX_SITES)
+    certificate_pem: Pem = Field(default="", description="the hub's, issued by the consortium's authority")
+    signature: Signature = Field(
+        default="", description="Ed25519 of the hub over the record without this field, base64"
+    )
 
 
 class RunRecord(Record):

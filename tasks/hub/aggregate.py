@@ -13,12 +13,12 @@ from tasks.hub.encrypted import open_encrypted
 from tasks.hub.masked import open_masked
 from tasks.hub.selection import (
     chosen_update,
+    end_uploads,
     freeze_selection,
     frozen_selection,
     require_quorum,
     require_selected,
     select,
-    tell_selected,
 )
 from tasks.masked_sum import private_auc, require_step
 from tasks.records import Manifest, ModelCard, ModelRef, Plan, PrivateAuc, Selection
@@ -61,7 +61,6 @@ def _plain(hub: HubContext, plan: Plan, base: Weights) -> tuple[Selection, Weigh
     if selection is None:
         selected = _select_and_add(hub, plan, mean)
         selection = freeze_selection(hub, plan, selected)
-    tell_selected(hub, selection)
     if selection == selected:
         return selection, mean.mean()
     return selection, _mean_of_selected(hub, plan, selection, shape)
@@ -69,7 +68,7 @@ def _plain(hub: HubContext, plan: Plan, base: Weights) -> tuple[Selection, Weigh
 
 def _select_and_add(hub: HubContext, plan: Plan, mean: StreamingMean) -> Selection:
     """One pass over the updates, by site name: each is checked, added and freed before the next is read."""
-    answers, enrolments = wait_for_answers(hub, plan), hub.enrolments()
+    answers, enrolments = end_uploads(hub, plan, wait_for_answers(hub, plan)), hub.enrolments()
 
     def admit(site: str) -> Manifest:
         manifest, update = checked_update(hub, plan, site, enrolments.get(site), mean.shape)

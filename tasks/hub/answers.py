@@ -73,9 +73,7 @@ def read_answers(
     asked: Iterable[str] | None = None,
     known: Iterable[str] = (),
 ) -> Answers:
-    """Who has answered by now. An answer counts for more than a refusal of an earlier try.
-
-    So does being asked for the next phase of a masked round: it takes an answer to the one before.
+    """Who has answered by now. An answer counts for more than a refusal.
 
     Args:
         known: sites that are known to have answered: they are not looked up again.
@@ -90,7 +88,7 @@ def read_answers(
 
 
 def _refuses(hub: HubContext, plan: Plan, site: str, phase: Phase) -> bool:
-    """Whether a site has refused this phase in this run, and not tried again since."""
+    """Whether a site has refused in this run, and not tried again since. Who has uploaded may still help to unmask."""
     try:
         refusal = _refusal(hub, plan, site)
     except StoreUnavailable:
@@ -99,9 +97,7 @@ def _refuses(hub: HubContext, plan: Plan, site: str, phase: Phase) -> bool:
         return True
     if refusal is None or refusal.withdrawn or refusal.run_id != hub.run_id:
         return False
-    if phase == "keys" or (phase == "updates" and plan.aggregation != "masks"):
-        return True
-    return refusal.step == ("privatize_and_upload" if phase == "updates" else "unmask")
+    return phase != "unmask" or refusal.step == "unmask"
 
 
 def _refusal(hub: HubContext, plan: Plan, site: str) -> Refusal | None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from pydantic import BaseModel
 
@@ -25,12 +26,25 @@ from tasks.hub.collect import checked_update
 from tasks.hub.context import HubContext
 from tasks.hub.masked import missing_from
 from tasks.hub.selection import largest_spend
-from tasks.records import Chosen, ModelCard, Plan, Pointer, RoundMetrics, Selection, Settled, SiteMetrics, SiteRow
+from tasks.hub_signature import sign_as_hub
+from tasks.records import (
+    Chosen,
+    ModelCard,
+    ModelRef,
+    Plan,
+    Pointer,
+    RoundMetrics,
+    Selection,
+    Settled,
+    SiteMetrics,
+    SiteRow,
+)
 from tasks.reference import PooledFigures, pooled_figures
 from tasks.storage import to_json
 from tasks.tensors import fetch_model
 from tasks.validation.runner import ValidationResult, at_every_site
 
+log = logging.getLogger(__name__)
 Record = TypeVar("Record", bound=BaseModel)
 _STEPS = ("train_local", "privatize_and_upload", "validate_global")
 
@@ -48,23 +62,29 @@ def close_round(hub: HubContext, server_round: int, run_id: str | None = None) -
         return closed
     plan = hub.plan(server_round)
     selection, card = _model_of(hub, plan)
+    _tell_closed(hub, plan, selection, card)
     if card is not None:
         _move_pointer(hub, card)
     metrics = _summarise(hub, plan, selection, card).model_copy(update={"run_id": run_id or plan.run_id})
-    _tell_closed(hub, metrics)
-    hub.store.create_record(layout.round_metrics(hub.name, server_round), metrics)
+    try:
+        hub.store.create_record(layout.round_metrics(hub.name, server_round), metrics)
+    except ObjectExists:  # another try has closed it at the same moment
+        return hub.closed_round(server_round) or metrics
     return metrics
 
 
-def _tell_closed(hub: HubContext, metrics: RoundMetrics) -> None:
-    """Tell the sites, before the record stands: from now on nobody works on this round."""
-    settled = Settled(
-        study=metrics.study,
-        server_round=metrics.server_round,
-        status=metrics.status,
-        sites=tuple(row.site for row in metrics.sites if row.contributed),
-    )
-    hub.store.put(layout.closed(metrics.study, metrics.server_round), to_json(settled), content_type="application/json")
+def _tell_closed(hub: HubContext, plan: Plan, selection: Selection | None, card: ModelCard | None) -> None:
+    """Tell the sites, before anything else: from now on nobody works on this round."""
+    sites = tuple(chosen.site for chosen in selection.chosen) if selection and card else ()
+    settled = Settled(study=plan.study, server_round=plan.server_round, status=_status(selection, card), sites=sites)
+    key = layout.closed(plan.study, plan.server_round)
+    hub.store.put(key, to_json(sign_as_hub(settled, hub.secrets_dir)), content_type="application/json")
+
+
+def _status(selection: Selection | None, card: ModelCard | None) -> Literal["complete", "partial", "failed"]:
+    if selection is None or card is None:
+        return "failed"
+    return "partial" if selection.missing else "complete"
 
 
 def require_model(metrics: RoundMetrics) -> None:
@@ -105,10 +125,17 @@ def _move_pointer(hub: HubContext, card: ModelCard) -> None:
 
 
 def _is_moved(hub: HubContext, pointer: Pointer | None, card: ModelCard) -> bool:
-    """Whether the pointer is at this round. Raises RoundRefused when it is at another model of it, or past it."""
+    """Whether the pointer has been at this round: it is there, or at a model that came from this one.
+
+    Raises:
+        RoundRefused: it is at another model of this round, or past it by another way.
+    """
     if pointer is None or pointer.server_round < card.server_round:
         return False
-    if pointer.model == card.model:
+    model: ModelRef | None = pointer.model
+    while model is not None and model.server_round > card.server_round:
+        model = hub.store.get_record(layout.card(hub.name, model.server_round), ModelCard).base_model
+    if model == card.model:
         return True
     raise RoundRefused(f"{hub.name} is at round {pointer.server_round} already: round {card.server_round} is void")
 
@@ -119,14 +146,14 @@ def _summarise(hub: HubContext, plan: Plan, selection: Selection | None, card: M
     metrics = {site: _site_metrics(hub, plan, site, card) for site in hub.study.sites}
     data = {site: _validation(hub, plan, site) for site in metrics}
     rows = tuple(_row(data[s], s, chosen.get(s), missing.get(s, ""), metrics[s]) for s in metrics)
-    pooled = pooled_figures(hub.study, hub.store, card.evaluated_model) if card else PooledFigures()
+    pooled = _pooled(hub, card) if card else PooledFigures()
     spend = largest_spend(selection) if selection else None
     closed_at = datetime.now(UTC)
     return RoundMetrics(
         study=plan.study,
         server_round=plan.server_round,
         run_id=plan.run_id,
-        status="failed" if card is None else "partial" if missing else "complete",
+        status=_status(selection, card),
         message=_message(rows, plan),
         mechanism=plan.privacy.mechanism,
         aggregation=plan.aggregation,
@@ -151,6 +178,17 @@ def _summarise(hub: HubContext, plan: Plan, selection: Selection | None, card: M
         step_seconds={step: round(sum(row.seconds.get(step, 0.0) for row in rows), 3) for step in _STEPS},
         slowest=_slowest(rows),
     )
+
+
+def _pooled(hub: HubContext, card: ModelCard) -> PooledFigures:
+    """Figures for the demo; the pointer has moved, so what breaks in a study's own model leaves them out."""
+    try:
+        return pooled_figures(hub.study, hub.store, card.evaluated_model)
+    except StoreUnavailable:
+        raise
+    except Exception:
+        log.exception("round %d of %s is closed without pooled figures", card.server_round, hub.name)
+        return PooledFigures()
 
 
 def _missing(hub: HubContext, plan: Plan) -> dict[str, str]:

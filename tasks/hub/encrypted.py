@@ -20,12 +20,12 @@ from tasks.hub.answers import wait_for_answers
 from tasks.hub.collect import checked_encrypted, read_vector
 from tasks.hub.context import HubContext
 from tasks.hub.selection import (
+    end_uploads,
     freeze_selection,
     frozen_selection,
     require_quorum,
     require_selected,
     select,
-    tell_selected,
 )
 from tasks.masked_sum import OpenedSum, read_mean
 from tasks.privacy import ckks
@@ -46,7 +46,6 @@ def select_encrypted(hub: HubContext, server_round: int) -> Selection:
         selection = _select(hub, plan)
         require_quorum(plan, selection)
         selection = freeze_selection(hub, plan, selection)
-    tell_selected(hub, selection)
     if not hub.store.exists(layout.encrypted_sum(plan.study, server_round)):
         body = ckks.add(_bodies(hub, plan, selection), _num_values(hub, plan))
         hub.store.put(
@@ -79,7 +78,8 @@ def open_encrypted(hub: HubContext, plan: Plan, selection: Selection, base: Weig
 
 
 def _select(hub: HubContext, plan: Plan) -> Selection:
-    answers, enrolments = wait_for_answers(hub, plan, until=plan.upload_deadline), hub.enrolments()
+    answers = end_uploads(hub, plan, wait_for_answers(hub, plan, until=plan.upload_deadline))
+    enrolments = hub.enrolments()
     length = _num_values(hub, plan)
 
     def admit(site: str) -> Manifest:

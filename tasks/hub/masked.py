@@ -25,12 +25,12 @@ from tasks.hub.answers import Answers, read_answers, reason_of, wait_for_answers
 from tasks.hub.collect import checked_masked
 from tasks.hub.context import HubContext
 from tasks.hub.selection import (
+    end_uploads,
     freeze_selection,
     frozen_selection,
     require_quorum,
     require_selected,
     select,
-    tell_selected,
 )
 from tasks.masked_sum import OpenedSum, interpret, num_values
 from tasks.privacy.secure_sum import opening
@@ -83,7 +83,7 @@ def select_masked(hub: HubContext, server_round: int) -> Selection:
     selection = frozen_selection(hub, plan)
     if selection is None:
         answers = wait_for_answers(hub, plan, "updates", roster.members, until=plan.upload_deadline)
-        selection = _select(hub, plan, roster, answers)
+        selection = _select(hub, plan, roster, end_uploads(hub, plan, answers))
         require_quorum(plan, selection)
         fewest = min_survivors(roster)
         if len(selection.chosen) < fewest:
@@ -92,7 +92,6 @@ def select_masked(hub: HubContext, server_round: int) -> Selection:
                 "their sum would hold too little noise, so it stays shut"
             )
         selection = freeze_selection(hub, plan, selection)
-    tell_selected(hub, selection)
     survivors = opening.freeze_survivors(roster, [chosen.site for chosen in selection.chosen])
     hub.store.create_record(layout.survivors(plan.study, server_round), survivors)
     return selection

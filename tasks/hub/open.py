@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from torch import nn
 
 from tasks import clock, layout
@@ -11,6 +13,7 @@ from tasks.errors import (
     BudgetExhausted,
     ObjectExists,
     ObjectMissing,
+    PharmafedError,
     PrivacyError,
     RoundRefused,
     StoreError,
@@ -18,6 +21,7 @@ from tasks.errors import (
 )
 from tasks.hub.card_chain import require_first, require_newest
 from tasks.hub.cards import write_first_card
+from tasks.hub.close import close_round
 from tasks.hub.context import HubContext
 from tasks.hub_signature import sign_as_hub
 from tasks.privacy.ledger import spent
@@ -71,9 +75,22 @@ def _left_open(hub: HubContext, number: int, *, is_own: bool, run_id: str) -> Pl
     """The newest plan, where it is this run's, opened or taken up by it, or still has time."""
     if number and not hub.store.exists(layout.round_metrics(hub.name, number)):
         plan = hub.plan(number)
+        if hub.store.exists(layout.closed(hub.name, number)):  # who closed it died before the record stood
+            _close_at_last(hub, plan)
+            return None
         if is_own or plan.run_id == run_id or clock.now() < plan.deadline:
             return plan
     return None
+
+
+def _close_at_last(hub: HubContext, plan: Plan) -> None:
+    """Write the record of a round that was being closed; what keeps it from being written stops no other round."""
+    try:
+        close_round(replace(hub, run_id=plan.run_id), plan.server_round)
+    except StoreUnavailable:
+        raise
+    except PharmafedError as error:
+        print(f"round {plan.server_round} of {hub.name} has no record, and is given up: {error}")
 
 
 def _next_plan(hub: HubContext, run_id: str, number: int, min_sites: int | None) -> Plan:

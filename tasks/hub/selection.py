@@ -8,9 +8,11 @@ from tasks import layout
 from tasks.aggregation import weight_of
 from tasks.bounds import shorten
 from tasks.errors import ObjectExists, ObjectMissing, QuorumMissed, UpdateRejected
-from tasks.hub.answers import Answers, reason_of
+from tasks.hub.answers import Answers, read_answers, reason_of
 from tasks.hub.context import HubContext
+from tasks.hub_signature import sign_as_hub
 from tasks.records import Chosen, Manifest, Plan, Selection, Settled, Spend
+from tasks.storage import to_json
 
 
 def select(
@@ -70,15 +72,23 @@ def freeze_selection(hub: HubContext, plan: Plan, selection: Selection) -> Selec
     return selection
 
 
-def tell_selected(hub: HubContext, selection: Selection) -> None:
-    """Tell the sites whose updates the round has: from now on nobody else pays for it. Again: nothing changes."""
-    settled = Settled(
-        study=selection.study,
-        server_round=selection.server_round,
-        status="selected",
-        sites=tuple(chosen.site for chosen in selection.chosen),
-    )
-    hub.store.create_record(layout.selected(selection.study, selection.server_round), settled)
+def end_uploads(hub: HubContext, plan: Plan, answers: Answers) -> Answers:
+    """Tell the sites, before any update is checked, whose the round has: from now on nobody else pays for it.
+
+    Gives the answers of that moment: a site may have uploaded between the last look and the word.
+    """
+    _tell_uploaded(hub, plan, answers)
+    now = read_answers(hub, plan, "updates", answers.asked, answers.given)
+    if now.given != answers.given:
+        _tell_uploaded(hub, plan, now)
+    return now
+
+
+def _tell_uploaded(hub: HubContext, plan: Plan, answers: Answers) -> None:
+    sites = tuple(sorted(answers.given))
+    settled = Settled(study=plan.study, server_round=plan.server_round, status="selected", sites=sites)
+    key = layout.selected(plan.study, plan.server_round)
+    hub.store.put(key, to_json(sign_as_hub(settled, hub.secrets_dir)), content_type="application/json")
 
 
 def chosen_update(manifest: Manifest, plan: Plan) -> Chosen:

@@ -9,7 +9,8 @@ from typing import NamedTuple
 from cryptography import x509
 
 from tasks import layout, settings
-from tasks.errors import ConfigError, ObjectMissing
+from tasks.errors import ConfigError, ObjectMissing, PrivacyError
+from tasks.hub_signature import check_hub_signature
 from tasks.record_size import max_bytes
 from tasks.records import Enrolment, Plan, Settled
 from tasks.site.global_models import CardReader
@@ -100,12 +101,21 @@ class SiteContext:
         return PlannedRound(plan, digest)
 
     def settled(self, server_round: int) -> Settled | None:
-        """What the hub says of a round that takes no more updates; None while it does."""
-        for key in (layout.closed, layout.selected):
+        """What the hub says, and has signed, of a round that takes no more updates; None while it does.
+
+        Raises:
+            PrivacyError: it is not the hub's, or about another round.
+        """
+        for place in (layout.closed, layout.selected):
+            key = place(self.study.study, server_round)
             try:
-                return self.store.get_record(key(self.study.study, server_round), Settled)
+                settled = self.store.get_record(key, Settled)
             except ObjectMissing:
                 continue
+            check_hub_signature(settled, self.authority, key)
+            if (settled.study, settled.server_round) != (self.study.study, server_round):
+                raise PrivacyError(f"{key} is about another round: site {self.site} does not follow it")
+            return settled
         return None
 
     @property

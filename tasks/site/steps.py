@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from tasks import __version__, layout
 from tasks.bounds import SITE_REASON, shorten
 from tasks.enrolment import sign
-from tasks.errors import PharmafedError, RoundRefused, StoreError, StoreUnavailable, Withheld
+from tasks.errors import ObjectMissing, PharmafedError, RoundRefused, StoreError, StoreUnavailable, Withheld
 from tasks.evaluation import suppress, validate_model
 from tasks.files import alone, write_private
 from tasks.models import build_model, checked_model
@@ -123,7 +123,8 @@ def privatize_and_upload(ctx: SiteContext, server_round: int) -> None:
         body = files.load_release() or _draw(ctx, planned, files, ledger, spend, masking, roster)
         if masking is not None:
             masking.use_up(sha256(body))
-        _require_open(ctx, plan, "privatize_and_upload")
+        if not _require_open(ctx, plan, "privatize_and_upload"):
+            return
         entry, entry_sha256 = ledger.record(server_round, spend, sha256(body), planned.sha256)
         ctx.store.create(layout.update_tensors(plan.study, server_round, ctx.site), body)
         num_examples, iterations, train_seconds = files.facts()
@@ -302,7 +303,7 @@ def _run_step(
                 return None
             if not with_deadline:
                 return work(planned)
-            _withdraw(ctx, server_round)
+            _withdraw(ctx, server_round, step)
             with before(_deadline(planned.plan, step), what), alone(ctx.round_dir(server_round)):
                 return work(planned)
     except StoreUnavailable:
@@ -337,14 +338,17 @@ def refuse(ctx: SiteContext, server_round: int, step: Step, reason: str) -> None
         print(f"the hub could not be told: {second}")
 
 
-def _withdraw(ctx: SiteContext, server_round: int) -> None:
+def _withdraw(ctx: SiteContext, server_round: int, step: Step) -> None:
     """A step that is tried again takes back what an earlier try has refused: the hub waits for the site again."""
     try:
         refusal = ctx.store.get_record(layout.refusal(ctx.study.study, server_round, ctx.site), Refusal)
+    except ObjectMissing:
+        return
     except StoreUnavailable:
         raise
-    except StoreError:  # there is none, or nothing that the hub could read either
-        return
+    except StoreError:  # the hub could not read it either, and would take it for a refusal
+        reason = "an earlier try, of which nothing can be read"
+        refusal = Refusal(study=ctx.study.study, server_round=server_round, site=ctx.site, step=step, reason=reason)
     if not refusal.withdrawn:
         _put_refusal(ctx, refusal.model_copy(update={"withdrawn": True}))
 

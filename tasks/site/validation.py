@@ -7,6 +7,7 @@ the data's version, the suites, the waivers, the study and the day (a waiver may
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import cache, partial
@@ -21,6 +22,7 @@ from tasks.foreign_files import listed
 from tasks.site.context import SiteContext
 from tasks.site.prepared import Patients, cache_file, load_patients, prepare_patients, save_patients
 from tasks.storage import to_json
+from tasks.study import Study
 from tasks.study_file import load_study, readable_studies
 from tasks.study_privacy import WITHOUT_PRIVACY
 from tasks.validation.parameters import input_references, site_parameters
@@ -102,7 +104,9 @@ def _check(ctx: SiteContext) -> tuple[ValidationResult, Patients | None]:
     study = ctx.study
     load_study(ctx.project / "studies" / f"{study.study}.yaml", columns=all_columns(ctx.suites_dir))
     tables = read_tables(ctx.data_dir, study.data.tables, ctx.suites_dir, study.data.reading)
-    waivers = load_waivers(ctx.suites_dir / "waivers.yaml", _known_expectations(ctx))
+    studies, unread = readable_studies(ctx.project / "studies")
+    known = _known_expectations(ctx, studies.values())
+    waivers = load_waivers(ctx.suites_dir / "waivers.yaml", known, any_input=bool(unread))
     parameters = site_parameters(study, ctx.site)
     inputs = cache(partial(build_inputs, tables, study))
     result = validate_site(tables, inputs, parameters, waivers, ctx.suites_dir)
@@ -111,9 +115,8 @@ def _check(ctx: SiteContext) -> tuple[ValidationResult, Patients | None]:
     return result, prepare_patients(tables, inputs(), study, ctx.site)
 
 
-def _known_expectations(ctx: SiteContext) -> frozenset[str]:
+def _known_expectations(ctx: SiteContext, studies: Iterable[Study]) -> frozenset[str]:
     """Those of every study that uses these suites: a waiver may be for another study's input."""
-    studies = readable_studies(ctx.project / "studies")[0].values()
     references = [
         known_expectations(ctx.suites_dir, input_references(study))
         for study in studies

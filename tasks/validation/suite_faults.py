@@ -173,7 +173,7 @@ class _One:
                     yield self.fault(f"the table has no column {name}; {nearest(name, columns)}", argument)
 
     def _of_rows(self) -> Iterator[Fault]:
-        """A row condition that picks no row, or all, of any table that passes the rest of the suite."""
+        """A row condition that picks no row of any table that passes the rest of the suite."""
         match = ROW_CONDITION.fullmatch(self.expectation.kwargs.get("row_condition") or "")
         if match is None:
             return
@@ -183,9 +183,8 @@ class _One:
             problem = f"the table has no column {column}; {nearest(column, columns)}"
         elif columns[column] not in TEXTUAL:
             problem = f"it compares texts, and {column} is declared as {columns[column]}: choose by a column of texts"
-        elif allowed is not None and value not in allowed:
-            effect = "no row meets it" if operator == "==" else "every row meets it"
-            problem = f"{effect}: the suite does not allow {value!r} in {column}; {nearest(value, allowed)}"
+        elif allowed is not None and value not in allowed and operator == "==":
+            problem = f"no row meets it: the suite does not allow {value!r} in {column}; {nearest(value, allowed)}"
         else:
             return
         yield self.fault(problem, "row_condition")

@@ -10,7 +10,8 @@ from federation import FEW, Federation
 from masked_rounds import MASKED
 
 from tasks import layout
-from tasks.errors import PharmafedError, QuorumMissed, RoundRefused, SiteStepFailed
+from tasks.errors import PharmafedError, PrivacyError, QuorumMissed, RoundRefused, SiteStepFailed
+from tasks.hub import collect
 from tasks.hub.aggregate import aggregate
 from tasks.hub.context import HubContext
 from tasks.hub.finish import finish_round
@@ -18,9 +19,10 @@ from tasks.hub.masked import freeze_roster, select_masked
 from tasks.hub.open import open_round
 from tasks.hub.selection import require_all_in
 from tasks.privacy.ledger import spent
-from tasks.records import Refusal
+from tasks.records import Refusal, Settled
 from tasks.site import steps
 from tasks.site.context import SiteContext
+from tasks.storage import to_json
 
 SITE = "717"
 OTHERS = tuple(site for site in FEW if site != SITE)
@@ -265,3 +267,86 @@ def test_the_record_of_a_failed_round_has_the_reasons_of_its_own_run(
     metrics = fed.hub(study).closed_round(1)
     assert metrics is not None
     assert {row.reason.split(" at ")[0] for row in metrics.sites} == {"validate_data: SiteStepFailed: validate_data"}
+
+
+def test_a_round_is_closed_whatever_a_studys_own_model_does_when_it_is_scored(
+    fed: Federation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = fed.new_study()
+    fed.open(study)
+    assert fed.run_sites(study, 1) == {}
+    fed.aggregate(study, 1)
+
+    def breaks(*_: object) -> None:
+        raise ValueError("no shape")
+
+    monkeypatch.setattr("tasks.hub.close.pooled_figures", breaks)
+    assert fed.close(study, 1).status == "complete"
+
+
+def test_a_record_that_was_lost_on_its_way_can_be_written_after_the_next_round(fed: Federation) -> None:
+    """The pointer has moved on, by a model that came from this one."""
+    study = fed.new_study()
+    fed.whole_round(study, "one")
+    fed.delete(layout.round_metrics(study, 1))
+    fed.delete(layout.closed(study, 1))
+    fed.set_deadline(study, 1, -1)
+    fed.whole_round(study, "two")
+    assert fed.close(study, 1).status == "complete"
+    assert [metrics.server_round for metrics in fed.hub(study).closed_rounds()] == [1, 2]
+
+
+def test_a_round_that_was_being_closed_gets_its_record_before_the_next_opens(fed: Federation) -> None:
+    study = fed.new_study()
+    fed.whole_round(study, "one")
+    record = fed.hub(study).closed_round(1)
+    fed.delete(layout.round_metrics(study, 1))
+    assert fed.open(study, "two").server_round == 2
+    again = fed.hub(study).closed_round(1)
+    assert record is not None
+    assert again is not None
+    assert (again.status, again.num_contributors) == (record.status, record.num_contributors)
+
+
+def test_a_site_that_is_cleared_while_the_hub_checks_updates_pays_nothing(
+    fed: Federation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = fed.new_study()
+    fed.open(study)
+    fails_once(fed, study, [SITE], monkeypatch)
+    usual = collect.checked_update
+    refused: list[PharmafedError] = []
+
+    def slow(*arguments: object) -> object:
+        if not refused:
+            try:
+                fed.run_site(study, 1, SITE)
+            except PharmafedError as error:
+                refused.append(error)
+        return usual(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("tasks.hub.aggregate.checked_update", slow)
+    assert fed.aggregate(study, 1).missing.keys() == {SITE}
+    assert isinstance(refused[0], RoundRefused)
+    assert releases(fed, study) == dict.fromkeys(OTHERS, 1)
+
+
+@pytest.mark.parametrize("lie", ["unsigned", "of another round"])
+def test_whoever_writes_to_the_store_ends_no_round(fed: Federation, lie: str) -> None:
+    study = fed.new_study()
+    fed.whole_round(study, "one")
+    body = fed.store().get(layout.closed(study, 1))
+    fed.open(study, "two")
+    if lie == "unsigned":
+        body = to_json(Settled(study=study, server_round=2, status="complete", sites=FEW))
+    fed.store().put(layout.closed(study, 2), body, content_type="application/json")
+    with pytest.raises(PrivacyError, match=r"not certified as the hub's|about another round"):
+        fed.run_site(study, 2, SITE, ("validate_data",))
+
+
+def test_a_refusal_that_cannot_be_read_is_withdrawn_too(fed: Federation) -> None:
+    study = fed.new_study()
+    fed.open(study)
+    fed.store().put(layout.refusal(study, 1, SITE), b"{", content_type="application/json")
+    fed.run_site(study, 1, SITE, ("validate_data",))
+    assert fed.store().get_record(layout.refusal(study, 1, SITE), Refusal).withdrawn

@@ -114,10 +114,6 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
         line(MEDIAN, column="VALUE", min_value=1, row_condition='CODE=="TMEP"'),
         "row_condition: no row meets it: the suite does not allow 'TMEP' in CODE; did you mean TEMP?",
     ),
-    "row condition that leaves nothing out": (
-        line(MEDIAN, column="VALUE", min_value=1, row_condition='CODE!="TMEP"'),
-        "row_condition: every row meets it",
-    ),
     "row condition on numbers": (
         line(MEDIAN, column="VALUE", min_value=1, row_condition='VISIT=="3"'),
         "row_condition: it compares texts, and VISIT is declared as integer",
@@ -290,6 +286,9 @@ RIGHT: dict[str, dict[str, Any]] = {
     "a value of which the suite says nothing": line(MEDIAN, column="VALUE", min_value=1, row_condition='ONSET=="2012"'),
     "a pattern for nothing or digits": line(REGEX, column="PID", regex=r"^(\d+)?$"),
     "a pattern for what must not be there": line(REGEX, column="PID", regex=r"^[^@]*$"),
+    "a row condition that leaves nothing out": line(MEDIAN, column="VALUE", min_value=1, row_condition='CODE!="TMEP"'),
+    "a pattern for a length": line(REGEX, column="PID", regex=r"^[\s\S]{0,200}$"),
+    "a set with nothing in it": line(IN_SET, column="VALUE", value_set=[1, 2, None]),
     "a pattern that looks ahead for it": line(REGEX, column="PID", regex=r"^(?!.*test)"),
     "distinct days": line("expect_column_unique_value_count_to_be_between", column="DAY", min_value=2, max_value=99),
     "pairs": line(
