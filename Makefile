@@ -63,7 +63,11 @@ demo: install ## from nothing to a report: data, object store, Airflow, three fe
 	@echo '  $(BIN)/pharmafed down                      stop; make clean removes the deployment too'
 
 test: install $(DATA) ## run every test, on a real Airflow and a real object store: minutes
-	@$(BIN)/python -m tests
+	@failed=0; \
+	$(BIN)/python -m pytest -m 'not e2e' --numprocesses 3 --dist loadfile --no-loadscope-reorder || failed=$$?; \
+	if ((failed > 1)); then exit $$failed; fi; \
+	$(BIN)/python -m pytest -m e2e --numprocesses 2 --dist loadfile --no-loadscope-reorder || failed=$$?; \
+	exit $$failed
 
 fuzz: install ## malformed input at every parser; INPUTS each (a million: hours), PARSER one of them
 	@$(BIN)/python -m fuzz --inputs $(INPUTS) --parser '$(PARSER)'
