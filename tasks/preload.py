@@ -9,6 +9,8 @@ import gc
 import importlib
 from contextlib import suppress
 
+from tqdm import tqdm
+
 from tasks import records, settings
 from tasks.errors import ConfigError
 from tasks.privacy.secure_sum import records as of_masks
@@ -16,7 +18,7 @@ from tasks.record_size import max_bytes
 from tasks.storage import connect_identities, warm_up
 from tasks.study_file import load_study, readable_studies
 from tasks.validation.parameters import site_parameters
-from tasks.validation.suites import all_columns
+from tasks.validation.suites import all_columns, load_suite, suite_names
 
 HEAVY = (
     "tasks.hub.aggregate",
@@ -58,11 +60,14 @@ def preload() -> None:
         max_bytes(record)
     warm_up()
     connect_identities()
+    tqdm.monitor_interval = 0  # Great Expectations draws progress bars, whose monitor is a thread: no fork has it
     project = settings.project_dir()
     for name, study in readable_studies(project / "studies")[0].items():
         with suppress(ConfigError):  # its own steps tell what is wrong with it
             load_study(project / "studies" / f"{name}.yaml", columns=all_columns(project / study.data.suites))
             site_parameters(study, next(iter(study.sites)))
+            for table in suite_names(project / study.data.suites):  # held to their library once, and not in every task
+                load_suite(project / study.data.suites, table)
     gc.collect()
     gc.freeze()
 

@@ -12,6 +12,7 @@ import yaml
 from tasks.deploy import airflow
 from tasks.deploy.ports import Ports
 from tasks.deploy.services import SERVICES, Spec, services
+from tasks.settings import PROJECT
 
 
 @pytest.fixture
@@ -99,3 +100,10 @@ def test_log_servers_are_off_and_every_service_is_marked(tmp_path):
     assert all("--skip-serve-logs" in ours[name].argv for name in ("scheduler", "triggerer"))
     assert {s.environ["PHARMAFED_SERVICE"] for s in ours.values()} == set(SERVICES)
     assert {s.environ["SPT_NOENV"] for s in ours.values()} == {"1"}
+
+
+def test_what_is_preloaded_starts_no_thread():
+    """A fork has none of them, and may wait for ever for what they held."""
+    code = "import threading, tasks.preload; print([thread.name for thread in threading.enumerate()])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=PROJECT)
+    assert done.stdout.splitlines()[-1] == "['MainThread']"
