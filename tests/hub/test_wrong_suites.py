@@ -15,13 +15,10 @@ from typer.testing import CliRunner
 
 from tasks import layout, preload
 from tasks.data import cli
-from tasks.data.prepare import prepare
 from tasks.errors import ConfigError, ValidationFailed
 from tasks.hub.finish import finish_round
 from tasks.records import DailyValidation, Refusal, RoundMetrics
-from tasks.simulation.data import read_sites
 from tasks.site.daily import validate_daily
-from tasks.study_file import load_study
 from tasks.validation.runner import ValidationResult
 
 OPEN = {"privacy": {"mechanism": "none", "i_accept_no_privacy": True}, "evaluation": {"score_bins": None}}
@@ -90,14 +87,8 @@ def test_the_daily_check_blames_the_data_where_they_are_wrong_too(fed: Federatio
     assert "max_valeu: it has no such argument; did you mean max_value?" in str(caught.value)
 
 
-def read_all(fed: Federation, study: str) -> None:
-    read_sites(load_study(fed.project / "studies" / f"{study}.yaml"), fed.project)
-
-
 READERS: dict[str, Callable[[Federation, str], object]] = {
-    "simulate": read_all,
     "data check": lambda fed, study: CliRunner().invoke(cli.app, ["check", study], catch_exceptions=False),
-    "data prepare": lambda fed, study: prepare(fed.home / "unused", suites_dir=fed.project / "own_suites"),
 }
 
 
