@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from datetime import timedelta
-from difflib import get_close_matches
 from typing import Any
 
 from airflow.sdk import DAG, CronTriggerTimetable, ExceptionRetryPolicy, RetryAction, RetryRule, get_current_context
@@ -13,6 +12,7 @@ from airflow.sdk.exceptions import AirflowSkipException
 
 from tasks.errors import ConfigError, RoundRefused
 from tasks.settings import project_dir
+from tasks.spelling import nearest
 from tasks.study import Study
 from tasks.study_file import readable_studies
 
@@ -62,9 +62,7 @@ def asked() -> dict[str, Any]:
     context = get_current_context()
     known = context["dag"].params
     for key in (context["dag_run"].conf or {}).keys() - set(known) - _OWN:
-        like = get_close_matches(key, known, n=1)
-        meant = f"; is {like[0]} meant?" if like else ""
-        raise ConfigError(f"{context['dag'].dag_id} takes no parameter {key}{meant} It takes: {', '.join(known)}")
+        raise ConfigError(f"{context['dag'].dag_id} takes no parameter {key}; {nearest(key, known)}")
     return dict(context["params"])
 
 

@@ -1,7 +1,6 @@
 """Room on disk: limits on real file systems where mounting is allowed, and a hub's disk that cannot hold a round."""
 
 import os
-import subprocess
 from types import SimpleNamespace
 
 import pytest
@@ -18,20 +17,7 @@ from tasks.study_file import load_study
 GB = 1_000_000_000
 
 
-@pytest.fixture
-def small_disk(tmp_path):
-    """A file system of 2 MB and 40 files."""
-    place = tmp_path / "small"
-    place.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=2m,nr_inodes=40", "tmpfs", place], capture_output=True, text=True
-    )
-    if mounted.returncode:
-        pytest.skip(f"file systems cannot be mounted here: {mounted.stderr.strip()}")
-    yield place
-    subprocess.run(["umount", place], check=True)
-
-
+@pytest.mark.parametrize("small_disk", ["size=2m,nr_inodes=40"], indirect=True)
 def test_a_small_disk_is_measured_in_bytes_and_files(small_disk):
     found = disk.room(small_disk / "not" / "there", HOME)
     assert (found.total, found.free <= found.total) == (2 << 20, True)
@@ -42,6 +28,7 @@ def test_a_small_disk_is_measured_in_bytes_and_files(small_disk):
     assert disk.room(small_disk, HOME).free == found.free - (1 << 20)
 
 
+@pytest.mark.parametrize("small_disk", ["size=2m,nr_inodes=40"], indirect=True)
 def test_a_disk_without_files_left_is_full_however_many_bytes_are_free(small_disk):
     limits = Limits(needed=1000, low=1000, most=1000)
     refused = None
@@ -101,6 +88,7 @@ def test_home_and_scratch_files_are_both_watched(tmp_path, monkeypatch):
     )
 
 
+@pytest.mark.parametrize("small_disk", ["size=2m,nr_inodes=40"], indirect=True)
 def test_a_warning_has_place_figures_and_remedy(small_disk):
     warnings = [line for line in disk.warnings(small_disk) if str(small_disk) in line]
     assert len(warnings) == 1
@@ -122,6 +110,7 @@ def test_what_a_round_writes_grows_with_sites_model_and_kind_of_sum(study):
     assert round_bytes(plain, 10**6) < small < round_bytes(encrypted, 10**6)
 
 
+@pytest.mark.parametrize("small_disk", ["size=2m,nr_inodes=40"], indirect=True)
 def test_no_round_is_opened_that_the_disk_cannot_hold(study, small_disk):
     with pytest.raises(RoundRefused) as caught:
         require_room_for_round(study, nn.Linear(3, 1), small_disk)

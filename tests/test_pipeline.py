@@ -39,11 +39,18 @@ PLUMBING = {f"tasks/{name}.py" for name in ("errors", "files", "layout", "progre
 #: They refuse what is too large, too deep or not allowed, and change nothing of what they let through.
 PLUMBING |= {
     f"tasks/{name}.py"
-    for name in ("bounds", "foreign_files", "inside", "json_file", "model_policy", "record_size", "yaml_file")
+    for name in (
+        "bounds",
+        "foreign_files",
+        "inside",
+        "json_file",
+        "model_policy",
+        "record_size",
+        "spelling",
+        "yaml_file",
+    )
 }
-PLUMBING |= {
-    f"tasks/validation/{name}.py" for name in ("library", "spelling", "suite_faults", "suite_file", "value_faults")
-}
+PLUMBING |= {f"tasks/validation/{name}.py" for name in ("library", "suite_faults", "suite_file", "value_faults")}
 #: Modules that a stage imports and does not run, or of which it runs nothing that a figure depends on.
 _VALIDATION = {f"tasks/validation/{name}.py" for name in ("engine", "parameters", "runner", "waivers")}
 #: What a suite's expectations are tried on before its columns are believed.

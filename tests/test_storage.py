@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import socket
 import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -19,6 +18,7 @@ from tasks.errors import AccessDenied, ClockSkewed, ObjectExists, ObjectMissing,
 from tasks.records import Enrolment, ModelRef
 from tasks.settings import S3Credential
 from tasks.storage import ObjectStore, to_json
+from tests.one_answer import one_answer
 
 SITE = "701"
 NOBODY = S3Credential(access_key="nobody", secret_key="secret")
@@ -254,35 +254,16 @@ def test_an_unreachable_store_names_its_endpoint_and_the_remedy(call) -> None:
         call(store)
 
 
-def serve(answer: bytes) -> Iterator[str]:
-    """A server that gives the same bytes to every request and hangs up."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-
-        def loop() -> None:
-            while True:
-                try:
-                    connection, _ = server.accept()
-                except OSError:
-                    return
-                with connection:
-                    connection.recv(65536)
-                    connection.sendall(answer)
-
-        thread = threading.Thread(target=loop, daemon=True)
-        thread.start()
-        yield f"http://127.0.0.1:{server.getsockname()[1]}"
-        server.shutdown(socket.SHUT_RDWR)
-    thread.join(timeout=5)
-
-
 @pytest.fixture
 def breaks_off() -> Iterator[str]:
-    yield from serve(b'HTTP/1.1 200 OK\r\nETag: "x"\r\nContent-Length: 1000\r\n\r\nonly this')
+    with one_answer(b'HTTP/1.1 200 OK\r\nETag: "x"\r\nContent-Length: 1000\r\n\r\nonly this') as (endpoint, _):
+        yield endpoint
 
 
 @pytest.fixture
 def server_error() -> Iterator[str]:
-    yield from serve(b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n")
+    with one_answer(b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n") as (endpoint, _):
+        yield endpoint
 
 
 @pytest.mark.parametrize(
@@ -350,7 +331,7 @@ READ = {"get": lambda store: store.get("k"), "exists": lambda store: store.exist
     ],
 )
 def test_a_busy_store_is_worth_a_retry(status: str, code: str) -> None:
-    for endpoint in serve(refusal(status, code)):
+    with one_answer(refusal(status, code)) as (endpoint, _):
         store = ObjectStore.connect(endpoint, layout.BUCKET, NOBODY, "nobody")
         with pytest.raises(StoreUnavailable):
             list(store.keys("k")) if status.startswith("200") else store.get("k")
@@ -358,7 +339,7 @@ def test_a_busy_store_is_worth_a_retry(status: str, code: str) -> None:
 
 @pytest.mark.parametrize("code", ["AccessDenied", "InvalidAccessKeyId", "MalformedXML", "EntityTooLarge"])
 def test_what_no_retry_helps_is_not_tried_again(code: str) -> None:
-    for endpoint in serve(refusal("403 Forbidden", code)):
+    with one_answer(refusal("403 Forbidden", code)) as (endpoint, _):
         with pytest.raises(StoreError) as caught:
             ObjectStore.connect(endpoint, layout.BUCKET, NOBODY, "nobody").get("k")
         assert not isinstance(caught.value, StoreUnavailable | ClockSkewed)
@@ -370,7 +351,7 @@ def test_a_skewed_clock_is_called_that(read: str, hours: int) -> None:
     """Also of a HEAD, whose answer has no words: only the store's own clock tells."""
     theirs = format_datetime(datetime.now(UTC) - timedelta(hours=hours), usegmt=True)
     code = "RequestTimeTooSkewed" if read == "get" else ""
-    for endpoint in serve(refusal("403 Forbidden", code, theirs)):
+    with one_answer(refusal("403 Forbidden", code, theirs)) as (endpoint, _):
         store = ObjectStore.connect(endpoint, layout.BUCKET, NOBODY, "nobody")
         with pytest.raises(ClockSkewed, match=r"clock differs by \S+ s from the object store's: set both") as caught:
             READ[read](store)
@@ -380,26 +361,26 @@ def test_a_skewed_clock_is_called_that(read: str, hours: int) -> None:
 
 
 def test_a_skewed_clock_is_called_that_without_a_date() -> None:
-    for endpoint in serve(refusal("403 Forbidden", "RequestTimeTooSkewed", "yesterday")):
-        with pytest.raises(
-            ClockSkewed, match=r"This machine's clock differs from the object store's: set both with NTP"
-        ):
-            ObjectStore.connect(endpoint, layout.BUCKET, NOBODY, "nobody").get("k")
+    with (
+        one_answer(refusal("403 Forbidden", "RequestTimeTooSkewed", "yesterday")) as (endpoint, _),
+        pytest.raises(ClockSkewed, match=r"This machine's clock differs from the object store's: set both with NTP"),
+    ):
+        ObjectStore.connect(endpoint, layout.BUCKET, NOBODY, "nobody").get("k")
 
 
 @pytest.mark.parametrize(
     "date", ["Mon, 01 Jan 0001 00:00:00 -0000", "Mon, 31 Feb 2026 25:61:61 GMT", "Mon,", "1 Jan 99999 0:0:0 +9999", ","]
 )
 def test_a_date_that_is_none_makes_no_skew_of_a_refusal(date: str) -> None:
-    for endpoint in serve(refusal("403 Forbidden", "AccessDenied", date)):
-        with pytest.raises(StoreError, match="AccessDenied"):
-            ObjectStore.connect(endpoint, layout.BUCKET, NOBODY, "nobody").get("k")
+    answer = refusal("403 Forbidden", "AccessDenied", date)
+    with one_answer(answer) as (endpoint, _), pytest.raises(StoreError, match="AccessDenied"):
+        ObjectStore.connect(endpoint, layout.BUCKET, NOBODY, "nobody").get("k")
 
 
 def test_a_right_clock_and_a_wrong_key_are_no_skew() -> None:
-    for endpoint in serve(refusal("403 Forbidden", "", format_datetime(datetime.now(UTC), usegmt=True))):
-        with pytest.raises(AccessDenied):
-            ObjectStore.connect(endpoint, layout.BUCKET, NOBODY, "nobody").exists("k")
+    answer = refusal("403 Forbidden", "", format_datetime(datetime.now(UTC), usegmt=True))
+    with one_answer(answer) as (endpoint, _), pytest.raises(AccessDenied):
+        ObjectStore.connect(endpoint, layout.BUCKET, NOBODY, "nobody").exists("k")
 
 
 def test_a_store_on_this_machine_is_not_asked_through_a_proxy(

@@ -44,7 +44,9 @@ class Watchdog:
             return running & {seaweedfs.NAME}
         if now < self._next:
             return set()
-        overslept = now > self._next + STUCK_S  # the machine was suspended: what beats, beats again in a moment
+        overslept = (
+            now > self._next + STUCK_S
+        )  # this process was held up, and maybe the others too: they have to be asked again
         self._next = now + CHECK_EVERY_S
         silent = self._silent()
         for service in running:

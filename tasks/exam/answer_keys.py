@@ -69,7 +69,7 @@ def read_key(answer: Sequence[str]) -> Key:
         KeyProblem: it is empty, or has words that mean neither of these.
     """
     parts = [_plain(part).strip() for part in answer]
-    if says_no_solution(answer):
+    if any(_NO_SOLUTION.match(part) for part in parts):
         if len(parts) != 1:
             raise KeyProblem("the key has both options and no solution")
         return Key((), no_solution=True, words=parts[0] != "解なし")
@@ -84,8 +84,8 @@ def read_key(answer: Sequence[str]) -> Key:
 
 
 def says_no_solution(answer: Sequence[str]) -> bool:
-    """Whether the answer field itself says that there is none, beside whatever else it says."""
-    return any(_NO_SOLUTION.match(_plain(part).strip()) for part in answer)
+    """Whether the answer field itself says that there is none, and nothing else: a remark that says so is no key."""
+    return bool(answer) and all(_NO_SOLUTION.match(_plain(part).strip()) for part in answer)
 
 
 def note_takes_out(note: str) -> bool:

@@ -15,8 +15,8 @@ from pydantic import TypeAdapter, ValidationError
 
 from tasks.bounds import MAX_NAME, Name, shorten
 from tasks.json_file import Place
+from tasks.spelling import nearest
 from tasks.validation.parameters import InputReference
-from tasks.validation.spelling import nearest
 from tasks.validation.suites import (
     INPUTS,
     ROW_CONDITION,

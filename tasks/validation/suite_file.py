@@ -11,7 +11,7 @@ from pydantic import BaseModel, ValidationError
 from tasks.bounds import MAX_NOTE, shorten
 from tasks.errors import ConfigError
 from tasks.json_file import Place, read_json
-from tasks.validation.spelling import nearest
+from tasks.spelling import nearest
 from tasks.validation.suite_faults import Fault, suite_faults
 from tasks.validation.suites import Expectation, ExpectationMeta, Suite, SuiteMeta
 

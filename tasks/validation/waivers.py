@@ -14,7 +14,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from tasks.errors import ConfigError
-from tasks.validation.spelling import nearest
+from tasks.spelling import nearest
 from tasks.yaml_file import read_yaml
 
 

@@ -91,9 +91,9 @@ def test_somebody_is_told_of_an_import_error(monkeypatch: pytest.MonkeyPatch) ->
 @pytest.mark.parametrize(
     ("conf", "words"),
     [
-        ({"round": 3}, "takes no parameter round; is rounds meant?"),
-        ({"min_site": 4, "rounds": 2}, "takes no parameter min_site; is min_sites meant?"),
-        ({"epsilon": 9}, "takes no parameter epsilon"),
+        ({"round": 3}, "takes no parameter round; did you mean rounds?"),
+        ({"min_site": 4, "rounds": 2}, "takes no parameter min_site; did you mean min_sites?"),
+        ({"epsilon": 9}, "takes no parameter epsilon; there are: min_sites, note, rounds"),
     ],
 )
 def test_a_conf_that_would_be_passed_over_is_refused(in_run: Context, conf: dict[str, Any], words: str) -> None:

@@ -9,7 +9,6 @@ import socket
 import stat
 import subprocess
 import sys
-import threading
 import time
 import urllib.error
 import urllib.request
@@ -24,6 +23,7 @@ from tasks.data.pin import verify, write_pin
 from tasks.data.remote import BUCKET, REMOTE, configure_remote
 from tasks.errors import ConfigError
 from tasks.settings import PROJECT
+from tests.one_answer import one_answer
 
 ACCESS, SECRET = "hub-access", "hub-secret-7f3a"
 
@@ -130,22 +130,8 @@ CLOUD = f"[core]\n    remote = {REMOTE}\n['remote \"{REMOTE}\"']\n    url = s3:/
 @pytest.fixture
 def outside() -> Iterator[tuple[str, list[bytes]]]:
     """Stands for everything beyond this machine: an address, and what was sent there. It refuses whatever comes."""
-    heard: list[bytes] = []
-    with socket.create_server(("127.0.0.1", 0)) as server:
-
-        def loop() -> None:
-            while True:
-                try:
-                    connection, _ = server.accept()
-                except OSError:
-                    return
-                with connection:
-                    heard.append(connection.recv(65536))
-                    connection.sendall(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
-
-        threading.Thread(target=loop, daemon=True).start()
-        yield f"http://127.0.0.1:{server.getsockname()[1]}", heard
-        server.shutdown(socket.SHUT_RDWR)
+    with one_answer(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\nConnection: close\r\n\r\n") as found:
+        yield found
 
 
 def leads_outside(kind: str, address: str) -> dict[str, str]:

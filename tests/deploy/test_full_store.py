@@ -53,19 +53,6 @@ def test_probes_reach_every_part_of_the_index(object_store):
     assert len(seaweedfs.probes()) == len(PARTS)
 
 
-@pytest.fixture
-def small_disk(tmp_path):
-    place = tmp_path / "disk"
-    place.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=600m", "tmpfs", place], capture_output=True, text=True
-    )
-    if mounted.returncode:
-        pytest.skip(f"file systems cannot be mounted here: {mounted.stderr.strip()}")
-    yield place
-    subprocess.run(["umount", place], check=True)
-
-
 def refused(s3, key):
     try:
         s3.put_object(Bucket=layout.BUCKET, Key=key, Body=b"")
@@ -74,6 +61,7 @@ def refused(s3, key):
     return None
 
 
+@pytest.mark.parametrize("small_disk", ["size=600m"], indirect=True)
 def test_after_a_full_disk_the_store_is_seen_to_refuse_until_it_is_started_again(small_disk):
     home, ports = small_disk / "home", choose_ports(auto=True)
     seaweedfs.prepare(home, {})

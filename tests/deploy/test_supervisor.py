@@ -92,21 +92,6 @@ def home(tmp_path):
         yield home
 
 
-@pytest.fixture
-def small_disk(tmp_path):
-    """A supervised home on a file system of 1 MB."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", place], capture_output=True, text=True)
-    if mounted.returncode:
-        pytest.skip(f"file systems cannot be mounted here: {mounted.stderr.strip()}")
-    try:
-        with supervised(place / "home") as home:
-            yield home
-    finally:
-        subprocess.run(["umount", place], check=True)
-
-
 def fill(home):
     """Take all that is left of the disk."""
     with (home / "filler").open("wb", buffering=0) as filler, suppress(OSError):
@@ -227,23 +212,25 @@ def restarts_while_nothing_can_be_written(home, full, room):
     assert written.pid == after.pid
 
 
+@pytest.mark.parametrize("small_disk", ["size=1m"], indirect=True)
 def test_a_full_disk_ends_neither_supervisor_nor_restarts(small_disk):
-    home = small_disk
-    until(lambda: phase(home, "broken") == "failed")
-    restarts_while_nothing_can_be_written(home, lambda: fill(home), (home / "filler").unlink)
-    os.kill(read_state(home).services["good"].pid, signal.SIGKILL)  # what is told of it comes after what waited
-    until(lambda: "the state cannot be written now: No space left" in log_file(home, "supervisor").read_text())
+    with supervised(small_disk / "home") as home:
+        until(lambda: phase(home, "broken") == "failed")
+        restarts_while_nothing_can_be_written(home, lambda: fill(home), (home / "filler").unlink)
+        os.kill(read_state(home).services["good"].pid, signal.SIGKILL)  # what is told of it comes after what waited
+        until(lambda: "the state cannot be written now: No space left" in log_file(home, "supervisor").read_text())
 
 
+@pytest.mark.parametrize("small_disk", ["size=1m"], indirect=True)
 def test_down_and_up_on_a_full_disk(small_disk):
-    home = small_disk
-    fill(home)
-    assert local.down(home) >= 4
-    assert (processes.family(home), overview.status(home).running) == ([], 0)
-    with pytest.raises(ConfigError, match=rf"only .* are free under {home}; 2\.0 GB"):
-        local.up(home, PROJECT, {}, auto_ports=True, console=Console(file=(said := io.StringIO()), width=500))
-    assert "! little room on the disk: only 0 MB of 1 MB" in said.getvalue()
-    assert processes.family(home) == []
+    with supervised(small_disk / "home") as home:
+        fill(home)
+        assert local.down(home) >= 4
+        assert (processes.family(home), overview.status(home).running) == ([], 0)
+        with pytest.raises(ConfigError, match=rf"only .* are free under {home}; 2\.0 GB"):
+            local.up(home, PROJECT, {}, auto_ports=True, console=Console(file=(said := io.StringIO()), width=500))
+        assert "! little room on the disk: only 0 MB of 1 MB" in said.getvalue()
+        assert processes.family(home) == []
 
 
 def test_a_disk_that_takes_nothing_ends_neither_supervisor_nor_restarts(home):

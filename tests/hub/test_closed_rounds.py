@@ -182,6 +182,16 @@ def sites_in(study: str, run_id: str) -> list[SiteContext]:
     return [SiteContext.load(study, site, run_id=run_id) for site in FEW]
 
 
+def all_refuse(study: str, run_id: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run opens the round, and no site's first step works."""
+    open_round(HubContext.load(study, run_id), run_id)
+    with monkeypatch.context() as patch:
+        patch.setattr(steps, "checked_patients", lambda ctx: [][0])
+        for ctx in sites_in(study, run_id):
+            with pytest.raises(SiteStepFailed):
+                steps.validate_data(ctx, 1)
+
+
 def run(names: Iterable[str], sites: Iterable[SiteContext]) -> None:
     for ctx in sites:
         for name in names:
@@ -194,12 +204,7 @@ def test_a_refusal_of_an_earlier_run_drops_nobody(
 ) -> None:
     """The hub's step begins when one site has answered, while another's step is queued still."""
     study = fed.new_study(**MASKED) if masked else fed.new_study(rounds={"min_sites": len(FEW)})
-    open_round(HubContext.load(study, "night"), "night")
-    with monkeypatch.context() as patch:
-        patch.setattr(steps, "checked_patients", lambda ctx: [][0])
-        for ctx in sites_in(study, "night"):
-            with pytest.raises(SiteStepFailed):
-                steps.validate_data(ctx, 1)
+    all_refuse(study, "night", monkeypatch)
     hub, (late, *others) = HubContext.load(study, "next"), sites_in(study, "next")
     assert open_round(hub, "next").server_round == 1
     names = ("validate_data", "train", *([] if masked else ["privatize_and_upload"]))
@@ -256,12 +261,7 @@ def test_the_record_of_a_failed_round_has_the_reasons_of_its_own_run(
     fed: Federation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     study = fed.new_study()
-    open_round(HubContext.load(study, "night"), "night")
-    with monkeypatch.context() as patch:
-        patch.setattr(steps, "checked_patients", lambda ctx: [][0])
-        for ctx in sites_in(study, "night"):
-            with pytest.raises(SiteStepFailed):
-                steps.validate_data(ctx, 1)
+    all_refuse(study, "night", monkeypatch)
     with pytest.raises(QuorumMissed):
         finish_round(study, 1, "night")
     metrics = fed.hub(study).closed_round(1)
