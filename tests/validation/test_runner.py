@@ -261,6 +261,21 @@ def test_a_missing_suite_and_an_unknown_site_are_refused(
         site_parameters(study, "999")
 
 
+def test_a_configuration_that_is_kept_is_the_one_that_would_be_made(
+    tables: Tables, validate: Validate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from great_expectations.expectations.expectation import Expectation
+
+    from tasks.validation.engine import MADE_ANEW
+
+    sites = tables, scaled(tables, "adlbh", "HGB", 10), with_column(tables, "adsl", AGE="old")
+    kept = [validate(site) for site in sites]
+    assert Expectation.configuration is not MADE_ANEW
+    monkeypatch.setattr(Expectation, "configuration", MADE_ANEW)
+    assert [validate(site) for site in sites] == kept
+    assert [result.success for result in kept] == [True, False, False]
+
+
 def test_it_works_in_a_forked_child(tables: Tables, validate: Validate) -> None:
     """Tasks are forked from a process that has imported, and used, the library."""
     expected = validate(tables).model_dump_json()
