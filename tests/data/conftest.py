@@ -1,4 +1,4 @@
-"""The real sites, built once per run in a folder of their own, and copies of one that a test may spoil."""
+"""The real sites, and copies of one that a test may spoil."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ import shutil
 from pathlib import Path
 
 import pytest
-
-from tasks.data.prepare import prepare
 
 PROJECT = Path(__file__).resolve().parents[2]
 
@@ -18,14 +16,15 @@ def suites_dir() -> Path:
 
 
 @pytest.fixture(scope="session")
-def prepared(tmp_path_factory: pytest.TempPathFactory, suites_dir: Path) -> Path:
-    """`data/` as `pharmafed data prepare` writes it; read only."""
-    data_dir = tmp_path_factory.mktemp("prepared") / "data"
-    prepare(data_dir, suites_dir=suites_dir)
-    return data_dir
+def sites_dir() -> Path:
+    """The project's own `data/sites`; read only."""
+    folder = PROJECT / "data" / "sites"
+    if not folder.is_dir():
+        pytest.fail("no data/sites: run `pharmafed data prepare`")
+    return folder
 
 
 @pytest.fixture
-def site_dir(prepared: Path, tmp_path: Path) -> Path:
+def site_dir(sites_dir: Path, tmp_path: Path) -> Path:
     """A copy of the smallest site."""
-    return Path(shutil.copytree(prepared / "sites" / "717", tmp_path / "717"))
+    return Path(shutil.copytree(sites_dir / "717", tmp_path / "717"))

@@ -16,8 +16,8 @@ from tasks.settings import PROJECT
 
 
 @pytest.fixture
-def project(prepared: Path, suites_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    shutil.copytree(prepared, tmp_path / "data")
+def project(sites_dir: Path, suites_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    shutil.copytree(sites_dir, tmp_path / "data" / "sites")
     shutil.copytree(suites_dir, tmp_path / "expectations")
     shutil.copytree(PROJECT / "exams" / "practice", tmp_path / "exams" / "practice")
     subprocess.run([sys.executable, "-m", "dvc", "init", "--no-scm", "--quiet"], cwd=tmp_path, check=True)

@@ -22,6 +22,14 @@ PATIENTS = {"701": 41, "703": 18, "704": 25, "705": 16, "708": 25, "709": 21, "7
 PATIENTS |= {"713": 9, "715": 8, "716": 24, "717": 7, "718": 13, "pool": 16}
 
 
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory, suites_dir: Path) -> Path:
+    """`data/` as `pharmafed data prepare` writes it into an empty folder; read only."""
+    data_dir = tmp_path_factory.mktemp("prepared") / "data"
+    prepare(data_dir, suites_dir=suites_dir)
+    return data_dir
+
+
 def test_the_bytes_are_those_that_data_dvc_pins(prepared: Path, tmp_path: Path) -> None:
     """The tables; the exam's pictures are drawn by matplotlib, whose version constraints.txt pins."""
     whole = shutil.copytree(prepared, tmp_path / "data")

@@ -6,6 +6,7 @@ The steps run in this process, as the DAG's tasks call them; `in_child` runs one
 from __future__ import annotations
 
 import copy
+import hashlib
 import json
 import multiprocessing
 import os
@@ -61,6 +62,7 @@ class Federation:
     process: subprocess.Popen[bytes] | None = None
     spare: list[str] = field(default_factory=lambda: list(SPARE))
     clients: dict[tuple[str, str], ObjectStore] = field(default_factory=dict)
+    bodies: dict[str, bytes] = field(default_factory=dict)
 
     @classmethod
     def create(cls, folder: Path) -> Federation:
@@ -109,18 +111,27 @@ class Federation:
         self.store().client.delete_object(Bucket=layout.BUCKET, Key=key)
 
     def objects(self, prefix: str = "") -> dict[str, bytes]:
-        """Every object under `prefix`."""
-        store = self.store()
-        return {key: store.get(key) for key in store.keys(prefix)}
+        """Every object under `prefix`. What has been read once is not fetched again: the store lists all digests."""
+        found = self._digests(prefix)
+        for key, digest in found.items():
+            if digest not in self.bodies:
+                self.bodies[digest] = self.store().get(key)
+                assert hashlib.md5(self.bodies[digest]).hexdigest() == digest, key
+        return {key: self.bodies[digest] for key, digest in found.items()}
 
     def restore(self, study: str, objects: dict[str, bytes]) -> None:
         """Bring the study's objects back to what they were."""
-        store, now = self.store(), self.objects(layout.study_prefix(study) + "/")
+        store, now = self.store(), self._digests(layout.study_prefix(study) + "/")
         for key in now.keys() - objects.keys():
             self.delete(key)
         for key, body in objects.items():
-            if now.get(key) != body:
+            if now.get(key) != hashlib.md5(body).hexdigest():
                 store.put(key, body, content_type="application/octet-stream")
+
+    def _digests(self, prefix: str) -> dict[str, str]:
+        """Key -> MD5 of its object, in the order of the keys."""
+        pages = self.store().client.get_paginator("list_objects_v2").paginate(Bucket=layout.BUCKET, Prefix=prefix)
+        return {item["Key"]: item["ETag"].strip('"') for page in pages for item in page.get("Contents", [])}
 
     # studies
 

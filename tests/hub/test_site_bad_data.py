@@ -1,4 +1,4 @@
-"""One site's data are wrong in one way: it stays out and says which file or expectation; the other twelve go on."""
+"""One site's data are wrong in one way: it stays out and says which file or expectation; the other four go on."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from federation import SITES, Federation
+from federation import Federation
+from masked_rounds import FIVE
 
 from tasks import layout
 from tasks.errors import DataError, DataPinMismatch, PharmafedError, QuorumMissed, ValidationFailed
@@ -18,7 +19,7 @@ from tasks.records import LedgerEntry, Refusal, RoundMetrics
 from tasks.validation.runner import ValidationResult
 
 BAD = "718"
-OTHERS = tuple(sorted(set(SITES) - {BAD}))
+OTHERS = tuple(sorted(set(FIVE) - {BAD}))
 Rows = list[list[str]]
 
 
@@ -145,7 +146,7 @@ CASES = {
 
 @dataclass
 class Bench:
-    """One study on data of its own, so that the twelve others are checked once for all cases."""
+    """One study on data of its own, so that the four others are checked once for all cases."""
 
     fed: Federation
     study: str
@@ -163,7 +164,7 @@ class Bench:
 @pytest.fixture(scope="module")
 def _bench(fed: Federation) -> Bench:
     folder = fed.own_data("spoilt", BAD)
-    study = fed.new_study(sites=SITES, data={"root": "spoilt/sites", "pin": "spoilt.dvc"})
+    study = fed.new_study(sites=FIVE, data={"root": "spoilt/sites", "pin": "spoilt.dvc"})
     return Bench(fed, study, folder, {path.name: path.read_bytes() for path in folder.iterdir()})
 
 
@@ -174,16 +175,16 @@ def bench(_bench: Bench) -> Iterator[Bench]:
 
 
 def round_without_one(bench: Bench, failed: dict[str, PharmafedError], number: int) -> RoundMetrics:
-    """The rest of the round, in which twelve contribute; checks what the hub wrote down about the thirteenth."""
+    """The rest of the round, in which four contribute; checks what the hub wrote down about the fifth."""
     fed, study = bench.fed, bench.study
     selection = fed.aggregate(study, number)
     assert [chosen.site for chosen in selection.chosen] == list(OTHERS)
     metrics = fed.close(study, number)
-    assert (metrics.status, metrics.num_contributors) == ("partial", 12)
+    assert (metrics.status, metrics.num_contributors) == ("partial", 4)
     refusal = fed.store().get_record(layout.refusal(study, number, BAD), Refusal)
     assert refusal.step == "validate_data"
     assert refusal.reason == f"{type(failed[BAD]).__name__}: {failed[BAD]}"
-    assert metrics.message == f"12 of 13 contributed. Missing: {BAD}: validate_data: {refusal.reason}"
+    assert metrics.message == f"4 of 5 contributed. Missing: {BAD}: validate_data: {refusal.reason}"
     written = set(fed.store().keys(f"{layout.site_round_prefix(study, number, BAD)}/"))
     assert written - {layout.data_validation(study, number, BAD)} == {layout.refusal(study, number, BAD)}
     ledger = fed.store().keys(f"{layout.ledger_prefix(study)}/{BAD}/")
@@ -270,22 +271,22 @@ def test_corrected_data_bring_the_site_back_in_the_same_round(bench: Bench) -> N
     assert fed.run_sites(study, number).keys() == {BAD}
     bench.back()
     assert fed.run_sites(study, number, (BAD,)) == {}
-    assert len(fed.aggregate(study, number).chosen) == 13
+    assert len(fed.aggregate(study, number).chosen) == 5
     assert fed.close(study, number).status == "complete"
 
 
-def test_a_strict_study_refuses_to_go_on_with_twelve(bench: Bench) -> None:
+def test_a_strict_study_refuses_to_go_on_without_it(bench: Bench) -> None:
     fed = bench.fed
     data = {"root": "spoilt/sites", "pin": None}
-    study = fed.new_study(sites=SITES, data=data, rounds={"strict": True, "min_sites": 10})
+    study = fed.new_study(sites=FIVE, data=data, rounds={"strict": True, "min_sites": 3})
     leaking_column(bench.folder)
     fed.open(study)
     assert fed.run_sites(study, 1).keys() == {BAD}
-    with pytest.raises(QuorumMissed, match=r"12 of 13 contributed and the study is strict\. Missing: 718: validate_da"):
+    with pytest.raises(QuorumMissed, match=r"4 of 5 contributed and the study is strict\. Missing: 718: validate_da"):
         fed.aggregate(study, 1)
     metrics = fed.close(study, 1)
     assert metrics.status == "failed"
-    assert metrics.message.startswith("0 of 13 contributed, 13 are needed. Missing: ")
+    assert metrics.message.startswith("0 of 5 contributed, 5 are needed. Missing: ")
     assert f"{BAD}: validate_data: ValidationFailed: site 718:" in metrics.message
     assert not fed.store().exists(layout.model(study, 1))
     assert fed.hub(study).pointer()[0].server_round == 0  # type: ignore[union-attr]

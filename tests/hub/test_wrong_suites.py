@@ -21,6 +21,7 @@ from tasks.records import DailyValidation, Refusal, RoundMetrics
 from tasks.site.daily import validate_daily
 from tasks.validation.runner import ValidationResult
 
+TWO = FEW[:2]
 OPEN = {"privacy": {"mechanism": "none", "i_accept_no_privacy": True}, "evaluation": {"score_bins": None}}
 BETWEEN, MEDIAN = "expect_column_values_to_be_between", "expect_column_median_to_be_between"
 NO_ROW = f"advs/AVAL[ABLFL==YES]/{BETWEEN}"
@@ -36,7 +37,8 @@ def suites(fed: Federation) -> Iterator[Path]:
 
 
 def new_study(fed: Federation, **parts: object) -> str:
-    return fed.new_study(data={"suites": "own_suites"}, **parts)
+    """At two sites: their data are checked anew for each change of a suite."""
+    return fed.new_study(sites=TWO, data={"suites": "own_suites"}, **parts)
 
 
 def edit(path: Path, old: str, new: str) -> int:
@@ -57,7 +59,7 @@ def test_a_wrong_suite_is_no_site_s_wrong_data(fed: Federation, suites: Path) ->
     number = edit(suites / "advs.json", 'PARAMCD==\\"TEMP\\"', 'PARAMCD==\\"TMEP\\"')
     told = f'advs.json:{number}: {MEDIAN} (AVAL where PARAMCD=="TMEP") row_condition: no row meets it'
     plan = fed.open(study)
-    failed = fed.run_sites(study, plan.server_round, FEW[:2])
+    failed = fed.run_sites(study, plan.server_round, TWO)
     assert {type(error) for error in failed.values()} == {ConfigError}
     assert len(failed) == 2
     for site, error in failed.items():
@@ -69,20 +71,20 @@ def test_a_wrong_suite_is_no_site_s_wrong_data(fed: Federation, suites: Path) ->
         assert told in refusal.reason
         assert layout.data_validation(study, plan.server_round, site) not in fed.objects()
     with pytest.raises(ConfigError, match="row_condition: no row meets it"):
-        validate_daily(FEW[0], [study])
-    daily = fed.store().get_record(layout.daily_validation(FEW[0]), DailyValidation)
+        validate_daily(TWO[0], [study])
+    daily = fed.store().get_record(layout.daily_validation(TWO[0]), DailyValidation)
     assert daily.outcomes[study].startswith("ConfigError: ")
 
 
 def test_the_daily_check_blames_the_data_where_they_are_wrong_too(fed: Federation, suites: Path) -> None:
-    wrong, data = new_study(fed), fed.new_study(data={"suites": "strict"})
+    wrong, data = new_study(fed), fed.new_study(sites=TWO, data={"suites": "strict"})
     strict = Path(shutil.copytree(fed.project / "expectations", fed.project / "strict"))
     edit(suites / "advs.json", '"min_value": 35, "max_value": 38.5', '"min_value": 35, "max_valeu": 38.5')
     edit(strict / "adsl.json", '"min_value": 50, "max_value": 95', '"min_value": 94, "max_value": 95')
     with pytest.raises(
         ValidationFailed, match=f"{wrong}: ConfigError: .*{data}: ValidationFailed: .*adsl/AGE/"
     ) as caught:
-        validate_daily(FEW[0], [wrong, data])
+        validate_daily(TWO[0], [wrong, data])
     shutil.rmtree(strict)
     assert "max_valeu: it has no such argument; did you mean max_value?" in str(caught.value)
 
@@ -118,7 +120,7 @@ def test_a_column_that_no_table_has_is_the_study_s_fault(fed: Federation, suites
     path.write_text(yaml.safe_dump(content, sort_keys=False))
     try:
         with pytest.raises(ConfigError, match=rf"{study}\.yaml:\d+: table adsl has no column AGEE"):
-            validate_daily(FEW[0], [study])
+            validate_daily(TWO[0], [study])
     finally:
         path.unlink()
 
@@ -174,14 +176,14 @@ def test_data_check_fails_where_an_expectation_guards_nothing(fed: Federation, s
     study, out = new_study(fed), tmp_path / "validation.json"
     code, _, right = check(study, out)
     assert code == 0
-    assert [sorted(site) for site in right.values()] == [["expectations", "failed", "success", "waived"]] * len(FEW)
+    assert [sorted(site) for site in right.values()] == [["expectations", "failed", "success", "waived"]] * len(TWO)
     add(suites / "advs.json", LINE)
     code, output, found = check(study, out)
     assert code == 2
     assert f"{NO_ROW}: checks nothing: no site has a row for it; correct its row condition" in output
     assert {site["checks_nothing"] for site in found.values()} == {1}
     assert {site["failed"] for site in found.values()} == {0}
-    own = CliRunner().invoke(cli.app, ["check", study, "--site", FEW[0]])
+    own = CliRunner().invoke(cli.app, ["check", study, "--site", TWO[0]])
     assert own.exit_code == 0, "one site may have no such row"
     assert f"{NO_ROW}: checks nothing: no row here, which may be right" in " ".join(own.output.split())
     suite = json.loads((suites / "advs.json").read_text())

@@ -8,7 +8,6 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from tasks.data.prepare import prepare
 from tasks.data.tables import read_tables
 from tasks.features import build_inputs
 from tasks.study import Study
@@ -33,10 +32,12 @@ def study() -> Study:
 
 
 @pytest.fixture(scope="session")
-def sites_dir(tmp_path_factory: pytest.TempPathFactory, suites_dir: Path) -> Path:
-    data_dir = tmp_path_factory.mktemp("prepared") / "data"
-    prepare(data_dir, suites_dir=suites_dir)
-    return data_dir / "sites"
+def sites_dir() -> Path:
+    """The real sites as the project pins them; every test that changes them changes what it has read."""
+    folder = PROJECT / "data" / "sites"
+    if not folder.is_dir():
+        pytest.fail("no data/sites: run `pharmafed data prepare`")
+    return folder
 
 
 @pytest.fixture
