@@ -59,7 +59,7 @@ def all_faults(world: World) -> Iterator[Fault]:
             yield Fault(f"{service} killed", moment, lambda w, service=service: _kill(w, service))  # type: ignore[misc]
     yield Fault("scheduler hangs", MOMENTS[1], lambda w: _hang(w, "scheduler"))
     for moment in MOMENTS:
-        yield Fault("supervisor killed", moment, _kill_supervisor, World.up)
+        yield Fault("supervisor killed", moment, _kill_supervisor, World.start_again)
     if world.has_own_disk:
         for moment in (MOMENTS[0], MOMENTS[2], MOMENTS[4]):
             yield Fault(f"disk full for {_FULL_S:.0f} s", moment, _fill)

@@ -43,8 +43,9 @@ class World:
         """The hub's view of the study."""
         return HubContext.load(STUDY)
 
-    def up(self) -> None:
-        """Start what does not run."""
+    def start_again(self) -> None:
+        """Stop what is left and start all, as `pharmafed up` asks for where the supervisor has died alone."""
+        local.down(self.home)
         local.up(self.home, self.project, {STUDY: list(SITES)}, enrol=enrol_local_sites, console=Console(quiet=True))
 
 

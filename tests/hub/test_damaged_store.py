@@ -24,6 +24,7 @@ from tasks.hub.open import open_round
 from tasks.hub.repair import find_repair
 from tasks.privacy import evidence
 from tasks.records import RoundMetrics, RunRecord
+from tasks.report import plots
 from tasks.report.store import fetch_rounds
 from tasks.site import steps
 from tasks.storage import to_json
@@ -243,7 +244,10 @@ def readers(fed: Federation, study: str) -> dict[str, Callable[[], object]]:
 def test_no_reader_of_the_store_passes_on_a_library_s_words(
     fed: Federation, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], damage: str
 ) -> None:
-    """Every object of a closed masked round is spoilt, one after the other, and everything that reads is run on it."""
+    """Every object of a closed masked round is spoilt, one after the other, and everything that reads is run on it.
+
+    Of the sites' objects those of the site that reads, and of one other. The page's charts are drawn once.
+    """
     monkeypatch.setattr(finish, "baselines", lambda _: None)
     study = fed.new_study(**MASKED)
     fed.open(study)
@@ -252,12 +256,16 @@ def test_no_reader_of_the_store_passes_on_a_library_s_words(
     fed.validate_global(study, 1, FEW)
     closed = fed.close(study, 1)
     publish(fed.hub(study), closed)
+    charts = plots.draw([closed], None)
+    monkeypatch.setattr(plots, "draw", lambda *_: charts)
     fed.whole = to_json(closed)  # type: ignore[attr-defined]
     shared = (layout.layout_version(), layout.enrolment("713"), layout.sealing_key("713"))
     before = fed.objects(layout.study_prefix(study) + "/")
     kept = {key: fed.store().get(key) for key in shared}
     told: dict[tuple[str, str], str] = {}
-    for key in [*before, *shared]:
+    alike = [key for key in before if re.search("/(715|718)[/.]", key)]
+    assert len(alike) > 10
+    for key in [*(before.keys() - alike), *shared]:
         spoil(fed, key, DAMAGES[damage])
         for name, read in readers(fed, study).items():
             try:
@@ -267,7 +275,7 @@ def test_no_reader_of_the_store_passes_on_a_library_s_words(
         fed.restore(study, before)
         for other, body in kept.items():
             fed.store().put(other, body, content_type="application/json")
-    assert len(told) > len(before)
+    assert len(told) > len(before) - len(alike)
     assert {where: text for where, text in told.items() if RAW.search(text) or "63 years" in text} == {}
     assert not RAW.search(capsys.readouterr().out)
 
