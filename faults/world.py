@@ -18,6 +18,8 @@ from tasks import settings, storage
 from tasks.deploy import airflow, local
 from tasks.deploy.airflow_api import AirflowApi
 from tasks.deploy.enrol import enrol_local_sites
+from tasks.deploy.ports import variable
+from tasks.deploy.services import read_spec
 from tasks.hub.context import HubContext
 from tasks.settings import PROJECT
 
@@ -45,8 +47,18 @@ class World:
 
     def start_again(self) -> None:
         """Stop what is left and start all, as `pharmafed up` asks for where the supervisor has died alone."""
+        spec = read_spec(self.home)
+        ports = {variable(name): str(port) for name, port in spec.ports.model_dump().items()}
         local.down(self.home)
-        local.up(self.home, self.project, {STUDY: list(SITES)}, enrol=enrol_local_sites, console=Console(quiet=True))
+        local.up(
+            self.home,
+            self.project,
+            {STUDY: list(SITES)},
+            enrol=enrol_local_sites,
+            dags_folder=spec.dags_folder,
+            environ=os.environ | ports,
+            console=Console(quiet=True),
+        )
 
 
 @contextmanager
