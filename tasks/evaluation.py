@@ -10,7 +10,6 @@ from torch.func import functional_call, vmap
 
 from tasks.errors import DataError
 from tasks.records import Plan, SiteMetrics
-from tasks.study_privacy import WITHOUT_PRIVACY
 from tasks.tensors import in_float64
 
 
@@ -43,17 +42,17 @@ def predict(model: nn.Module, inputs: torch.Tensor) -> npt.NDArray[np.float64]:
     return logits
 
 
-def suppress(metrics: SiteMetrics, labels: torch.Tensor, mechanism: str) -> SiteMetrics:
+def suppress(metrics: SiteMetrics, labels: torch.Tensor, *, promises: bool) -> SiteMetrics:
     """What of a site's metrics may leave it.
 
-    Under a privacy mechanism no figure about patients leaves outside the budget: AUC and log-loss stay at the site,
-    and quality travels as noised counts inside the update (`count_scores`). Without one, what stands on fewer than
-    `min_cell` patients is left out and the rest is rounded to three digits: counts and log-loss need `min_cell`
-    held-out patients; AUC compares two groups, so each needs as many.
+    Where the mechanism `promises` something, no figure about patients leaves outside the budget: AUC and log-loss stay
+    at the site, and quality travels as noised counts inside the update (`count_scores`). Elsewhere, what stands on
+    fewer than `min_cell` patients is left out and the rest is rounded to three digits: counts and log-loss need
+    `min_cell` held-out patients; AUC compares two groups, so each needs as many.
     """
     total, positive = len(labels), int(labels.sum())
     smallest = {"num_examples": total, "log_loss": total, "auc": min(positive, total - positive)}
-    if mechanism not in WITHOUT_PRIVACY:
+    if promises:
         smallest |= {"log_loss": 0, "auc": 0}
     hidden = tuple(name for name, cell in smallest.items() if cell < metrics.min_cell)
     kept = {name: None if name in hidden else _rounded(getattr(metrics, name)) for name in smallest}

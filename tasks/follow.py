@@ -228,7 +228,7 @@ def result_table(rounds: list[RoundMetrics]) -> Table:
 
 
 def _spent(metrics: RoundMetrics) -> str:
-    if metrics.mechanism == "none":
+    if not metrics.promises:
         return "[red]no privacy[/]"
     return f"{words.spend(metrics.epsilon)} of {words.spend(metrics.epsilon_budget)}"
 

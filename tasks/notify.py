@@ -77,7 +77,7 @@ def notices_of(metrics: RoundMetrics) -> list[Notice]:
         notices.append(Notice("partial round", metrics.study, f"round {metrics.server_round}: {metrics.message}"))
     used = max((row.releases for row in metrics.sites), default=0)
     left = metrics.total_rounds - used
-    if metrics.mechanism != "none" and used and left <= NEARLY_SPENT * metrics.total_rounds:
+    if metrics.promises and used and left <= NEARLY_SPENT * metrics.total_rounds:
         text = f"{left} of {metrics.total_rounds} rounds left{_epsilon(metrics)}"
         notices.append(Notice("budget nearly spent", metrics.study, text))
     return notices

@@ -31,7 +31,7 @@ from tasks.bounds import (
     Text,
 )
 from tasks.study import Aggregation, Evaluation, SiteName, Training
-from tasks.study_privacy import Privacy
+from tasks.study_privacy import Privacy, promises
 
 Digest = Sha256
 Reasons = Annotated[dict[SiteName, Text], Field(max_length=MAX_SITES)]
@@ -102,6 +102,11 @@ class Spend(Record):
     epsilon: Amount | None = Field(default=None, description="total of all releases so far")
     delta: Amount | None = None
     epsilon_budget: Amount | None = None
+
+    @property
+    def promises(self) -> bool:
+        """Whether anybody is protected; if not, there is no epsilon and no budget."""
+        return self.unit != "nothing"
 
 
 class LedgerEntry(Record):
@@ -361,6 +366,11 @@ class RoundMetrics(Record):
     private_auc: PrivateAuc | None = Field(default=None, description="of the model that the round started from")
     step_seconds: dict[Name, Duration] = Field(default_factory=dict, max_length=MAX_STEPS)
     slowest: Name | None = None
+
+    @property
+    def promises(self) -> bool:
+        """Whether the round's mechanism protects anybody."""
+        return promises(self.mechanism)
 
 
 class Pointer(Record):

@@ -56,12 +56,11 @@ class Data(Section):
     tables: tuple[Identifier, ...] = Field(min_length=1)
     subject: str = "USUBJID"
     pin: str | None = "data.dvc"
-    reading: Reading = Field(default=Reading(), exclude_if=lambda reading: reading == Reading())
+    reading: Reading = Reading()
     max_missing: float = Field(
         default=MAX_MISSING,
         ge=0,
         le=1,
-        exclude_if=lambda share: share == MAX_MISSING,
         description="largest share of a site's patients that may lack an input; they get its centre",
     )
 
@@ -111,7 +110,7 @@ class Input(Section):
     scale: float = Field(gt=0)
     clip: float = Field(default=4.0, gt=0)
     gain: float = Field(default=1.0, gt=0)
-    max_missing: float | None = Field(default=None, ge=0, le=1, exclude_if=lambda share: share is None)
+    max_missing: float | None = Field(default=None, ge=0, le=1)
 
     @model_validator(mode="after")
     def _column_needed(self) -> Input:
@@ -197,8 +196,12 @@ class Study(Section):
 
     @property
     def digest(self) -> str:
-        """sha256 of the canonical study: two files that mean the same have the same digest."""
-        canonical = json.dumps(self.model_dump(mode="json", by_alias=True), sort_keys=True)
+        """sha256 of the canonical study: two files that mean the same have the same digest.
+
+        What equals its default is left out, so a key that a later version knows changes no older study's digest. A
+        default never changes: files that say nothing would mean something else under the same digest.
+        """
+        canonical = json.dumps(self.model_dump(mode="json", by_alias=True, exclude_defaults=True), sort_keys=True)
         return hashlib.sha256(canonical.encode()).hexdigest()
 
     @property

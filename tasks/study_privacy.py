@@ -6,7 +6,7 @@ A bare `epsilon` is the total over `rounds.total` rounds. What each mechanism pr
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -23,15 +23,25 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-class NoPrivacy(Section):
+class PrivacySection(Section):
+    """A mechanism's own section. `promises`: whether it protects anybody, so that its spends are a budget."""
+
+    promises: ClassVar[bool] = True
+
+
+class NoPrivacy(PrivacySection):
     """Raw updates leave the site. Only for public data, and only when the study owns up to it."""
+
+    promises: ClassVar[bool] = False
 
     mechanism: Literal["none"]
     i_accept_no_privacy: Literal[True]
 
 
-class Compression(Section):
+class Compression(PrivacySection):
     """Selective sharing: fewer components, each of them raw. It saves bytes and protects nobody."""
+
+    promises: ClassVar[bool] = False
 
     mechanism: Literal["top", "random"]
     fraction: Fraction
@@ -39,7 +49,7 @@ class Compression(Section):
     i_accept_no_privacy: Literal[True]
 
 
-class PatientLevel(Section):
+class PatientLevel(PrivacySection):
     """What the two patient-level mechanisms share: one clipped full-batch gradient step a round."""
 
     epsilon: Epsilon
@@ -56,7 +66,7 @@ class LocalDP(PatientLevel):
     mechanism: Literal["local_dp"]
 
 
-class _NoiseShares(Section):
+class _NoiseShares(PrivacySection):
     """Noise that the sites of a masked sum bring together: each adds its share, and a lost site takes its own along."""
 
     tolerated_dropouts: int = Field(
@@ -90,7 +100,7 @@ class BudgetShares(Section):
     release: float = Field(default=1.0, gt=0, description="epsilon_3: the values that are sent")
 
 
-class SparseVector(Section):
+class SparseVector(PrivacySection):
     """Site-level selective sharing by the sparse vector technique (see `tasks.privacy.svt`)."""
 
     mechanism: Literal["svt"]
@@ -112,7 +122,7 @@ Privacy = Annotated[
     NoPrivacy | Compression | LocalDP | DistributedDP | GaussianUpdate | SparseVector,
     Field(discriminator="mechanism"),
 ]
-PRIVACY_SECTIONS: dict[str, type[Section]] = {
+PRIVACY_SECTIONS: dict[str, type[PrivacySection]] = {
     "none": NoPrivacy,
     "top": Compression,
     "random": Compression,
@@ -121,8 +131,12 @@ PRIVACY_SECTIONS: dict[str, type[Section]] = {
     "gaussian_update": GaussianUpdate,
     "svt": SparseVector,
 }
-#: Mechanisms that promise nothing.
-WITHOUT_PRIVACY = ("none", "top", "random")
+
+
+def promises(mechanism: str) -> bool:
+    """Whether the mechanism of this name protects anybody; one that nobody knows does not."""
+    section = PRIVACY_SECTIONS.get(mechanism)
+    return section is not None and section.promises
 
 
 def noise_shares(privacy: Privacy) -> tuple[int, int]:

@@ -52,8 +52,9 @@ def closed(**changes: Any) -> RoundMetrics:
         ({"releases": 18}, ["budget nearly spent"]),
         ({"releases": 20, "status": "partial"}, ["partial round", "budget nearly spent"]),
         ({"releases": 20, "mechanism": "none", "epsilon": None}, []),
-        ({"releases": 18, "mechanism": "top", "epsilon": None, "epsilon_budget": None}, ["budget nearly spent"]),
-        ({"releases": 18, "mechanism": "random", "epsilon": None}, ["budget nearly spent"]),
+        ({"releases": 18, "mechanism": "top", "epsilon": None, "epsilon_budget": None}, []),
+        ({"releases": 20, "mechanism": "random", "epsilon": None}, []),
+        ({"releases": 18, "epsilon": None}, ["budget nearly spent"]),
     ],
 )
 def test_what_a_round_gives_reason_to_say(changes: dict[str, Any], kinds: list[str]) -> None:

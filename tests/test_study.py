@@ -7,15 +7,17 @@ import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from types import GenericAlias
+from typing import Any, get_args
 
 import pytest
 import yaml
+from pydantic import BaseModel, Field
 
 from tasks import study_file
 from tasks.errors import ConfigError
 from tasks.settings import PROJECT
-from tasks.study import LEAKING_COLUMNS
+from tasks.study import LEAKING_COLUMNS, Study, Training
 from tasks.study_file import load_studies, load_study
 from tasks.study_privacy import DistributedDP, NoPrivacy, noise_shares, sent_fraction
 from tasks.validation.suites import all_columns
@@ -582,6 +584,115 @@ def test_the_digest_is_of_the_meaning_not_of_the_text(write: Write) -> None:
         os.utime(path, ns=(0, len(digests) + len(text)))
         digests.add(load_study(path).digest)
     assert len(digests) == 1
+
+
+class _LaterTraining(Training):
+    momentum: float = 0.0
+    schedule: dict[str, float] = Field(default_factory=dict)
+
+
+class _LaterStudy(Study):
+    training: _LaterTraining
+    personal_layers: tuple[str, ...] = ()
+
+
+def test_a_key_that_a_later_version_knows_changes_the_digest_of_no_study_without_it(write: Write) -> None:
+    content = yaml.safe_load(GOOD)
+    before, later = Study.model_validate(content), _LaterStudy.model_validate(content)
+    assert later.training.momentum == 0.0
+    assert later.digest == before.digest
+    content["training"]["momentum"] = 0.9
+    assert _LaterStudy.model_validate(content).digest != before.digest
+
+
+def test_a_default_that_is_written_out_changes_no_digest() -> None:
+    content = yaml.safe_load(GOOD)
+    short = Study.model_validate(content)
+    written = Study.model_validate(short.model_dump(mode="json", by_alias=True, exclude_none=True))
+    assert len(written.model_fields_set) > len(short.model_fields_set)
+    assert written.digest == short.digest
+
+
+def _defaults(schema: type[BaseModel]) -> dict[str, Any]:
+    """`Section.key` -> its default, of a section and all below it."""
+    found: dict[str, Any] = {}
+    todo: list[Any] = [schema]
+    while todo:
+        kind = todo.pop()
+        todo += get_args(kind)
+        if not (isinstance(kind, type) and issubclass(kind, BaseModel)) or isinstance(kind, GenericAlias):
+            continue
+        for name, field in kind.model_fields.items():
+            todo.append(field.annotation)
+            if not field.is_required():
+                found[f"{kind.__name__}.{name}"] = field.get_default(call_default_factory=True)
+    return found
+
+
+#: Under a digest that leaves them out, another default would give old files another meaning: only new keys may come.
+DEFAULTS = {
+    "BudgetShares.query": 1.0,
+    "BudgetShares.release": 1.0,
+    "BudgetShares.threshold": 1.0,
+    "ColumnRules.above_limit": None,
+    "ColumnRules.below_limit": None,
+    "ColumnRules.decimal": None,
+    "ColumnRules.missing": (),
+    "ColumnRules.same": {},
+    "Compression.error_feedback": False,
+    "Condition.at_least": None,
+    "Condition.at_most": None,
+    "Condition.is_": None,
+    "Condition.is_not": None,
+    "Data.max_missing": 0.2,
+    "Data.pin": "data.dvc",
+    "Data.root": "data/sites",
+    "Data.subject": "USUBJID",
+    "Data.suites": "expectations",
+    "DistributedDP.colluding_sites": 1,
+    "DistributedDP.tolerated_dropouts": 1,
+    "Evaluation.data_are_public": False,
+    "Evaluation.min_cell": 5,
+    "Evaluation.score_bins": None,
+    "Evaluation.split_seed": 0,
+    "GaussianUpdate.colluding_sites": 1,
+    "GaussianUpdate.tolerated_dropouts": 1,
+    "Input.clip": 4.0,
+    "Input.codes": None,
+    "Input.column": None,
+    "Input.gain": 1.0,
+    "Input.max_missing": None,
+    "Input.on_or_before": None,
+    "Input.other": None,
+    "Input.reduce": "only",
+    "Input.transform": "identity",
+    "Input.where": {},
+    "Model.options": {},
+    "Reading.above_limit": None,
+    "Reading.below_limit": None,
+    "Reading.columns": {},
+    "Reading.decimal": None,
+    "Reading.missing": (),
+    "Rounds.max_update_norm": 1000.0,
+    "Rounds.strict": False,
+    "Study.aggregation": "plain",
+    "Study.closed": False,
+    "Training.average_iterates": "none",
+    "Training.batch_size": "full",
+    "Training.l2": 0.0,
+    "Training.local_epochs": None,
+    "Training.local_iterations": None,
+    "Training.optimizer": "sgd",
+    "Training.optimizer_state": "restart",
+    "Training.seed": 0,
+    "Training.weighting": "iterations",
+}
+
+
+def test_no_default_changes() -> None:
+    plain = {name: value for name, value in _defaults(Study).items() if not isinstance(value, BaseModel)}
+    assert {name: value for name, value in plain.items() if name in DEFAULTS} == DEFAULTS
+    assert plain.keys() - DEFAULTS.keys() == set(), "a new key's default belongs into the table"
 
 
 def test_the_digest_changes_with_the_meaning(write: Write) -> None:

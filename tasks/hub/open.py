@@ -30,7 +30,6 @@ from tasks.privacy.secure_sum.records import SealingKey
 from tasks.records import ModelRef, Plan, Pointer, RunRecord
 from tasks.round_terms import fewest_sites, phases
 from tasks.storage import to_json
-from tasks.study_privacy import WITHOUT_PRIVACY
 from tasks.tensors import fixed_sha256, parameters, sha256, to_bytes
 
 
@@ -159,7 +158,7 @@ def _left_out(hub: HubContext) -> dict[str, str]:
     if hub.study.aggregation == "masks":
         sealing = {site: _why_unsealed(hub, site) for site in hub.study.sites if site not in reasons}
         reasons |= {site: shorten(why) for site, why in sealing.items() if why}
-    if hub.study.privacy.mechanism in WITHOUT_PRIVACY:
+    if not hub.study.privacy.promises:
         return reasons
     for site, entry in spent(hub.store, hub.name).items():
         if entry is None:

@@ -15,7 +15,6 @@ from tasks.records import Spend, Unit
 from tasks.report import words
 from tasks.storage import ObjectStore
 from tasks.study import Study
-from tasks.study_privacy import WITHOUT_PRIVACY
 
 
 class SiteSpend(BaseModel):
@@ -130,7 +129,7 @@ def _promise(reports: list[ChainReport]) -> str:
     if newest is None or newest.spend is None:
         return "Nothing has been released yet."
     spend: Spend = newest.spend
-    if spend.unit == "nothing":
+    if not spend.promises:
         return f"Nothing is promised: {spend.mechanism} protects nobody ({spend.neighbours})."
     trust = f"; it rests on this: {spend.trust}" if spend.trust else ""
     return (
@@ -141,7 +140,7 @@ def _promise(reports: list[ChainReport]) -> str:
 
 def _outlook(study: Study, rows: tuple[SiteSpend, ...], now: datetime) -> str:
     """How many rounds can still find a quorum of sites with budget."""
-    if study.privacy.mechanism in WITHOUT_PRIVACY:
+    if not study.privacy.promises:
         return "No budget limits the rounds."
     left = sorted((row.rounds_left for row in rows if row.site in study.sites), reverse=True)
     rounds = left[study.rounds.min_sites - 1]

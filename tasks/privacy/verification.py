@@ -126,7 +126,7 @@ def total_epsilon(spend: Spend, releases: int) -> float | None:
 
 def _total_problems(spend: Spend) -> list[str]:
     """What is wrong with an entry's total: it must be what its settings and number come to, within the budget."""
-    if spend.unit == "nothing":
+    if not spend.promises:
         return [] if spend.epsilon is None else ["has an epsilon, but its mechanism promises nothing"]
     problems = []
     if not _is_total(spend.mu, spend.pure_epsilon, spend.releases, spend.epsilon, spend.delta):

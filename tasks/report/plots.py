@@ -106,7 +106,7 @@ def _privacy(rounds: Sequence[RoundMetrics]) -> Chart:
         round_axis(ax, now.total_rounds, now.server_round)
         ax.set_ylabel("ε spent, all rounds so far")
         if not points:
-            none = now.mechanism == "none"
+            none = not now.promises
             say(ax, "No privacy: raw updates leave the sites." if none else "Nothing has been spent yet.", red=none)
             return
         x, y = zip(*points, strict=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from tasks.records import RoundMetrics, Spend
 from tasks.report import words
 from tasks.study import Study
-from tasks.study_privacy import WITHOUT_PRIVACY, GaussianUpdate, PatientLevel, SparseVector
+from tasks.study_privacy import GaussianUpdate, PatientLevel, SparseVector
 
 _PROTECTED = {"patient": "one patient", "site": "one site's whole update", "nothing": "nobody"}
 
@@ -44,7 +44,7 @@ def privacy(study: Study, now: RoundMetrics) -> Privacy:
 
 def warning(now: RoundMetrics) -> str | None:
     """What a study without privacy must say at the top of its page."""
-    if now.mechanism not in WITHOUT_PRIVACY:
+    if now.promises:
         return None
     if now.aggregation == "masks":
         return "The hub reads only the sum, but nothing bounds what the sum tells. Only for public data."
@@ -52,7 +52,7 @@ def warning(now: RoundMetrics) -> str | None:
 
 
 def _in_plain_words(now: RoundMetrics) -> str:
-    if now.mechanism in WITHOUT_PRIVACY:
+    if not now.promises:
         return "Nothing protects a patient: whoever sees an update may learn who took part, and rebuild records."
     promise = now.promise
     if promise is None or promise.epsilon is None or promise.delta is None:
@@ -75,7 +75,7 @@ def _guess_accuracy(promise: Spend, epsilon: float, delta: float) -> float:
 def _facts(study: Study, now: RoundMetrics, unit: str) -> tuple[tuple[str, str], ...]:
     small = f"cells under {study.evaluation.min_cell} patients"
     promise = now.promise
-    if now.mechanism in WITHOUT_PRIVACY or promise is None:
+    if not now.promises or promise is None:
         why = f"{now.mechanism}: compression only" if now.mechanism in ("top", "random") else now.mechanism
         return (("Mechanism", why), ("Protects", "nobody"), ("ε, δ", "none are accounted for"), ("Suppressed", small))
     spent = (

@@ -23,6 +23,7 @@ from tasks import layout, settings
 from tasks.errors import ObjectMissing, StoreError, StoreUnavailable
 from tasks.inside import MAX_BYTES, read_inside, write_inside
 from tasks.report.pages import index_page
+from tasks.study_privacy import promises
 
 #: Every file that a report may have, and its type: no other name is ever written or served.
 CONTENT_TYPES = {
@@ -82,6 +83,11 @@ class RunEntry(BaseModel):
     epsilon: float | None
     epsilon_budget: float | None
     auc: float | None
+
+    @property
+    def promises(self) -> bool:
+        """Whether the round's mechanism protects anybody."""
+        return promises(self.mechanism)
 
 
 def reports_dir() -> Path:

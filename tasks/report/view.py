@@ -11,7 +11,6 @@ from tasks.records import Baselines, RoundMetrics, SiteMetrics, SiteRow
 from tasks.report import words
 from tasks.report.privacy_view import warning
 from tasks.study import Study
-from tasks.study_privacy import WITHOUT_PRIVACY
 
 Tone = Literal["good", "warn", "bad", "plain"]
 SUPPRESSED = "suppressed"
@@ -114,8 +113,8 @@ def _metric_tile(now: RoundMetrics, label: str, metric: str, pooled_training: fl
         return Tile(label, words.number(reporting), f"held-out patients of reporting sites{goal}")
     if now.model_sha256 is None:
         return Tile(label, words.NONE, "no new model")
-    private = now.mechanism not in WITHOUT_PRIVACY
-    return Tile(label, words.NONE, "stays at the sites" if private else "suppressed: too few patients at each site")
+    why = "stays at the sites" if now.promises else "suppressed: too few patients at each site"
+    return Tile(label, words.NONE, why)
 
 
 def metric_note(study: Study, now: RoundMetrics) -> str:
@@ -123,7 +122,7 @@ def metric_note(study: Study, now: RoundMetrics) -> str:
     cell = study.evaluation.min_cell
     if now.model_sha256 is None:
         told = "This round made no model."
-    elif now.mechanism not in WITHOUT_PRIVACY:
+    elif now.promises:
         told = "Each site validates the model; its own AUC and log loss stay there, outside of what ε covers."
     elif now.auc is None:
         told = f"Suppressed: no site has {cell} held-out patients in every cell, so no site's own figure may leave it."

@@ -16,7 +16,7 @@ from tasks.files import write_private
 from tasks.privacy.ledger import SiteLedger
 from tasks.privacy.sanitizer import plan_spend
 from tasks.site.context import PlannedRound, SiteContext
-from tasks.study_privacy import WITHOUT_PRIVACY, PatientLevel, Privacy
+from tasks.study_privacy import PatientLevel, Privacy
 
 #: All that leaves a site about such a failure.
 WITHHELD = "withheld"
@@ -36,7 +36,7 @@ def paid_for(ctx: SiteContext, planned: PlannedRound, ledger: SiteLedger) -> Ite
     try:
         yield
     except Exception:
-        if planned.plan.privacy.mechanism in WITHOUT_PRIVACY:
+        if not planned.plan.privacy.promises:
             raise
         reason = traceback.format_exc()
     if not reason:

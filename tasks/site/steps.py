@@ -34,7 +34,6 @@ from tasks.site.prepared import Patients
 from tasks.site.round_files import RoundFiles, forget_rounds_before
 from tasks.site.validation import checked_patients, data_version, shown, valid_patients
 from tasks.storage import to_json
-from tasks.study_privacy import WITHOUT_PRIVACY
 from tasks.tensors import Weights, from_bytes, set_parameters, sha256
 from tasks.validation.runner import ValidationResult
 
@@ -51,7 +50,7 @@ def validate_data(ctx: SiteContext, server_round: int) -> None:
     def work(planned: PlannedRound) -> None:
         _require_asked(ctx, planned.plan)
         result, _ = checked_patients(ctx)
-        _tell_validation(ctx, planned.plan, shown(result, planned.plan.privacy.mechanism))
+        _tell_validation(ctx, planned.plan, shown(result, promises=planned.plan.privacy.promises))
         result.require()
 
     _run_step(ctx, server_round, "validate_data", work)
@@ -257,7 +256,7 @@ def validate_global(ctx: SiteContext, server_round: int) -> SiteMetrics | None:
         patients = valid_patients(ctx)
         full = _figures(ctx, plan, model, patients, card.evaluated_model.sha256)
         write_private(ctx.round_dir(server_round) / "metrics.json", to_json(full))
-        shown = suppress(full, patients.held_out_labels, plan.privacy.mechanism)
+        shown = suppress(full, patients.held_out_labels, promises=plan.privacy.promises)
         metrics = shown.model_copy(update={"seconds": _since(started)})
         _create_if_new(ctx, layout.site_metrics(plan.study, server_round, ctx.site), metrics)
         return metrics
@@ -270,7 +269,7 @@ def _figures(ctx: SiteContext, plan: Plan, model: torch.nn.Module, patients: Pat
     try:
         return validate_model(model, patients.held_out_inputs, patients.held_out_labels, plan, ctx.site, sha256_)
     except Exception:
-        if plan.privacy.mechanism in WITHOUT_PRIVACY:
+        if not plan.privacy.promises:
             raise
     return SiteMetrics(
         study=plan.study,

@@ -24,7 +24,6 @@ from tasks.site.prepared import Patients, cache_file, load_patients, prepare_pat
 from tasks.storage import to_json
 from tasks.study import Study
 from tasks.study_file import load_study, readable_studies
-from tasks.study_privacy import WITHOUT_PRIVACY
 from tasks.validation.parameters import input_references, site_parameters
 from tasks.validation.runner import Rows, ValidationResult, known_expectations, validate_site
 from tasks.validation.suites import all_columns
@@ -75,13 +74,13 @@ def checked_patients(ctx: SiteContext) -> tuple[ValidationResult, Patients | Non
     return result, patients
 
 
-def shown(result: ValidationResult, mechanism: str) -> ValidationResult:
+def shown(result: ValidationResult, *, promises: bool) -> ValidationResult:
     """What of a result may leave the site.
 
-    Which expectations hold for few patients' rows, only in a study without privacy, as `tasks.evaluation.suppress` does
+    Which expectations hold for few patients' rows, only where nothing is promised, as `tasks.evaluation.suppress` does
     it with cells; never whether there are any such rows.
     """
-    tells = mechanism in WITHOUT_PRIVACY
+    tells = not promises
     told: list[Rows | None] = ["few" if tells and check.success and check.rows else None for check in result.checks]
     checks = zip(result.checks, told, strict=True)
     return result.model_copy(

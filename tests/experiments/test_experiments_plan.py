@@ -10,7 +10,6 @@ from tasks.experiments.plan import EXPERIMENTS
 from tasks.reference import YARDSTICK
 from tasks.simulation.runs import changed
 from tasks.study import Study
-from tasks.study_privacy import WITHOUT_PRIVACY
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
@@ -21,7 +20,7 @@ def test_every_setting_is_a_study(study: Study, name: str) -> None:
     for setting in one.settings:
         made = own[setting.name]
         assert made.evaluation.score_bins is None
-        if made.privacy.mechanism not in WITHOUT_PRIVACY:
+        if made.privacy.promises:
             assert setting.rounds is None, "the whole budget is spent"
             assert made.rounds.total == (1 if setting.name.endswith(" 1 round") else plan.ROUNDS)
 

@@ -15,6 +15,7 @@ from tasks.errors import ConfigError, ValidationFailed
 from tasks.records import RoundMetrics
 from tasks.site.validation import shown
 from tasks.storage import to_json
+from tasks.study_privacy import promises
 from tasks.validation.parameters import InputReference, SiteParameters
 from tasks.validation.runner import CheckResult, ValidationResult, at_every_site, validate_site
 
@@ -130,7 +131,10 @@ def test_a_site_tells_no_more_than_that_there_are_few_and_that_only_without_priv
     mechanism: str, tmp_path: Path
 ) -> None:
     folder = suites(tmp_path, ON_PULSE, line(MEDIAN, column="VALUE", min_value=1, row_condition='CODE=="PULSE"'))
-    told = [to_json(shown(validate(folder, patients(8), patients(number, "PULSE")), mechanism)) for number in (0, 1, 4)]
+    told = [
+        to_json(shown(validate(folder, patients(8), patients(number, "PULSE")), promises=promises(mechanism)))
+        for number in (0, 1, 4)
+    ]
     failed = f"labs/VALUE[CODE==PULSE]/{MEDIAN}".encode()
     assert [failed + b'",\n      "success": false' in each for each in told] == [True, False, False]
     assert [each.count(b'"few"') for each in told] == ([1, 2, 2] if MECHANISMS[mechanism] else [0, 0, 0])
@@ -143,8 +147,9 @@ def test_without_privacy_one_row_more_changes_nothing_that_passes(tmp_path: Path
     folder = suites(tmp_path, ON_PULSE)
     kept = [validate(folder, patients(8), patients(number, "PULSE")) for number in (0, 1)]
     assert kept[0] != kept[1]
-    assert shown(kept[0], "none") == shown(kept[1], "none")
-    assert shown(kept[0], "local_dp") == shown(validate(folder, patients(8), patients(50, "PULSE")), "local_dp")
+    assert shown(kept[0], promises=False) == shown(kept[1], promises=False)
+    many = validate(folder, patients(8), patients(50, "PULSE"))
+    assert shown(kept[0], promises=True) == shown(many, promises=True)
 
 
 def test_records_of_older_sites_and_hubs_are_read() -> None:

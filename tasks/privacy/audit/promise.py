@@ -68,7 +68,7 @@ class Promise:
 
 def promise_of(spend: Spend) -> Promise | None:
     """One release's promise for its unit; None where nothing is promised."""
-    if spend.unit == "nothing" or (spend.mu is None and spend.pure_epsilon is None):
+    if not spend.promises or (spend.mu is None and spend.pure_epsilon is None):
         return None
     return Promise(spend.mu) if spend.mu is not None else Promise(pure_epsilon=spend.pure_epsilon)
 
