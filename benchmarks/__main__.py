@@ -16,7 +16,7 @@ from typing import Any
 from rich.console import Console
 
 from benchmarks import aggregation, demo, exam, privacy, rounds, simulation
-from tasks.settings import PROJECT
+from tasks.store.settings import PROJECT
 
 BENCHMARKS: dict[str, Callable[[Console], Any]] = {
     "aggregation": aggregation.run,

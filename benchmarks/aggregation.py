@@ -17,7 +17,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from tasks.settings import PROJECT
+from tasks.store.settings import PROJECT
 
 NUM_VALUES = 10_000_000
 SITES, MANY_SITES = 13, 200

@@ -44,8 +44,8 @@ def ours(paths: list[Path], num_values: int, *, in_memory: bool, as_hub: bool) -
     """Prepare our average of these files; the returned function is what is timed."""
     import torch
 
-    from tasks.aggregation import Shape, StreamingMean, add_to, flat_update, norm
-    from tasks.records import TensorSpec
+    from tasks.learning.averaging import Shape, StreamingMean, add_to, flat_update, norm
+    from tasks.store.records import TensorSpec
 
     shape = Shape((TensorSpec(name="weight", shape=(num_values,), dtype="F32"),))
     torch.ones(100_000).add_(torch.ones(100_000), alpha=2.0)  # starts torch's threads

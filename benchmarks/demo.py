@@ -13,7 +13,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from tasks.settings import PROJECT
+from tasks.store.settings import PROJECT
 
 _PHASE = re.compile(r"^(?P<name>(?:install|demo): .+): (?P<seconds>\d+) s$", re.MULTILINE)
 

@@ -26,14 +26,14 @@ import httpx
 from rich.console import Console
 from rich.table import Table
 
-from tasks.exam.asking import ask
-from tasks.exam.comparing import compare
-from tasks.exam.prompts import load_prompt
-from tasks.exam.questions import Patience, make_job
-from tasks.exam.records import Exam, ExamItem, ItemText, Run, RunSettings
-from tasks.exam.run_files import load_run, responses_sha256
-from tasks.exam.scoring import scored_run
-from tasks.settings import PROJECT
+from tasks.exam.asking.ask import ask
+from tasks.exam.asking.prompts import load_prompt
+from tasks.exam.asking.questions import Patience, make_job
+from tasks.exam.bank.records import Exam, ExamItem, ItemText, Run, RunSettings
+from tasks.exam.comparing.compare import compare
+from tasks.exam.runs.run_files import load_run, responses_sha256
+from tasks.exam.scoring.score import scored_run
+from tasks.store.settings import PROJECT
 
 ITEMS, RUNS = 345, 100
 #: One call after the other at half a second takes three minutes for all items: fewer, then, as the table says.

@@ -24,7 +24,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.sanitise import DELTA, EPSILON, GAMMA, ROUNDS, SITES, SVT_FRACTION, TAU, UPDATE_SD
-from tasks.settings import PROJECT
+from tasks.store.settings import PROJECT
 
 NUM_VALUES, CKKS_VALUES, ENTRIES = 10_000_000, 1_000_000, 10_000
 REPEATS = 5
@@ -141,11 +141,11 @@ def _environment(requirement: str, console: Console) -> Path | None:
 
 def _write_ledger(folder: Path) -> None:
     """A site's ledger of as many rounds as it has entries, as verification finds it: bytes, certificate, digests."""
-    from tasks.enrolment import ensure_authority, ensure_site_identity
-    from tasks.privacy.chain import FIRST, Link
-    from tasks.privacy.distributed_dp import DistributedDPMechanism
-    from tasks.records import LedgerEntry
-    from tasks.study_privacy import DistributedDP
+    from tasks.privacy.ledger.chain import FIRST, Link
+    from tasks.privacy.mechanisms.distributed_dp import DistributedDPMechanism
+    from tasks.store.identity import ensure_authority, ensure_site_identity
+    from tasks.store.records import LedgerEntry
+    from tasks.study.privacy import DistributedDP
 
     secrets = folder / "701"
     ensure_site_identity(secrets, "701", ensure_authority(folder / "authority"))

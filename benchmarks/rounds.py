@@ -19,8 +19,8 @@ from tasks.deploy.airflow_api import AirflowApi
 from tasks.deploy.enrol import enrol_local_sites
 from tasks.deploy.services import SERVICES
 from tasks.deploy.state import SUPERVISOR
-from tasks.settings import PROJECT
-from tasks.study_file import load_studies
+from tasks.store.settings import PROJECT
+from tasks.study.file import load_studies
 
 STUDY = "xanomeline_nocomp24"
 DAG = f"federated_round.{STUDY}"

@@ -58,13 +58,13 @@ def ours(name: str, size: int) -> Case:
 
 
 def _mechanism(name: str) -> Callable[[Vector], Any]:
-    from tasks.privacy import compression
-    from tasks.privacy.distributed_dp import DistributedDPMechanism
-    from tasks.privacy.gaussian_update import GaussianUpdateMechanism
-    from tasks.privacy.local_dp import LocalDPMechanism
-    from tasks.privacy.noise import SystemNoise
-    from tasks.privacy.svt import SparseVectorMechanism
-    from tasks.study_privacy import DistributedDP, GaussianUpdate, LocalDP, SparseVector
+    from tasks.privacy.mechanisms import compression
+    from tasks.privacy.mechanisms.distributed_dp import DistributedDPMechanism
+    from tasks.privacy.mechanisms.gaussian_update import GaussianUpdateMechanism
+    from tasks.privacy.mechanisms.local_dp import LocalDPMechanism
+    from tasks.privacy.mechanisms.svt import SparseVectorMechanism
+    from tasks.privacy.noise.source import SystemNoise
+    from tasks.study.privacy import DistributedDP, GaussianUpdate, LocalDP, SparseVector
 
     noise, budget = SystemNoise(), {"mechanism": name, "epsilon": EPSILON, "delta": DELTA}
     patients = budget | {"clip_norm": 1.0, "public_num_examples": 211}
@@ -125,7 +125,7 @@ def masks(size: int) -> Case:
     import torch
 
     from tasks.privacy.secure_sum.masks import apply_masks, require_headroom
-    from tasks.tensors import to_bytes
+    from tasks.store.weights import to_bytes
 
     own, pairs = [os.urandom(32) for _ in range(SITES)], [os.urandom(32) for _ in range(SITES - 1)]
     middle = len(pairs) // 2
@@ -170,7 +170,7 @@ def ledger(path: Path) -> Case:
     """Verify a site's whole ledger, with its certificate and the hub's digest of every entry."""
     from cryptography import x509
 
-    from tasks.privacy.verification import verify_chain
+    from tasks.privacy.ledger.verification import verify_chain
 
     content = json.loads(path.read_text())
     certificate = x509.load_pem_x509_certificate(content["certificate"].encode())

@@ -28,7 +28,7 @@ from benchmarks.aggregation import _FLOWER_VENV, FLOWER, _has_flower, _pin
 from benchmarks.pipeline import idle_repro
 from benchmarks.privacy import NVFLARE, Goal, _environment
 from benchmarks.simulators import PARTS, STUDY
-from tasks.settings import PROJECT
+from tasks.store.settings import PROJECT
 
 MASKED_STUDY = "xanomeline_derm56"
 ROUNDS = 8
@@ -130,7 +130,7 @@ def _add(python: Path, packages: Mapping[str, str], console: Console) -> bool:
 def _export(study: str, folder: Path) -> Path:
     """The sites' arrays as a file that every environment reads."""
     from tasks.simulation.data import read_sites, split_sites
-    from tasks.study_file import load_study
+    from tasks.study.file import load_study
 
     own = load_study(PROJECT / "studies" / f"{study}.yaml")
     patients = split_sites(read_sites(own), own.evaluation)

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from tasks.models import build_model
+from tasks.learning.building import build_model
 
 #: A study of ours that trains as `train` does.
 STUDY = "xanomeline_nocomp24"
@@ -31,7 +31,7 @@ MODELS: dict[str, tuple[str, dict[str, object]]] = {
     "mlp": ("tasks.models:MLP", {"hidden": 16}),
     "wide": ("tasks.models:MLP", {"hidden": 100}),
 }
-#: A site's arrays in the file, by the names of `tasks.site.prepared.Patients`.
+#: A site's arrays in the file, by the names of `tasks.data.patients.Patients`.
 PARTS = ("train_inputs", "train_labels", "held_out_inputs", "held_out_labels")
 
 Weights = dict[str, torch.Tensor]
@@ -87,12 +87,12 @@ def ours(model: str, rounds: int, arrays: Path) -> Run:
 
 def _simulate(study: str, model: str, sites: int, rounds: int, arrays: Path) -> Iterable[Any]:
     """Rounds of a study with another model over so many sites: those of the file, dealt again and again."""
-    from tasks.privacy.noise import SeededNoise
-    from tasks.settings import PROJECT
+    from tasks.data.patients import Patients
+    from tasks.privacy.noise.source import SeededNoise
     from tasks.simulation.rounds import simulate
     from tasks.simulation.runs import changed
-    from tasks.site.prepared import Patients
-    from tasks.study_file import load_study
+    from tasks.store.settings import PROJECT
+    from tasks.study.file import load_study
 
     path, options = MODELS[model]
     own = changed(load_study(PROJECT / "studies" / f"{study}.yaml"), {"model": {"path": path, "options": options}})

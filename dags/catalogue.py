@@ -7,7 +7,7 @@ from pathlib import Path
 
 from airflow.dag_processing.dagbag import DagBag
 
-from tasks.settings import PROJECT
+from tasks.store.settings import PROJECT
 
 TARGET = PROJECT / "docs" / "dags.md"
 HEADER = """# The DAGs

@@ -56,23 +56,23 @@ from dags.wiring import (
     the_round,
     without_templates,
 )
-from tasks.study import Study
+from tasks.study.sections import Study
 
 if TYPE_CHECKING:
-    from tasks.hub.context import HubContext
-    from tasks.site.context import SiteContext
+    from tasks.rounds.hub.context import HubContext
+    from tasks.rounds.site.context import SiteContext
 
 
 def _site_and_round(study: str, site: str) -> tuple[SiteContext, int]:
     """What a site's step works with: its context in this run, and the round's number."""
-    from tasks.site.context import SiteContext
+    from tasks.rounds.site.context import SiteContext
 
     return SiteContext.load(study, site, run_id=get_current_context()["run_id"]), the_round()
 
 
 def _hub_and_round(study: str) -> tuple[HubContext, int]:
     """The same of a step at the hub."""
-    from tasks.hub.context import HubContext
+    from tasks.rounds.hub.context import HubContext
 
     return HubContext.load(study, get_current_context()["run_id"]), the_round()
 
@@ -80,8 +80,8 @@ def _hub_and_round(study: str) -> tuple[HubContext, int]:
 @task(on_failure_callback=tell_of_failure, do_xcom_push=True)
 def open_round(study: str) -> int:
     """Write the round's plan: base model, sites, privacy, deadline. Refuses when the budget is spent."""
-    from tasks.hub.context import HubContext
-    from tasks.hub.open import open_round
+    from tasks.rounds.hub.context import HubContext
+    from tasks.rounds.hub.open import open_round
 
     params, run_id = asked(), get_current_context()["run_id"]
     skip_if_late(tell=True)
@@ -93,7 +93,7 @@ def open_round(study: str) -> int:
 @task
 def validate_data(study: str, site: str) -> None:
     """Check the site's files against their pin, then against the expectation suites. Failures name expectations."""
-    from tasks.site import steps
+    from tasks.rounds.site import steps
 
     steps.validate_data(*_site_and_round(study, site))
 
@@ -101,7 +101,7 @@ def validate_data(study: str, site: str) -> None:
 @task
 def train_local(study: str, site: str) -> None:
     """Train from the round's base model. The raw update stays in the site's own folder."""
-    from tasks.site import steps
+    from tasks.rounds.site import steps
 
     steps.train(*_site_and_round(study, site))
 
@@ -109,7 +109,7 @@ def train_local(study: str, site: str) -> None:
 @task
 def privatize_and_upload(study: str, site: str) -> None:
     """Make the update private, write the spend into the ledger, then upload. Whatever fails, nothing leaves."""
-    from tasks.site import steps
+    from tasks.rounds.site import steps
 
     steps.privatize_and_upload(*_site_and_round(study, site))
 
@@ -117,7 +117,7 @@ def privatize_and_upload(study: str, site: str) -> None:
 @task(trigger_rule="one_success")
 def freeze_roster(study: str) -> None:
     """Masked rounds: wait for the sites' keys, then fix who takes part before anybody masks anything."""
-    from tasks.hub.masked import freeze_roster
+    from tasks.rounds.hub.masked import freeze_roster
 
     roster = freeze_roster(*_hub_and_round(study))
     print(f"{len(roster.members)} sites on the roster; missing: {roster.missing or 'none'}")
@@ -126,7 +126,7 @@ def freeze_roster(study: str) -> None:
 @task(trigger_rule="one_success")
 def select_updates(study: str) -> None:
     """Hidden updates: wait for them, then fix whose sum is opened before any site helps to open it."""
-    from tasks.hub.select import select_hidden
+    from tasks.rounds.hub.select import select_hidden
 
     selection = select_hidden(*_hub_and_round(study))
     print(f"{len(selection.chosen)} updates; missing: {selection.missing or 'none'}")
@@ -135,7 +135,7 @@ def select_updates(study: str) -> None:
 @task
 def unmask(study: str, site: str) -> None:
     """Hidden updates: help to open their sum, by shares of its masks or by decrypting it; never a single update."""
-    from tasks.site import steps
+    from tasks.rounds.site import steps
 
     steps.unmask(*_site_and_round(study, site))
 
@@ -143,7 +143,7 @@ def unmask(study: str, site: str) -> None:
 @task(trigger_rule="one_success")
 def aggregate(study: str) -> None:
     """Average the updates that pass every check, or open the sum of hidden ones, and write the model."""
-    from tasks.hub.aggregate import aggregate
+    from tasks.rounds.hub.aggregate import aggregate
 
     selection = aggregate(*_hub_and_round(study))
     print(f"{len(selection.chosen)} updates averaged; missing: {selection.missing or 'none'}")
@@ -152,7 +152,7 @@ def aggregate(study: str) -> None:
 @task
 def all_sites_in(study: str) -> None:
     """Green: every site is in the model. Amber: one has sent nothing. Red: the hub has not taken what one has sent."""
-    from tasks.hub.selection import require_all_in
+    from tasks.rounds.hub.selection import require_all_in
 
     require_all_in(*_hub_and_round(study))
 
@@ -160,7 +160,7 @@ def all_sites_in(study: str) -> None:
 @task
 def validate_global(study: str, site: str) -> None:
     """Validate the new model on the site's held-out patients. Cells under the study's minimum are suppressed."""
-    from tasks.site import steps
+    from tasks.rounds.site import steps
 
     steps.validate_global(*_site_and_round(study, site))
 
@@ -168,7 +168,7 @@ def validate_global(study: str, site: str) -> None:
 @task(trigger_rule="all_done", on_failure_callback=tell_of_failure)
 def close_round(study: str) -> None:
     """Move the pointer to the new model, write the round's record, publish the report, notify."""
-    from tasks.hub.finish import finish_round
+    from tasks.deploy.finish import finish_round
 
     skip_if_late()
     print(finish_round(study, opened_round(), get_current_context()["run_id"]))

@@ -62,10 +62,10 @@ def plan_arms() -> list[dict[str, str]]:
 @task(on_failure_callback=tell_of_failure, outlets=[RESULTS], pool=POOL)
 def evaluate(arm: dict[str, str]) -> None:
     """Ask, score, compare and report; goes on where an earlier try stopped."""
-    from tasks import settings
-    from tasks.exam.archive import publish
+    from tasks.exam.comparing.archive import publish
     from tasks.exam.evaluate import evaluate
-    from tasks.storage import hub_store
+    from tasks.store import settings
+    from tasks.store.objects import hub_store
 
     context = get_current_context()
     params = context["params"]
@@ -95,9 +95,9 @@ def evaluate(arm: dict[str, str]) -> None:
 @task(on_failure_callback=tell_of_drift)
 def check_drift(arm: dict[str, str]) -> None:
     """Red when the model answers otherwise than in its last run, or than in the anchor."""
-    from tasks import settings
-    from tasks.exam.archive import run_folder
-    from tasks.exam.drift import check_drift
+    from tasks.exam.comparing.archive import run_folder
+    from tasks.exam.comparing.drift import check_drift
+    from tasks.store import settings
 
     context = get_current_context()
     exam = context["params"]["exam"]

@@ -1,4 +1,4 @@
-"""What every DAG file imports, imported once in the process that forks the tasks (see `tasks/preload.py`)."""
+"""What every DAG file imports, imported once in the process that forks the tasks (see `tasks/deploy/preload.py`)."""
 
 import importlib
 

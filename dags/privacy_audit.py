@@ -29,8 +29,8 @@ from dags.wiring import DEFAULTS, asked, nightly, studies, tell_of_failure
 @task(on_failure_callback=tell_of_failure, retries=1)
 def audit(study: str) -> None:
     """Attack one study; red when its promise is broken."""
-    from tasks.hub.context import HubContext
     from tasks.privacy.audit.study_audit import audit_study, publish_audit, require_promise
+    from tasks.rounds.hub.context import HubContext
 
     params = asked()
     if params["study"] not in ("all", study):

@@ -19,7 +19,7 @@ from dags.wiring import DEFAULTS, asked, at_site, nightly, site_group, sites_to_
 @task(on_failure_callback=tell_of_failure)
 def validate_site(site: str, studies: list[str]) -> None:
     """Check one site's data for every study it takes part in; red when an expectation fails without a waiver."""
-    from tasks.site.daily import validate_daily
+    from tasks.rounds.site.daily import validate_daily
 
     asked()
     validate_daily(site, studies)

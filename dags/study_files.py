@@ -6,8 +6,8 @@ There is no DAG in here. A study whose file is broken has none until it is mende
 from __future__ import annotations
 
 from tasks.errors import ConfigError
-from tasks.settings import project_dir
-from tasks.study_file import readable_studies
+from tasks.store.settings import project_dir
+from tasks.study.file import readable_studies
 
 if _problems := readable_studies(project_dir() / "studies")[1]:
     raise ConfigError("\n".join(_problems.values()))

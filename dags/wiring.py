@@ -11,10 +11,10 @@ from airflow.sdk import DAG, CronTriggerTimetable, ExceptionRetryPolicy, RetryAc
 from airflow.sdk.exceptions import AirflowSkipException
 
 from tasks.errors import ConfigError, RoundRefused
-from tasks.settings import project_dir
-from tasks.spelling import nearest
-from tasks.study import Study
-from tasks.study_file import readable_studies
+from tasks.foreign.spelling import nearest
+from tasks.store.settings import project_dir
+from tasks.study.file import readable_studies
+from tasks.study.sections import Study
 
 #: An object store or an Airflow that does not answer is worth waiting for, and so is a model, for longer: its provider
 #: counts calls by the minute. Bad data, a spent budget, a refused key or a broken step is not.
@@ -79,7 +79,7 @@ def skip_if_late(*, tell: bool = False) -> None:
             "hours late: it is left out, and the next one runs at its time. Trigger one to have it now"
         )
         if tell:
-            from tasks.notify import Notice, notify
+            from tasks.report.notices import Notice, notify
 
             notify(Notice("round left out", run.dag_id, words))
         raise AirflowSkipException(words)
@@ -107,7 +107,7 @@ def tell_hub(context: Any) -> None:
     that was killed again and again.
     """
     from tasks.errors import PharmafedError, StoreUnavailable
-    from tasks.site import steps
+    from tasks.rounds.site import steps
 
     error, ti = context.get("exception"), context["ti"]
     if isinstance(error, PharmafedError) and not isinstance(error, StoreUnavailable):
@@ -158,7 +158,7 @@ def without_templates(dag: DAG) -> DAG:
 
 def tell_of_failure(context: Any) -> None:
     """Airflow callback: hand a failed task to the deployment's notifiers, naming our own errors only."""
-    from tasks.notify import Notice, notify, reason_of
+    from tasks.report.notices import Notice, notify, reason_of
 
     error, ti = context.get("exception"), context["ti"]
     notify(Notice("failure", ti.dag_id, f"{ti.task_id} in run {ti.run_id}: {reason_of(error)}"))
@@ -167,7 +167,7 @@ def tell_of_failure(context: Any) -> None:
 def tell_of_drift(context: Any) -> None:
     """The same for the task that looks for drift: an alarm of its own kind, with model, exam, run and numbers."""
     from tasks.errors import DriftFound
-    from tasks.notify import Notice, notify
+    from tasks.report.notices import Notice, notify
 
     error = context.get("exception")
     if isinstance(error, DriftFound):

@@ -8,13 +8,13 @@ from __future__ import annotations
 import subprocess
 import time
 
-from tasks import settings
 from tasks.data import remote
 from tasks.deploy import airflow, seaweedfs
 from tasks.deploy.enrol import enrol_local_sites
 from tasks.errors import ConfigError
-from tasks.storage import hub_store
-from tasks.study_file import load_studies
+from tasks.store import settings
+from tasks.store.objects import hub_store
+from tasks.study.file import load_studies
 
 STORE_TIMEOUT_S = 60
 

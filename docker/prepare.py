@@ -14,12 +14,12 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tasks import settings
 from tasks.deploy import airflow, seaweedfs
 from tasks.deploy.ports import Ports
 from tasks.deploy.secret_files import write_private
-from tasks.enrolment import ensure_authority, ensure_hub_identity, ensure_site_identity
-from tasks.study_file import load_studies
+from tasks.store import settings
+from tasks.store.identity import ensure_authority, ensure_hub_identity, ensure_site_identity
+from tasks.study.file import load_studies
 
 DATABASE = "postgresql+psycopg2://airflow:{password}@postgres:5432/airflow"
 #: File -> the setting that `tasks.deploy.airflow` makes for it.

@@ -9,9 +9,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from tasks import settings
 from tasks.deploy import seaweedfs, store_security
 from tasks.deploy.ports import Ports
+from tasks.store import settings
 
 SECURITY = Path("/etc/seaweedfs/security.toml")
 

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from faults.world import SITES, STUDY, World
-from tasks import layout
 from tasks.deploy import processes, seaweedfs
 from tasks.deploy.services import SERVICES
 from tasks.deploy.state import SUPERVISOR, living_supervisor, read_state
-from tasks.hub.context import HubContext
+from tasks.rounds.hub.context import HubContext
+from tasks.store import layout
 
 _FULL_S, _CUT_S = 30.0, 45.0
 _CHUNK = bytes(4 << 20)

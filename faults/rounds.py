@@ -9,11 +9,11 @@ from typing import TypeVar
 
 from faults.faults import Fault
 from faults.world import DEADLINE_S, SITES, STUDY, World
-from tasks import layout
 from tasks.deploy.airflow_api import AirflowApiError
 from tasks.errors import ObjectMissing, StoreUnavailable
-from tasks.privacy.ledger import spent
-from tasks.records import RoundMetrics, RunRecord
+from tasks.privacy.ledger.ledger import spent
+from tasks.store import layout
+from tasks.store.records import RoundMetrics, RunRecord
 
 Answer = TypeVar("Answer")
 DAG = f"federated_round.{STUDY}"

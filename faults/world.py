@@ -14,14 +14,15 @@ from pathlib import Path
 import yaml
 from rich.console import Console
 
-from tasks import settings, storage
 from tasks.deploy import airflow, local
 from tasks.deploy.airflow_api import AirflowApi
 from tasks.deploy.enrol import enrol_local_sites
 from tasks.deploy.ports import variable
 from tasks.deploy.services import read_spec
-from tasks.hub.context import HubContext
-from tasks.settings import PROJECT
+from tasks.rounds.hub.context import HubContext
+from tasks.store import objects as storage
+from tasks.store import settings
+from tasks.store.settings import PROJECT
 
 STUDY = "faults"
 SITES = ("701", "704", "708", "710", "716", "718")

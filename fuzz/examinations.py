@@ -7,12 +7,12 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from tasks.exam.answer_keys import KeyProblem, note_takes_out, read_key, read_n_select, read_note
-from tasks.exam.corrections import read_corrections
-from tasks.exam.faults import Faults
-from tasks.exam.jsonl import read_lines
-from tasks.exam.published import Problem, read_record
-from tasks.exam.references import announced_case, refers_back, shows_a_picture
+from tasks.exam.bank.answer_keys import KeyProblem, note_takes_out, read_key, read_n_select, read_note
+from tasks.exam.bank.corrections import read_corrections
+from tasks.exam.bank.faults import Faults
+from tasks.exam.bank.jsonl import read_lines
+from tasks.exam.bank.published import Problem, read_record
+from tasks.exam.bank.references import announced_case, refers_back, shows_a_picture
 
 EXAM = "100"
 ITEM = json.dumps(

@@ -18,23 +18,25 @@ from pydantic import BaseModel, ValidationError
 from fuzz import examinations, rounds
 from fuzz.mutations import Mutation, spoil_ciphertext, spoil_json, spoil_pem, spoil_tensors
 from fuzz.world import BASE, SITE, SITES, World
-from tasks import layout
-from tasks.aggregation import flat_update, norm, sparse_update
-from tasks.bounds import shorten
-from tasks.enrolment import validate_certificate
+from tasks.data.checks.runner import CheckResult, ValidationResult
 from tasks.errors import UpdateRejected
-from tasks.hub.card_chain import CardChain
-from tasks.hub.collect import checked_manifest, read_encrypted, read_masked
-from tasks.hub.encrypted import read_decrypted
-from tasks.hub_signature import sign_as_hub
-from tasks.privacy import ckks
-from tasks.privacy.ledger import spent
-from tasks.privacy.secure_sum import checks, opening
+from tasks.foreign.bounds import shorten
+from tasks.learning.averaging import flat_update, norm, sparse_update
+from tasks.privacy.ledger.ledger import spent
+from tasks.privacy.ledger.verification import verify_chain
+from tasks.privacy.secure_sum import checks, ckks, opening
 from tasks.privacy.secure_sum.records import KeyMessage, Roster, SealingKey, Survivors, UnmaskAnswer
 from tasks.privacy.secure_sum.records import sha256 as record_sha256
-from tasks.privacy.verification import verify_chain
-from tasks.record_size import max_bytes
-from tasks.records import (
+from tasks.rounds.hub.card_chain import CardChain
+from tasks.rounds.hub.collect import checked_manifest, read_encrypted, read_masked
+from tasks.rounds.hub.encrypted import read_decrypted
+from tasks.rounds.site.plans import checked_plan
+from tasks.store import layout
+from tasks.store.hub_signature import sign_as_hub
+from tasks.store.identity import validate_certificate
+from tasks.store.objects import to_json
+from tasks.store.record_size import max_bytes
+from tasks.store.records import (
     DailyValidation,
     DecryptedSum,
     LedgerEntry,
@@ -45,10 +47,7 @@ from tasks.records import (
     SiteMetrics,
     SiteRow,
 )
-from tasks.site.plans import checked_plan
-from tasks.storage import to_json
-from tasks.tensors import from_bytes, sha256, to_bytes
-from tasks.validation.runner import CheckResult, ValidationResult
+from tasks.store.weights import from_bytes, sha256, to_bytes
 
 Parse = Callable[[bytes], object]
 ROUND = 1

@@ -8,22 +8,22 @@ from dataclasses import replace
 from datetime import timedelta
 
 from fuzz.world import SITE, SITES, World
-from tasks import clock, layout
-from tasks.hub.answers import Answers, reason_of
-from tasks.hub.cards import LIMITS
-from tasks.hub.close import _summarise
-from tasks.hub.context import HubContext
-from tasks.hub.selection import chosen_update, largest_spend
-from tasks.hub_signature import sign_as_hub
-from tasks.privacy.evidence import Evidence
-from tasks.privacy.spend_table import _row, chain_table
-from tasks.record_size import max_bytes
-from tasks.records import Manifest, ModelCard, Refusal, RoundMetrics, Selection, SiteMetrics
-from tasks.report import privacy_view, view
-from tasks.report.build import metrics as numbers
-from tasks.report.build import run_entry
-from tasks.storage import to_json
-from tasks.validation.runner import CheckResult, ValidationResult
+from tasks.data.checks.runner import CheckResult, ValidationResult
+from tasks.privacy.ledger.evidence import Evidence
+from tasks.privacy.ledger.spend_table import _row, chain_table
+from tasks.rounds.hub.answers import Answers, reason_of
+from tasks.rounds.hub.cards import LIMITS
+from tasks.rounds.hub.close import _summarise
+from tasks.rounds.hub.context import HubContext
+from tasks.rounds.hub.selection import chosen_update, largest_spend
+from tasks.rounds.page import privacy_view, view
+from tasks.rounds.page.build import metrics as numbers
+from tasks.rounds.page.build import run_entry
+from tasks.store import clock, layout
+from tasks.store.hub_signature import sign_as_hub
+from tasks.store.objects import to_json
+from tasks.store.record_size import max_bytes
+from tasks.store.records import Manifest, ModelCard, Refusal, RoundMetrics, Selection, SiteMetrics
 
 SILENT = SITES[0]
 

@@ -12,25 +12,26 @@ import numpy as np
 import torch
 from cryptography import x509
 
-from tasks import __version__, clock, layout
-from tasks.aggregation import Shape
-from tasks.enrolment import ensure_authority, ensure_hub_identity, ensure_site_identity, sign
+from tasks import __version__
 from tasks.errors import ObjectMissing, StoreError
-from tasks.hub.context import HubContext
-from tasks.hub_signature import sign_as_hub
-from tasks.privacy.chain import FIRST, Link
+from tasks.learning.averaging import Shape
+from tasks.privacy.ledger.chain import FIRST, Link
 from tasks.privacy.sanitizer import plan_spend, specs_of
 from tasks.privacy.secure_sum import opening, protocol
 from tasks.privacy.secure_sum.checks import signed
 from tasks.privacy.secure_sum.records import KeyMessage, Presence, Roster, SealingKey, Survivors, UnmaskAnswer
 from tasks.privacy.secure_sum.records import sha256 as record_sha256
-from tasks.records import Enrolment, LedgerEntry, Manifest, ModelRef, Plan
-from tasks.round_terms import phases
-from tasks.settings import PROJECT
-from tasks.storage import ObjectStore, to_json
-from tasks.study import Study
-from tasks.study_file import load_study
-from tasks.tensors import Weights, sha256, to_bytes
+from tasks.rounds.hub.context import HubContext
+from tasks.store import clock, layout
+from tasks.store.hub_signature import sign_as_hub
+from tasks.store.identity import ensure_authority, ensure_hub_identity, ensure_site_identity, sign
+from tasks.store.objects import ObjectStore, to_json
+from tasks.store.records import Enrolment, LedgerEntry, Manifest, ModelRef, Plan
+from tasks.store.settings import PROJECT
+from tasks.store.weights import Weights, sha256, to_bytes
+from tasks.study.file import load_study
+from tasks.study.round_terms import phases
+from tasks.study.sections import Study
 
 SITES = ("701", "703", "704")
 SITE = "703"

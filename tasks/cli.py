@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from typer.core import TyperGroup
 
-from tasks import disk, settings
-from tasks.data.cli import app as data_app
+from tasks.deploy.commands.data import app as data_app
+from tasks.deploy.commands.exam import app as exam_app
+from tasks.deploy.commands.experiments import app as experiments_app
+from tasks.deploy.commands.privacy import app as privacy_app
+from tasks.deploy.commands.simulate import simulate
+from tasks.deploy.commands.study import app as study_app
 from tasks.errors import ConfigError, PharmafedError
-from tasks.exam.cli import app as exam_app
-from tasks.experiments.cli import app as experiments_app
-from tasks.privacy.cli import app as privacy_app
-from tasks.simulation.cli import simulate
-from tasks.study_init.cli import app as study_app
+from tasks.store import disk, settings
 
 if TYPE_CHECKING:
     from tasks.deploy.overview import Status
@@ -79,7 +79,7 @@ def up(
 
     from tasks.deploy import local
     from tasks.deploy.enrol import enrol_local_sites
-    from tasks.study_file import load_studies
+    from tasks.study.file import load_studies
 
     studies = load_studies(settings.project_dir() / "studies")
     result = local.up(
@@ -136,10 +136,9 @@ def run_round(
     """Trigger rounds of a study in Airflow, follow them, and print what they brought."""
     from rich.console import Console
 
-    from tasks import follow
-    from tasks.deploy import airflow, overview
+    from tasks.deploy import airflow, follow, overview
     from tasks.deploy.airflow_api import AirflowApi
-    from tasks.hub.context import HubContext
+    from tasks.rounds.hub.context import HubContext
 
     hub = HubContext.load(study)
     overview.require_running(settings.home())
@@ -167,9 +166,9 @@ def repair(
     """Make a lost or damaged latest.json anew from the models' signed cards; shows it before it is written."""
     import sys
 
-    from tasks.hub.context import HubContext
-    from tasks.hub.repair import find_repair, write_repair
-    from tasks.storage import to_json
+    from tasks.rounds.hub.context import HubContext
+    from tasks.rounds.hub.repair import find_repair, write_repair
+    from tasks.store.objects import to_json
 
     hub = HubContext.load(study)
     found = find_repair(hub, newest)

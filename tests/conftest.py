@@ -13,12 +13,13 @@ from typing import Any
 
 import pytest
 
-from tasks import layout, storage
 from tasks.deploy import airflow, local, seaweedfs, sockets
 from tasks.deploy.airflow_api import AirflowApi
 from tasks.deploy.ports import choose_ports
-from tasks.settings import PROJECT, Addresses, S3Credential
-from tasks.store_version import require_layout
+from tasks.store import layout
+from tasks.store import objects as storage
+from tasks.store.settings import PROJECT, Addresses, S3Credential
+from tasks.store.version import require_layout
 
 START_TIMEOUT_S = 300.0
 #: The project's own studies. A checkout may have others beside them: whoever tests with it brought them.
@@ -27,7 +28,7 @@ SHIPPED = ("xanomeline_derm56", "xanomeline_nocomp24")
 
 def copy_shipped(folder: Path) -> None:
     """The project's own studies, with their suites, into a project folder."""
-    from tasks.study_file import load_study
+    from tasks.study.file import load_study
 
     studies = [PROJECT / "studies" / f"{study}.yaml" for study in SHIPPED]
     tables = {table for path in studies for table in load_study(path).data.tables}
@@ -65,7 +66,7 @@ class Deployment:
 
 
 #: What takes longest, first: a worker that got one of these last would leave the others idle.
-LONG = ("deploy/test_local", "e2e/test_rounds", "deploy/test_store_closed", "hub/", "validation/", "exam/", "privacy/")
+LONG = ("deploy/test_local", "e2e/test_rounds", "deploy/test_store_closed", "rounds/", "data/", "exam/", "privacy/")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

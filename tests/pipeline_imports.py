@@ -6,7 +6,7 @@ import ast
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from tasks.settings import PROJECT
+from tasks.store.settings import PROJECT
 
 
 def needed_by(*entries: str) -> set[str]:

@@ -8,7 +8,7 @@ from importlib.metadata import PackageNotFoundError, metadata
 
 from packaging.specifiers import SpecifierSet
 
-from tasks.settings import PROJECT
+from tasks.store.settings import PROJECT
 
 PINS = re.findall(r"^([\w.-]+)==", (PROJECT / "constraints.txt").read_text(), re.MULTILINE)
 

@@ -11,27 +11,27 @@ from typing import Any
 
 import pytest
 import yaml
-from pipeline_imports import needed_by
 
-from tasks.experiments import plan
-from tasks.settings import PROJECT
-from tasks.study_file import load_study
+from tasks.simulation.experiments import plan
+from tasks.store.settings import PROJECT
+from tasks.study.file import load_study
+from tests.pipeline_imports import needed_by
 
 STAGES: dict[str, Any] = yaml.safe_load((PROJECT / "dvc.yaml").read_text())["stages"]
 #: What computes each stage, below its command line.
 ENTRIES = {
-    "validate": ("tasks.data.cli",),
-    "simulate": ("tasks.simulation.cli",),
-    "baselines": ("tasks.simulation.cli",),
-    "validate_experiments": ("tasks.data.cli",),
-    "cohort": ("tasks.experiments.run", "tasks.experiments.files"),
-    "experiments": ("tasks.experiments.run", "tasks.experiments.files"),
-    "exam": ("tasks.exam.archive", "tasks.exam.items"),
+    "validate": ("tasks.deploy.commands.data",),
+    "simulate": ("tasks.deploy.commands.simulate",),
+    "baselines": ("tasks.deploy.commands.simulate",),
+    "validate_experiments": ("tasks.deploy.commands.data",),
+    "cohort": ("tasks.simulation.experiments.run", "tasks.simulation.experiments.files"),
+    "experiments": ("tasks.simulation.experiments.run", "tasks.simulation.experiments.files"),
+    "exam": ("tasks.exam.comparing.archive", "tasks.exam.bank.items"),
     "report": (
-        "tasks.experiments.findings",
-        "tasks.experiments.gallery",
-        "tasks.experiments.metrics",
-        "tasks.experiments.files",
+        "tasks.simulation.experiments.findings",
+        "tasks.simulation.experiments.gallery",
+        "tasks.simulation.experiments.metrics",
+        "tasks.simulation.experiments.files",
     ),
 }
 #: They name things, read and write files, or say what went wrong: no figure changes with them.
@@ -50,20 +50,22 @@ PLUMBING |= {
         "yaml_file",
     )
 }
-PLUMBING |= {f"tasks/validation/{name}.py" for name in ("library", "suite_faults", "suite_file", "value_faults")}
+PLUMBING |= {f"tasks/data/checks/{name}.py" for name in ("library", "suite_faults", "suite_file", "value_faults")}
 #: Modules that a stage imports and does not run, or of which it runs nothing that a figure depends on.
-_VALIDATION = {f"tasks/validation/{name}.py" for name in ("engine", "parameters", "runner", "waivers")}
+_VALIDATION = {f"tasks/data/checks/{name}.py" for name in ("engine", "parameters", "runner", "waivers")}
 #: What a suite's expectations are tried on before its columns are believed.
-_CHECKING_SUITES = {f"tasks/validation/{name}.py" for name in ("engine", "parameters")}
+_CHECKING_SUITES = {f"tasks/data/checks/{name}.py" for name in ("engine", "parameters")}
 #: What a site follows of its hub in a round, and what it takes for it: where no hub opens rounds, nothing of it runs.
 _ROUNDS = {f"tasks/{name}.py" for name in ("clock", "enrolment", "hub_signature", "round_terms")}
-_ROUNDS |= {f"tasks/site/{name}.py" for name in ("global_models", "plans")}
-_AT_A_SITE = {f"tasks/site/{name}.py" for name in ("context", "guard", "validation")} | {"tasks/data/pin.py"} | _ROUNDS
-_RECORDS = {"tasks/records.py", "tasks/study_privacy.py", "tasks/tensors.py"}
-_PAGES = needed_by("tasks.report.pages", "tasks.study", "tasks.records")
-_PREPARING = needed_by("tasks.data.prepare", "tasks.exam.practice") - needed_by("tasks.site.validation")
+_ROUNDS |= {f"tasks/rounds/site/{name}.py" for name in ("global_models", "plans")}
+_AT_A_SITE = (
+    {f"tasks/rounds/site/{name}.py" for name in ("context", "guard", "validation")} | {"tasks/data/pin.py"} | _ROUNDS
+)
+_RECORDS = {"tasks/store/records.py", "tasks/study/privacy.py", "tasks/store/weights.py"}
+_PAGES = needed_by("tasks.report.pages", "tasks.study.sections", "tasks.store.records")
+_PREPARING = needed_by("tasks.data.cdisc", "tasks.exam.bank.practice") - needed_by("tasks.rounds.site.validation")
 _SIMULATION = needed_by("tasks.simulation.runs")
-_NOT_IN_A_CHECK = _RECORDS | _PREPARING | {"tasks/site/prepared.py"} | _ROUNDS
+_NOT_IN_A_CHECK = _RECORDS | _PREPARING | {"tasks/data/patients.py"} | _ROUNDS
 NOT_RUN = {
     "validate": _NOT_IN_A_CHECK,
     "validate_experiments": _NOT_IN_A_CHECK,
@@ -73,10 +75,10 @@ NOT_RUN = {
     | _AT_A_SITE
     | (_SIMULATION - needed_by("tasks.simulation.data"))
     | _RECORDS
-    | {"tasks/experiments/paired.py", "tasks/reference.py"},
+    | {"tasks/simulation/experiments/paired.py", "tasks/simulation/reference.py"},
     "experiments": _VALIDATION | _AT_A_SITE,
     "exam": {f"tasks/{name}.py" for name in ("exam/report_store", "exam/comparison_records", "report/store")} | _PAGES,
-    "report": needed_by("tasks.simulation.runs", "tasks.reference") - {"tasks/privacy/accounting.py"},
+    "report": needed_by("tasks.simulation.runs", "tasks.simulation.reference") - {"tasks/privacy/accounting.py"},
 }
 
 

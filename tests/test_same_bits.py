@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.settings import PROJECT
+from tasks.store.settings import PROJECT
 
 #: What makes each library take the kernels of another processor, or of another rule.
 OTHER_PROCESSORS = [
@@ -18,13 +18,13 @@ OTHER_PROCESSORS = [
     {"OPENBLAS_CORETYPE": "Nehalem", "ONEDNN_MAX_CPU_ISA": "SSE41", "NPY_DISABLE_CPU_FEATURES": "AVX512F"},
 ]
 PROGRAM = """
-import os, sys, hashlib, tasks.kernels
+import os, sys, hashlib, tasks.store.kernels
 os.environ.update(pair.split("=") for pair in sys.argv[1:])
 import numpy, torch
-from tasks.study import Training
-from tasks.study_privacy import NoPrivacy
-from tasks.models import build_model
-from tasks.training import train_local
+from tasks.study.sections import Training
+from tasks.study.privacy import NoPrivacy
+from tasks.learning.building import build_model
+from tasks.learning.training import train_local
 
 rng = numpy.random.default_rng(5)
 inputs = torch.from_numpy(rng.normal(size=(120, 40)).astype(numpy.float32))

@@ -20,7 +20,7 @@ class ImportErrors:
     @hookimpl
     def on_new_dag_import_error(self, filename: str, stacktrace: str) -> None:
         """Our own words where the error is ours; else where to read it."""
-        from tasks.notify import Notice, notify
+        from tasks.report.notices import Notice, notify
 
         _, ours, words = stacktrace.rpartition(_OURS)
         text = words.strip() if ours else "it cannot be imported: see the import errors in Airflow's web UI"

@@ -21,14 +21,15 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import RedirectResponse
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
-from tasks import settings
 from tasks.errors import ConfigError, StoreError, StoreUnavailable
-from tasks.exam import report_store as exams
-from tasks.foreign_files import listed
-from tasks.report import pages, store
+from tasks.exam.page import store as exams
+from tasks.foreign.files import listed
+from tasks.report import pages
+from tasks.rounds.page import store
+from tasks.store import settings
 
 if TYPE_CHECKING:
-    from tasks.storage import ObjectStore
+    from tasks.store.objects import ObjectStore
 
 log = logging.getLogger(__name__)
 
@@ -252,7 +253,7 @@ def _exam_file(key: str, content_type: str) -> Response:
 
 def _hub_store() -> ObjectStore | None:
     """The object store, if this server has a deployment. boto3 is imported only when it is needed."""
-    from tasks.storage import hub_store
+    from tasks.store.objects import hub_store
 
     try:
         return hub_store()

@@ -10,8 +10,8 @@ import re
 import numpy as np
 import pandas as pd
 
-from tasks.study_reading import AppliedRules
-from tasks.validation.suites import ColumnType
+from tasks.data.checks.suites import ColumnType
+from tasks.study.reading import AppliedRules
 
 #: Blanks at a cell's ends, as fixed-width text has them; with those of no width, which no eye sees.
 _BLANKS = "".join(chr(code) for code in range(0x3001) if chr(code).isspace()) + "\u200b\u2060\ufeff"

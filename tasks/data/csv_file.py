@@ -21,7 +21,7 @@ from typing import cast
 import pandas as pd
 
 from tasks.errors import DataError
-from tasks.foreign_files import open_ordinary
+from tasks.foreign.files import open_ordinary
 
 #: A table of ten million rows; its cells take several times as much memory.
 MAX_TABLE_BYTES = 1 << 30

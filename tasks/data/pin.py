@@ -21,8 +21,8 @@ from pathspec import PathSpec
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from tasks.errors import ConfigError, DataPinMismatch
-from tasks.foreign_files import STRAYS, is_stray, listed, md5_of, ordinary_files
-from tasks.yaml_file import read_yaml
+from tasks.foreign.files import STRAYS, is_stray, listed, md5_of, ordinary_files
+from tasks.foreign.yaml_file import read_yaml
 
 SITES, STUDIES, EXAMS = "sites", "studies", "exams"
 RESTORE = "restore the pinned bytes with `dvc pull`, `dvc checkout` or `pharmafed data prepare`"
@@ -101,7 +101,7 @@ def folder_version(folder: Path) -> str:
 def verify(data_dir: Path, pin_file: Path) -> list[Difference]:
     """Every file of every site and exam that is missing, changed or extra; empty if the folder is as pinned.
 
-    What desktops leave behind (`tasks.foreign_files.STRAYS`) is no file more, here and in `verify_site`.
+    What desktops leave behind (`tasks.foreign.files.STRAYS`) is no file more, here and in `verify_site`.
 
     Raises:
         ConfigError: see `read_pin`.

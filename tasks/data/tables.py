@@ -12,11 +12,11 @@ from pathlib import Path
 import pandas as pd
 
 from tasks.data.cells import trim, typed
+from tasks.data.checks.suites import ColumnType, table_columns
 from tasks.data.csv_file import read_cells
 from tasks.data.pin import RESTORE, differs_from_pin
 from tasks.errors import DataError
-from tasks.study_reading import AS_IT_STANDS, Reading, TableRules
-from tasks.validation.suites import ColumnType, table_columns
+from tasks.study.reading import AS_IT_STANDS, Reading, TableRules
 
 _MEANS = {"integer": "whole numbers", "number": "finite numbers", "date": "dates yyyy-mm-dd", "partial_date": "dates"}
 

@@ -19,8 +19,8 @@ from tasks.deploy.ports import LOOPBACK, Ports
 from tasks.deploy.secret_files import open_private, read_or_create, write_private
 from tasks.deploy.state import log_file
 from tasks.errors import ConfigError
-from tasks.files import private_folder
-from tasks.settings import PROJECT
+from tasks.store.files import private_folder
+from tasks.store.settings import PROJECT
 
 UI_USER = "admin"
 OVERRIDE = "PHARMAFED_AIRFLOW__"
@@ -36,7 +36,7 @@ import importlib
 import importlib.util
 import sys
 
-PRELOADED = ["tasks.preload", "dags.preload"]
+PRELOADED = ["tasks.deploy.preload", "dags.preload"]
 
 if {"scheduler", "edge"} & set(sys.argv):
     for module in PRELOADED:

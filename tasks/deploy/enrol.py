@@ -5,12 +5,12 @@ from __future__ import annotations
 import secrets
 from pathlib import Path
 
-from tasks import layout
-from tasks.enrolment import enrol, ensure_authority, ensure_hub_identity, ensure_site_identity, load_key, sign
 from tasks.privacy.secure_sum.protocol import publish_sealing_key
-from tasks.records import Enrolment
-from tasks.storage import ObjectStore
-from tasks.store_version import require_layout
+from tasks.store import layout
+from tasks.store.identity import enrol, ensure_authority, ensure_hub_identity, ensure_site_identity, load_key, sign
+from tasks.store.objects import ObjectStore
+from tasks.store.records import Enrolment
+from tasks.store.version import require_layout
 
 
 def enrol_local_sites(store: ObjectStore, home: Path, sites: list[str]) -> list[Enrolment]:

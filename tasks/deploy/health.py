@@ -10,12 +10,12 @@ from pathlib import Path
 
 import httpx
 
-from tasks import disk
 from tasks.deploy import seaweedfs
 from tasks.deploy.ports import Ports
 from tasks.deploy.services import SERVICES
 from tasks.deploy.state import State, living_supervisor, log_file, read_state
 from tasks.errors import ConfigError
+from tasks.store import disk
 
 _POLL_S = 0.3
 API_SERVER = "api-server"

@@ -14,7 +14,6 @@ from typing import NamedTuple
 
 from rich.console import Console
 
-from tasks import disk, layout
 from tasks.data.remote import BUCKET, configure_remote
 from tasks.deploy import airflow, processes, seaweedfs, sockets, store_security
 from tasks.deploy.health import wait_until_healthy
@@ -24,9 +23,10 @@ from tasks.deploy.secret_files import open_private, write_private
 from tasks.deploy.services import Spec, airflow_environment, last_ports, marked, write_spec
 from tasks.deploy.state import SUPERVISOR, State, living_supervisor, log_file, read_state, run_folder, state_file
 from tasks.errors import ConfigError
-from tasks.files import private_folder
-from tasks.settings import PROJECT, Addresses
-from tasks.storage import ObjectStore
+from tasks.store import disk, layout
+from tasks.store.files import private_folder
+from tasks.store.objects import ObjectStore
+from tasks.store.settings import PROJECT, Addresses
 
 START_TIMEOUT_S = 180.0
 _STOP_TIMEOUT_S = 30.0

@@ -13,13 +13,13 @@ from typing import NamedTuple
 import psutil
 from pydantic import ValidationError
 
-from tasks import disk
 from tasks.deploy import processes
 from tasks.deploy.health import unhealthy
 from tasks.deploy.ports import Ports
 from tasks.deploy.services import SERVICES, read_spec, spec_file
 from tasks.deploy.state import ServiceState, State, living_supervisor, read_state
 from tasks.errors import ConfigError
+from tasks.store import disk
 
 
 class ServiceView(NamedTuple):

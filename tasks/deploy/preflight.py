@@ -14,12 +14,12 @@ from typing import NamedTuple
 import httpx
 import psutil
 
-from tasks import disk
 from tasks.deploy import sockets
 from tasks.deploy.ports import Ports, holder, is_free, variable
 from tasks.deploy.processes import family
 from tasks.deploy.secret_files import readable_by_others
 from tasks.errors import ConfigError
+from tasks.store import disk
 
 MAX_CLOCK_SKEW_S = 300.0
 """S3 signatures are refused beyond 15 minutes and tokens beyond seconds; five minutes is already a broken clock."""

@@ -25,17 +25,17 @@ import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
-from tasks import layout
 from tasks.data import remote
 from tasks.deploy import processes
 from tasks.deploy.ports import LOOPBACK, Ports
 from tasks.deploy.secret_files import read_or_create, write_private
 from tasks.deploy.state import read_state
 from tasks.deploy.store_security import ensure_closed
-from tasks.disk import STORE_RESERVE_MIB
 from tasks.errors import ConfigError
-from tasks.files import private_folder
-from tasks.settings import S3Credential
+from tasks.store import layout
+from tasks.store.disk import STORE_RESERVE_MIB
+from tasks.store.files import private_folder
+from tasks.store.settings import S3Credential
 
 NAME = "seaweedfs"
 HUB = "hub"

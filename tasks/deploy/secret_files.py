@@ -11,8 +11,8 @@ from typing import BinaryIO
 
 from pydantic import TypeAdapter
 
-from tasks import files
 from tasks.errors import ConfigError
+from tasks.store import files
 
 FILE_MODE = 0o600
 _Strings = TypeAdapter(dict[str, str])

@@ -23,10 +23,10 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from tasks import files
 from tasks.deploy.ports import LOOPBACK
 from tasks.deploy.secret_files import write_private
 from tasks.errors import ConfigError
+from tasks.store import files
 
 VALID = timedelta(days=2 * 365)
 RENEWED = timedelta(days=365)

@@ -26,12 +26,12 @@ from itertools import groupby
 from pathlib import Path
 from types import FrameType
 
-from tasks import disk, settings
 from tasks.deploy import health, logs, processes
 from tasks.deploy.services import Service, read_spec, services
 from tasks.deploy.state import Phase, ServiceState, State, log_file, run_folder, write_state
 from tasks.deploy.watchdog import Watchdog
-from tasks.files import private_folder
+from tasks.store import disk, settings
+from tasks.store.files import private_folder
 
 MAX_FAILURES = 5
 FAILURE_WINDOW_S = 300.0

@@ -7,18 +7,19 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 
-from tasks import layout, settings
 from tasks.errors import ConfigError
-from tasks.exam import asking, report_files
-from tasks.exam.archive import load_scored, score_folder
-from tasks.exam.comparison_records import Outcome, most_telling
-from tasks.exam.drift import compare_with_earlier
-from tasks.exam.items import exam_folder, load_exam
-from tasks.exam.practice import build_practice
-from tasks.exam.prompts import load_prompt
-from tasks.exam.questions import BUNDLED
-from tasks.exam.records import Exam, Language, RunSettings
-from tasks.records import Record
+from tasks.exam.asking import ask as asking
+from tasks.exam.asking.prompts import load_prompt
+from tasks.exam.asking.questions import BUNDLED
+from tasks.exam.bank.items import exam_folder, load_exam
+from tasks.exam.bank.practice import build_practice
+from tasks.exam.bank.records import Exam, Language, RunSettings
+from tasks.exam.comparing.archive import load_scored, score_folder
+from tasks.exam.comparing.comparison_records import Outcome, most_telling
+from tasks.exam.comparing.drift import compare_with_earlier
+from tasks.exam.page import files as report_files
+from tasks.store import layout, settings
+from tasks.store.records import Record
 
 PRACTICE = "practice"
 _MODEL = re.compile(r"[A-Za-z0-9_-]+/\S+")

@@ -13,21 +13,21 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from tasks.aggregation import Shape, weight_of
 from tasks.errors import PrivacyError
-from tasks.privacy import compression
-from tasks.privacy.contribution import Maskable
-from tasks.privacy.distributed_dp import DistributedDPMechanism
-from tasks.privacy.gaussian_update import GaussianUpdateMechanism
-from tasks.privacy.local_dp import LocalDPMechanism
-from tasks.privacy.noise import NoiseSource
+from tasks.learning.averaging import Shape, weight_of
+from tasks.learning.training import RawUpdate
+from tasks.privacy.codecs.sparse import Sparse
+from tasks.privacy.mechanisms import compression
+from tasks.privacy.mechanisms.distributed_dp import DistributedDPMechanism
+from tasks.privacy.mechanisms.gaussian_update import GaussianUpdateMechanism
+from tasks.privacy.mechanisms.local_dp import LocalDPMechanism
+from tasks.privacy.mechanisms.svt import SparseVectorMechanism
+from tasks.privacy.noise.source import NoiseSource
+from tasks.privacy.secure_sum.contribution import Maskable
 from tasks.privacy.secure_sum.masks import encode_fixed_point
-from tasks.privacy.sparse import Sparse
-from tasks.privacy.svt import SparseVectorMechanism
-from tasks.records import Plan, Spend, TensorSpec
-from tasks.study_privacy import Compression, DistributedDP, GaussianUpdate, LocalDP, NoPrivacy, SparseVector
-from tasks.tensors import Weights, to_bytes
-from tasks.training import RawUpdate
+from tasks.store.records import Plan, Spend, TensorSpec
+from tasks.store.weights import Weights, to_bytes
+from tasks.study.privacy import Compression, DistributedDP, GaussianUpdate, LocalDP, NoPrivacy, SparseVector
 
 MAX_PARAMETERS = 1_000_000_000
 #: Step of the fixed-point grid of a masked sum without noise: a billionth of a weight.

@@ -13,7 +13,7 @@ from markupsafe import Markup
 from tasks.report import words
 
 if TYPE_CHECKING:
-    from tasks.report.store import RunEntry
+    from tasks.rounds.page.store import RunEntry
 
 TEMPLATES = Path(__file__).with_name("templates")
 

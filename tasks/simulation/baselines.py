@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from tasks.data.patients import Patients
 from tasks.errors import DataError
-from tasks.privacy.noise import SeededNoise
+from tasks.privacy.noise.source import SeededNoise
 from tasks.simulation.rounds import SimulatedRound, pool, score, simulate, without_privacy
-from tasks.site.prepared import Patients
-from tasks.study import Study
-from tasks.tensors import Weights
+from tasks.store.weights import Weights
+from tasks.study.sections import Study
 
 Score = tuple[float, float]
 _UNUSED = SeededNoise(bytes(32))  # without a privacy mechanism nothing is drawn from it

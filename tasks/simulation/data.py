@@ -14,11 +14,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from tasks import settings
+from tasks.data.features import build_inputs, build_labels, scale_inputs
+from tasks.data.patients import Patients, split
 from tasks.data.tables import read_tables
-from tasks.features import build_inputs, build_labels, scale_inputs
-from tasks.site.prepared import Patients, split
-from tasks.study import Evaluation, Study
+from tasks.store import settings
+from tasks.study.sections import Evaluation, Study
 
 
 @dataclass(frozen=True)

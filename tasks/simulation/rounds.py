@@ -16,19 +16,19 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from tasks.aggregation import Shape, StreamingMean, add_to, averages, read_update, running_mean, weight_of
-from tasks.evaluation import auc, log_loss, predict
-from tasks.masked_sum import interpret, num_values, private_auc
-from tasks.models import build_model, checked_model
-from tasks.privacy.noise import NoiseSource
+from tasks.data.patients import Patients
+from tasks.learning.averaging import Shape, StreamingMean, add_to, averages, read_update, running_mean, weight_of
+from tasks.learning.building import build_model, checked_model
+from tasks.learning.evaluation import auc, log_loss, predict
+from tasks.learning.training import RawUpdate
+from tasks.privacy.noise.source import NoiseSource
+from tasks.privacy.opened import interpret, num_values, private_auc
 from tasks.privacy.sanitizer import contribution, plan_spend, sanitize
-from tasks.records import ModelRef, Plan, PrivateAuc
-from tasks.site.local_update import local_update
-from tasks.site.prepared import Patients
-from tasks.study import Study, Training
-from tasks.study_privacy import NoPrivacy
-from tasks.tensors import Weights, parameters, set_parameters, sha256, to_bytes
-from tasks.training import RawUpdate
+from tasks.rounds.site.local_update import local_update
+from tasks.store.records import ModelRef, Plan, PrivateAuc
+from tasks.store.weights import Weights, parameters, set_parameters, sha256, to_bytes
+from tasks.study.privacy import NoPrivacy
+from tasks.study.sections import Study, Training
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ def simulate(
 
     Args:
         study: what to run; its seed decides initial weights and batch order.
-        patients: each site's arrays, as `tasks.site.prepared` makes them.
+        patients: each site's arrays, as `tasks.data.patients` makes them.
         rounds: how many rounds, from the initial model.
         noise: where all sites' noise comes from; `SeededNoise` makes a run that can be repeated.
 

@@ -14,19 +14,19 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import Field, ValidationError
 
+from tasks.data.patients import Patients
 from tasks.errors import ConfigError
-from tasks.models import checked_model
-from tasks.privacy.noise import SeededNoise
+from tasks.learning.building import checked_model
+from tasks.privacy.noise.source import SeededNoise
 from tasks.privacy.sanitizer import plan_spend
-from tasks.records import Record
 from tasks.simulation.baselines import Score, full_score, local_only, local_score, pooled
 from tasks.simulation.data import SiteArrays, data_key, read_sites, split_sites
 from tasks.simulation.rounds import SimulatedRound, plan_round, simulate, without_privacy
 from tasks.simulation.workers import Tick, in_order
-from tasks.site.prepared import Patients
-from tasks.study import Study
-from tasks.study_privacy import PRIVACY_SECTIONS
-from tasks.tensors import to_bytes
+from tasks.store.records import Record
+from tasks.store.weights import to_bytes
+from tasks.study.privacy import PRIVACY_SECTIONS
+from tasks.study.sections import Study
 
 Made = TypeVar("Made")
 Kind = Literal["federated", "pooled", "local"]

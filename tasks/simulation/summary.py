@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from rich.table import Column, Table
 
-from tasks.records import Record
 from tasks.simulation.runs import Result, Run
+from tasks.store.records import Record
 
 COLUMNS = ("setting", "rounds", "AUC", "log-loss", "epsilon spent", "uploaded", "ms/round")
 

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import torch
 
 from tasks.errors import RoundError, UpdateRejected
-from tasks.threads import one_thread
+from tasks.learning.threads import one_thread
 
 Task = TypeVar("Task")
 Shared = TypeVar("Shared")

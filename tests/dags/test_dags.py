@@ -21,7 +21,6 @@ from jsonschema import Draft202012Validator
 
 from dags.llm_exam import POOL
 from dags.wiring import RETRY_POLICY, sites_to_wire, tell_of_drift, tell_of_failure
-from tasks import notify
 from tasks.errors import (
     BudgetExhausted,
     DataError,
@@ -33,7 +32,8 @@ from tasks.errors import (
     StoreUnavailable,
     ValidationFailed,
 )
-from tasks.settings import PROJECT
+from tasks.report import notices as notify
+from tasks.store.settings import PROJECT
 from tests.conftest import SHIPPED, copy_shipped
 
 MASKED, PLAIN = (f"federated_round.{study}" for study in SHIPPED)

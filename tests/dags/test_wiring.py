@@ -16,10 +16,10 @@ from airflow.sdk.exceptions import AirflowSkipException
 
 from dags import wiring
 from dags.federated_round import NextRound
-from tasks import notify
 from tasks.errors import ConfigError, RoundRefused, SiteStepFailed, StoreUnavailable
-from tasks.settings import PROJECT
-from tasks.site import steps
+from tasks.report import notices as notify
+from tasks.rounds.site import steps
+from tasks.store.settings import PROJECT
 from tests.conftest import SHIPPED, copy_shipped
 
 DUE = datetime(2026, 11, 24, 2, 0, tzinfo=UTC)

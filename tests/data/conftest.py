@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-PROJECT = Path(__file__).resolve().parents[2]
+from tasks.store.settings import PROJECT
 
 
 @pytest.fixture(scope="session")

@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 
 from tasks.data.cells import as_number, trim, typed
-from tasks.study_reading import AppliedRules, CellRules, TableRules
-from tasks.validation.suites import ColumnType
+from tasks.data.checks.suites import ColumnType
+from tasks.study.reading import AppliedRules, CellRules, TableRules
 
 NAN = float("nan")
 

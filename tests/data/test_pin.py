@@ -12,8 +12,8 @@ import yaml
 
 from tasks.data.pin import Difference, folder_version, listing_digest, read_pin, verify, verify_site, write_pin
 from tasks.errors import ConfigError, DataPinMismatch
-from tasks.foreign_files import STRAYS
-from tasks.settings import PROJECT
+from tasks.foreign.files import STRAYS
+from tasks.store.settings import PROJECT
 
 
 def dvc(project: Path, *args: str) -> None:

@@ -22,7 +22,7 @@ import pytest
 from tasks.data.pin import verify, write_pin
 from tasks.data.remote import BUCKET, REMOTE, configure_remote
 from tasks.errors import ConfigError
-from tasks.settings import PROJECT
+from tasks.store.settings import PROJECT
 from tests.one_answer import one_answer
 
 ACCESS, SECRET = "hub-access", "hub-secret-7f3a"

@@ -17,9 +17,9 @@ from typing import Any, NamedTuple
 import psutil
 from botocore.exceptions import BotoCoreError, ClientError
 
-from tasks import layout
 from tasks.deploy import seaweedfs, sockets, store_security
 from tasks.deploy.ports import Ports, choose_ports
+from tasks.store import layout
 
 STUDIES = {"derm": ["701", "702"]}
 BUCKET = f"/buckets/{layout.BUCKET}"

@@ -22,11 +22,11 @@ from typing import NamedTuple
 
 import grpc
 from botocore.exceptions import BotoCoreError, ClientError
-from planted_store import BUCKET, OTHER, PLAN, UPDATE, Listener, Store
 
-from tasks import layout
 from tasks.deploy import seaweedfs
-from tasks.settings import S3Credential
+from tasks.store import layout
+from tasks.store.settings import S3Credential
+from tests.deploy.planted_store import BUCKET, OTHER, PLAN, UPDATE, Listener, Store
 
 EVE = S3Credential(access_key="eve", secret_key="eve-secret-0123456789")
 _WEED_S, _SHELL_S = 5.0, 10.0

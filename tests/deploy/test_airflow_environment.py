@@ -12,7 +12,7 @@ import yaml
 from tasks.deploy import airflow
 from tasks.deploy.ports import Ports
 from tasks.deploy.services import SERVICES, Spec, services
-from tasks.settings import PROJECT
+from tasks.store.settings import PROJECT
 
 
 @pytest.fixture
@@ -104,6 +104,6 @@ def test_log_servers_are_off_and_every_service_is_marked(tmp_path):
 
 def test_what_is_preloaded_starts_no_thread():
     """A fork has none of them, and may wait for ever for what they held."""
-    code = "import threading, tasks.preload; print([thread.name for thread in threading.enumerate()])"
+    code = "import threading, tasks.deploy.preload; print([thread.name for thread in threading.enumerate()])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=PROJECT)
     assert done.stdout.splitlines()[-1] == "['MainThread']"

@@ -9,11 +9,12 @@ import time
 import pytest
 from typer.testing import CliRunner
 
-from tasks import cli, disk
+from tasks import cli
 from tasks.deploy.ports import Ports
 from tasks.deploy.secret_files import write_private
 from tasks.deploy.services import Spec, marked, write_spec
 from tasks.errors import ConfigError
+from tasks.store import disk
 
 
 @pytest.fixture
@@ -94,7 +95,7 @@ def test_ctrl_c_while_a_round_is_followed_is_no_error(home, monkeypatch):
     addresses = {"s3_endpoint": "http://127.0.0.1:9", "bucket": "b", "airflow_url": "http://127.0.0.1:9"}
     write_private(home / "deployment.json", json.dumps(addresses))
     write_private(home / "secrets" / "s3" / "hub.json", json.dumps({"access_key": "a", "secret_key": "b"}))
-    monkeypatch.setattr("tasks.follow.run_rounds", interrupt)
+    monkeypatch.setattr("tasks.deploy.follow.run_rounds", interrupt)
     result = CliRunner().invoke(cli.app, ["round", "xanomeline_derm56"])
     assert (result.exit_code, result.stderr) == (130, "")
 

@@ -9,7 +9,7 @@ import yaml
 
 from tasks.deploy.store_security import certificate_file, require_closed, security_file
 from tasks.errors import ConfigError
-from tasks.settings import PROJECT
+from tasks.store.settings import PROJECT
 
 
 def load(name):

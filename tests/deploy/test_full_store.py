@@ -7,9 +7,9 @@ from contextlib import contextmanager, suppress
 import pytest
 from botocore.exceptions import ClientError
 
-from tasks import layout
 from tasks.deploy import seaweedfs, sockets
 from tasks.deploy.ports import choose_ports
+from tasks.store import layout
 
 PARTS = range(8)
 

@@ -14,15 +14,15 @@ import pytest
 from botocore.exceptions import ClientError
 from rich.console import Console
 
-from tasks import follow, layout
-from tasks.deploy import airflow, local, overview, processes, sockets, store_security
+from tasks.deploy import airflow, follow, local, overview, processes, sockets, store_security
 from tasks.deploy.airflow_api import AirflowApi
 from tasks.deploy.services import SERVICES, last_ports
 from tasks.deploy.state import read_state
 from tasks.errors import ConfigError, PharmafedError
-from tasks.hub.context import HubContext
-from tasks.settings import PROJECT
-from tasks.study_file import load_study
+from tasks.rounds.hub.context import HubContext
+from tasks.store import layout
+from tasks.store.settings import PROJECT
+from tasks.study.file import load_study
 
 pytestmark = pytest.mark.e2e
 

@@ -8,12 +8,12 @@ from datetime import UTC, datetime
 
 import pytest
 
-from tasks import disk
 from tasks.deploy import preflight
 from tasks.deploy.ports import choose_ports
 from tasks.deploy.secret_files import write_private
 from tasks.deploy.services import marked
 from tasks.errors import ConfigError
+from tasks.store import disk
 
 
 @pytest.fixture

@@ -4,9 +4,9 @@ import stat
 
 import pytest
 
-from tasks import layout
 from tasks.deploy import seaweedfs
 from tasks.deploy.ports import Ports
+from tasks.store import layout
 
 STUDIES = {"derm": ["701", "702"], "cardio": ["702"]}
 

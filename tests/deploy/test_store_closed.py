@@ -11,14 +11,14 @@ from pathlib import Path
 import psutil
 import pytest
 from botocore.exceptions import ClientError
-from planted_store import PLAN, STUDIES, Listener, Store, as_before, harm, running
-from store_attacks import MEANS, Attacker, Request, ask, read_out, walk
 
-from tasks import layout
 from tasks.deploy import seaweedfs, store_security
 from tasks.deploy.store_security import certificate_file, ensure_closed, security_file
-from tasks.enrolment import ensure_authority, ensure_site_identity
-from tasks.settings import PROJECT
+from tasks.store import layout
+from tasks.store.identity import ensure_authority, ensure_site_identity
+from tasks.store.settings import PROJECT
+from tests.deploy.planted_store import PLAN, STUDIES, Listener, Store, as_before, harm, running
+from tests.deploy.store_attacks import MEANS, Attacker, Request, ask, read_out, walk
 
 OPEN_TO_ALL = {"http GET /healthz", "http GET /status"}
 """What the S3 port tells everyone: that it is there. Nothing more is said, not even which version runs."""

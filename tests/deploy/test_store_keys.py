@@ -6,11 +6,11 @@ import time
 
 import pytest
 from botocore.exceptions import ClientError
-from planted_store import OTHER, PLAN, STUDIES, harm, running
 
-from tasks import layout
 from tasks.data import remote
 from tasks.deploy import seaweedfs
+from tasks.store import layout
+from tests.deploy.planted_store import OTHER, PLAN, STUDIES, harm, running
 
 FOREIGN = layout.update_tensors("derm", 1, "702")
 SECONDS = 5.0

@@ -7,14 +7,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from tasks.deploy.store_security import (
-    RENEWED,
-    VALID,
-    certificate_file,
-    ensure_closed,
-    require_closed,
-    security_file,
-)
+from tasks.deploy.store_security import RENEWED, VALID, certificate_file, ensure_closed, require_closed, security_file
 from tasks.errors import ConfigError
 
 NOW = datetime(2027, 1, 1, tzinfo=UTC)

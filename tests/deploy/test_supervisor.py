@@ -19,12 +19,12 @@ from tasks.deploy.services import Spec, marked, write_spec
 from tasks.deploy.state import SUPERVISOR, living_supervisor, log_file, read_state, state_file
 from tasks.deploy.supervisor import MAX_FAILURES, Runner, restart_delay
 from tasks.errors import ConfigError
-from tasks.files import private_folder
-from tasks.settings import PROJECT
+from tasks.store.files import private_folder
+from tasks.store.settings import PROJECT
 
 SERVICES = """
 import os, signal, sys, time
-from tasks import disk, settings
+from tasks.store import disk, settings
 from tasks.deploy import supervisor, watchdog
 from tasks.deploy.services import Service, marked
 

@@ -13,19 +13,19 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tasks.data.drafting.draft import Options, draft_study
+from tasks.data.drafting.place import place
 from tasks.data.pin import write_pin
 from tasks.deploy import local
 from tasks.deploy.enrol import enrol_local_sites
-from tasks.hub.context import HubContext
-from tasks.records import RoundMetrics
-from tasks.settings import PROJECT
-from tasks.study_file import load_studies
-from tasks.study_init.draft import Options, draft_study
-from tasks.study_init.place import place
+from tasks.rounds.hub.context import HubContext
+from tasks.store.records import RoundMetrics
+from tasks.store.settings import PROJECT
+from tasks.study.file import load_studies
 from tests.conftest import Deployment, _forget_stores, copy_shipped, start_deployment
+from tests.data.drafting.unseen_study import write_unseen_study
 from tests.e2e.examination import place_exam, scripted
 from tests.exam.scripted_server import ScriptedServer
-from tests.study_init.unseen_study import write_unseen_study
 
 FOUR_SITES = ("701", "704", "708", "710")
 

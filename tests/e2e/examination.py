@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from tasks.exam.asking.questions import Patience, make_job
+from tasks.exam.bank.importer import import_exam
+from tasks.exam.bank.items import exam_folder, load_exam, save_exam
+from tasks.exam.bank.practice import build_practice
+from tasks.exam.bank.records import Exam, ExamItem
 from tasks.exam.evaluate import settings_for
-from tasks.exam.importer import import_exam
-from tasks.exam.items import exam_folder, load_exam, save_exam
-from tasks.exam.practice import build_practice
-from tasks.exam.questions import Patience, make_job
-from tasks.exam.records import Exam, ExamItem
 from tests.exam.scripted_server import Reply, Script
 from tests.exam.year_samples import ENVIRONMENT, exam_107_folder
 

@@ -11,7 +11,7 @@ from types import FrameType
 
 import torch
 
-from tasks import training
+from tasks.learning import training
 from tasks.models import LogisticRegression
 
 

@@ -9,9 +9,9 @@ import re
 
 import pytest
 
-from tasks.exam.comparison_records import Comparison
-from tasks.exam.records import Run
-from tasks.exam.score_records import Scores
+from tasks.exam.bank.records import Run
+from tasks.exam.comparing.comparison_records import Comparison
+from tasks.exam.scoring.score_records import Scores
 from tests.e2e.conftest import Federation
 from tests.e2e.examination import CHANCE, DRIFT, MODEL
 

@@ -17,19 +17,19 @@ from pathlib import Path
 
 import pytest
 
-from tasks import layout
 from tasks.data.pin import write_pin
 from tasks.deploy.state import read_state
 from tasks.errors import AccessDenied
-from tasks.privacy.noise import SeededNoise
-from tasks.records import Manifest, ModelCard, Plan
-from tasks.settings import PROJECT
+from tasks.learning.threads import one_thread
+from tasks.privacy.noise.source import SeededNoise
 from tasks.simulation.data import read_sites, split_sites
 from tasks.simulation.rounds import simulate
-from tasks.tensors import to_bytes
-from tasks.threads import one_thread
+from tasks.store import layout
+from tasks.store.records import Manifest, ModelCard, Plan
+from tasks.store.settings import PROJECT
+from tasks.store.weights import to_bytes
+from tests.data.drafting.unseen_study import CLINICS
 from tests.e2e.conftest import CANARY_SITES, FOUR_SITES, Federation
-from tests.study_init.unseen_study import CLINICS
 
 pytestmark = pytest.mark.e2e
 DERM = "xanomeline_derm56"

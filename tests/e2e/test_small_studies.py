@@ -9,12 +9,12 @@ from datetime import datetime
 
 import pytest
 
-from tasks import layout
-from tasks.privacy.noise import SeededNoise
+from tasks.learning.threads import one_thread
+from tasks.privacy.noise.source import SeededNoise
 from tasks.simulation.data import read_sites, split_sites
 from tasks.simulation.rounds import simulate
-from tasks.tensors import to_bytes
-from tasks.threads import one_thread
+from tasks.store import layout
+from tasks.store.weights import to_bytes
 from tests.e2e.conftest import UNSEEN, Federation
 
 pytestmark = pytest.mark.e2e

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.exam.practice import build_practice
+from tasks.exam.bank.practice import build_practice
 
 
 @pytest.fixture(scope="session")

@@ -7,14 +7,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from paper_samples import exam, item, responses, run
 
-from tasks.exam import plots
-from tasks.exam.items import exam_folder, save_exam
-from tasks.exam.questions import items_to_ask
-from tasks.exam.records import Exam, Run, RunSettings
-from tasks.exam.run_files import write_run
+from tasks.exam.asking.questions import items_to_ask
+from tasks.exam.bank.items import exam_folder, save_exam
+from tasks.exam.bank.records import Exam, Run, RunSettings
+from tasks.exam.page import plots
+from tasks.exam.runs.run_files import write_run
 from tasks.report.canvas import Chart
+from tests.exam.paper_samples import exam, item, responses, run
 
 MODEL = "openai/gpt-test"
 EXAM = exam(item(number) for number in range(1, 41))

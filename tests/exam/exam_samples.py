@@ -6,8 +6,8 @@ import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from tasks.exam.prompts import load_prompt
-from tasks.exam.records import Exam, ExamItem, ItemText, RunSettings
+from tasks.exam.asking.prompts import load_prompt
+from tasks.exam.bank.records import Exam, ExamItem, ItemText, RunSettings
 
 MODEL = "openai-api/scripted/echo"
 #: One white pixel.

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from datetime import UTC, datetime
 
-from tasks.exam.records import SUBJECTS, Exam, ExamItem, ItemText, Response, Run, RunSettings
-from tasks.exam.run_files import responses_sha256
-from tasks.exam.score_records import ScoredRun
-from tasks.exam.scoring import scored_run
+from tasks.exam.bank.records import SUBJECTS, Exam, ExamItem, ItemText, Response, Run, RunSettings
+from tasks.exam.runs.run_files import responses_sha256
+from tasks.exam.scoring.score import scored_run
+from tasks.exam.scoring.score_records import ScoredRun
 
 ESSENTIAL = (5, 5, 5, 10, 15, 15, 15, 10, 10)
 GENERAL = (15, 15, 15, 30, 25, 25, 25, 20, 85)

@@ -7,16 +7,17 @@ from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
-from evaluated_runs import ALL, EXAM, MODEL, FakeModel, draw_nothing, save_small_exam
 
 from tasks.errors import ConfigError, DataError, DriftFound
-from tasks.exam import asking, evaluate
-from tasks.exam.comparison_records import Comparison
-from tasks.exam.drift import check_drift
+from tasks.exam import evaluate
+from tasks.exam.asking import ask as asking
+from tasks.exam.comparing.comparison_records import Comparison
+from tasks.exam.comparing.drift import check_drift
 from tasks.exam.evaluate import new_run_id, plan_arms, settings_for
-from tasks.exam.run_files import load_run
-from tasks.exam.score_records import Scores
-from tasks.storage import to_json
+from tasks.exam.runs.run_files import load_run
+from tasks.exam.scoring.score_records import Scores
+from tasks.store.objects import to_json
+from tests.exam.evaluated_runs import ALL, EXAM, MODEL, FakeModel, draw_nothing, save_small_exam
 
 
 @pytest.fixture

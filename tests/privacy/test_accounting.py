@@ -5,14 +5,6 @@ from __future__ import annotations
 import math
 
 import pytest
-from accounting_references import (
-    advanced_composition,
-    closed_optimal_bound,
-    composed_delta,
-    convolved_pure_delta,
-    integrated_delta,
-    theorem_3_3,
-)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.integrate import quad
@@ -29,6 +21,14 @@ from tasks.privacy.accounting import (
     pure_delta,
     pure_epsilon_for,
     pure_epsilon_total,
+)
+from tests.privacy.accounting_references import (
+    advanced_composition,
+    closed_optimal_bound,
+    composed_delta,
+    convolved_pure_delta,
+    integrated_delta,
+    theorem_3_3,
 )
 
 ROUNDS, DELTA = 20, 1e-5

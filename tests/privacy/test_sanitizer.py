@@ -11,20 +11,20 @@ import pytest
 import torch
 from torch import nn
 
-from tasks.aggregation import Shape, read_update
 from tasks.errors import BudgetExhausted, PrivacyError
-from tasks.masked_sum import interpret
-from tasks.models import build_model
+from tasks.learning.averaging import Shape, read_update
+from tasks.learning.building import build_model
+from tasks.learning.training import RawUpdate, train_local
 from tasks.privacy import sanitizer
-from tasks.privacy.contribution import Maskable
-from tasks.privacy.grid import STEPS_PER_CLIP
-from tasks.privacy.noise import NoiseSource, SeededNoise, SystemNoise
+from tasks.privacy.noise.grid import STEPS_PER_CLIP
+from tasks.privacy.noise.source import NoiseSource, SeededNoise, SystemNoise
+from tasks.privacy.opened import interpret
 from tasks.privacy.sanitizer import Release, contribution, sanitize
-from tasks.records import ModelRef, Plan
-from tasks.study import Evaluation, Training
-from tasks.study_privacy import Compression, DistributedDP, GaussianUpdate, LocalDP, NoPrivacy, Privacy, SparseVector
-from tasks.tensors import Weights, from_bytes, parameters, set_parameters
-from tasks.training import RawUpdate, train_local
+from tasks.privacy.secure_sum.contribution import Maskable
+from tasks.store.records import ModelRef, Plan
+from tasks.store.weights import Weights, from_bytes, parameters, set_parameters
+from tasks.study.privacy import Compression, DistributedDP, GaussianUpdate, LocalDP, NoPrivacy, Privacy, SparseVector
+from tasks.study.sections import Evaluation, Training
 
 NONE = NoPrivacy(mechanism="none", i_accept_no_privacy=True)
 LOCAL = LocalDP(mechanism="local_dp", epsilon=3, delta=1e-5, clip_norm=0.5, public_num_examples=50)

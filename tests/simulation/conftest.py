@@ -6,13 +6,13 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from simulation_samples import PAIRED_SEEDS
 
-from tasks.settings import PROJECT
+from tasks.data.patients import Patients
 from tasks.simulation.data import SiteArrays, read_sites, split_sites
-from tasks.site.prepared import Patients
-from tasks.study import Study
-from tasks.study_file import load_study
+from tasks.store.settings import PROJECT
+from tasks.study.file import load_study
+from tasks.study.sections import Study
+from tests.simulation.simulation_samples import PAIRED_SEEDS
 
 
 @pytest.fixture(autouse=True)

@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel
 
-from tasks.models import build_model
-from tasks.privacy.noise import SeededNoise
+from tasks.data.patients import Patients
+from tasks.learning.building import build_model
+from tasks.privacy.noise.source import SeededNoise
 from tasks.simulation.rounds import SimulatedRound, score, simulate
-from tasks.site.prepared import Patients
-from tasks.study import Study
-from tasks.study_privacy import Compression, DistributedDP, GaussianUpdate, LocalDP, NoPrivacy, SparseVector
-from tasks.tensors import Weights, parameters
+from tasks.store.weights import Weights, parameters
+from tasks.study.privacy import Compression, DistributedDP, GaussianUpdate, LocalDP, NoPrivacy, SparseVector
+from tasks.study.sections import Study
 
 #: Splits that there are: paired comparisons of small differences take all of them.
 PAIRED_SEEDS = 60

@@ -9,12 +9,12 @@ import torch
 from torch import nn
 
 from tasks.errors import ConfigError
-from tasks.models import checked_model
+from tasks.learning.building import checked_model
+from tasks.learning.training import gradient_rows, num_iterations
 from tasks.privacy.audit.observer import Floats, Group, Rows
-from tasks.study import Study
-from tasks.study_privacy import DistributedDP, GaussianUpdate, PatientLevel
-from tasks.tensors import Weights, parameters
-from tasks.training import gradient_rows, num_iterations
+from tasks.store.weights import Weights, parameters
+from tasks.study.privacy import DistributedDP, GaussianUpdate, PatientLevel
+from tasks.study.sections import Study
 
 MASKED_SITES = 6
 

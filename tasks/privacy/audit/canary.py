@@ -18,12 +18,12 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from tasks.learning.training import num_iterations
 from tasks.privacy.audit.adversary import Adversary, spread
 from tasks.privacy.audit.observer import Floats, Group, Observer, Observers
 from tasks.privacy.audit.trials import Coins, Trials
-from tasks.study_privacy import GaussianUpdate, SparseVector
-from tasks.tensors import Weights
-from tasks.training import num_iterations
+from tasks.store.weights import Weights
+from tasks.study.privacy import GaussianUpdate, SparseVector
 
 #: Identical patients that fill a canary site.
 _SITE_COPIES = 8

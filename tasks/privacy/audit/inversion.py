@@ -22,7 +22,7 @@ import torch
 from scipy.optimize import linprog
 
 from tasks.privacy.audit.observer import Floats
-from tasks.tensors import Weights
+from tasks.store.weights import Weights
 
 #: All binary vectors of so many units are tried.
 MAX_UNITS = 16

@@ -13,7 +13,7 @@ import torch
 
 from tasks.privacy.audit.adversary import Adversary
 from tasks.privacy.audit.observer import Floats
-from tasks.tensors import Weights
+from tasks.store.weights import Weights
 
 
 def by_matching(

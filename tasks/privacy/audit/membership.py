@@ -25,7 +25,7 @@ from tasks.privacy.audit.adversary import Adversary, spread
 from tasks.privacy.audit.observer import Floats, Group, Observer, Rows
 from tasks.privacy.audit.statistics import auc_with_error, roc
 from tasks.privacy.audit.verdict import Curve
-from tasks.tensors import Weights
+from tasks.store.weights import Weights
 
 
 @dataclass(frozen=True)

@@ -9,17 +9,17 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from tasks.models import checked_model
+from tasks.learning.building import checked_model
+from tasks.learning.training import RawUpdate, train_local
 from tasks.privacy.audit.observer import Floats, Group, Groups, Observers
-from tasks.privacy.grid import STEPS_PER_CLIP
-from tasks.privacy.noise import NoiseSource, SystemNoise
+from tasks.privacy.noise.grid import STEPS_PER_CLIP
+from tasks.privacy.noise.source import NoiseSource, SystemNoise
 from tasks.privacy.sanitizer import contribution, sanitize
-from tasks.records import Plan
 from tasks.simulation.rounds import plan_round
-from tasks.study import Study
-from tasks.study_privacy import LocalDP, PatientLevel, noise_shares
-from tasks.tensors import Weights, set_parameters
-from tasks.training import RawUpdate, train_local
+from tasks.store.records import Plan
+from tasks.store.weights import Weights, set_parameters
+from tasks.study.privacy import LocalDP, PatientLevel, noise_shares
+from tasks.study.sections import Study
 
 
 def observers(study: Study, noise: Callable[[], NoiseSource] = SystemNoise) -> Observers:

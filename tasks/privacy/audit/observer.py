@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from tasks.tensors import Weights
+from tasks.store.weights import Weights
 
 Floats = npt.NDArray[np.float64]
 Rows = npt.NDArray[np.int64]
@@ -24,7 +24,7 @@ class Observer(Protocol):
     """What the adversary of the study's promise learns of one round."""
 
     def __call__(self, weights: Weights, groups: Groups, server_round: int) -> Floats:
-        """One round's flat vector, (parameters,), in the order of `tasks.tensors.parameters`.
+        """One round's flat vector, (parameters,), in the order of `tasks.store.weights.parameters`.
 
         Args:
             weights: the model that the round starts from.

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 
 from tasks.privacy.audit.observer import Group
-from tasks.reference import public_patients
-from tasks.study import Study
+from tasks.simulation.reference import public_patients
+from tasks.study.sections import Study
 
 SYNTHETIC = 240
 

@@ -22,7 +22,7 @@ from tasks.privacy.audit.inversion import by_patterns, by_ratio, first_layer, re
 from tasks.privacy.audit.matching import by_matching
 from tasks.privacy.audit.observer import Floats, Group, Groups, Observer, Rows
 from tasks.privacy.audit.verdict import Example
-from tasks.tensors import Weights
+from tasks.store.weights import Weights
 
 CAP = 2.0
 BATCHES = (1, 2, 4, 8)

@@ -17,8 +17,8 @@ from tasks.privacy.audit.patients import Audience, audit_patients
 from tasks.privacy.audit.promise import promise_of
 from tasks.privacy.audit.setting import Setting
 from tasks.privacy.audit.verdict import Audit, Outcome, confirmed, false_alarm, overall
-from tasks.records import Spend
-from tasks.study import Study
+from tasks.store.records import Spend
+from tasks.study.sections import Study
 
 _WORDS: dict[Outcome, str] = {
     "holds": "The promise holds: every attack works on the raw update, and none beats the bound on what is released.",

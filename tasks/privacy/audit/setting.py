@@ -9,9 +9,9 @@ from tasks.privacy.audit.effort import Effort
 from tasks.privacy.audit.observer import Observers
 from tasks.privacy.audit.patients import Audience
 from tasks.privacy.audit.promise import Promise
-from tasks.records import Spend
-from tasks.study import Study
-from tasks.tensors import Weights
+from tasks.store.records import Spend
+from tasks.store.weights import Weights
+from tasks.study.sections import Study
 
 #: The hidden layer on which reconstruction of whole batches is proven: as wide as the default MLP's.
 HIDDEN = 16

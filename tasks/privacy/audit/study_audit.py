@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tasks import layout, settings
 from tasks.errors import AuditFailed
-from tasks.files import write_private
 from tasks.privacy.audit.observe import observers
 from tasks.privacy.audit.observer import Progress
 from tasks.privacy.audit.report import build_audit_report
@@ -15,8 +13,10 @@ from tasks.privacy.audit.setting import layered_study
 from tasks.privacy.audit.verdict import Audit
 from tasks.privacy.sanitizer import plan_spend
 from tasks.simulation.rounds import plan_round
-from tasks.storage import ObjectStore
-from tasks.study import Study
+from tasks.store import layout, settings
+from tasks.store.files import write_private
+from tasks.store.objects import ObjectStore
+from tasks.study.sections import Study
 
 _TYPES = {".html": "text/html; charset=utf-8", ".png": "image/png", ".json": "application/json"}
 

@@ -14,7 +14,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from tasks.records import Record, Spend
+from tasks.store.records import Record, Spend
 
 Outcome = Literal["holds", "broken", "proves nothing", "nothing promised"]
 Name = Literal["reconstruction", "membership", "canary"]

@@ -11,19 +11,11 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from tasks.enrolment import parse_certificate, validate_certificate
 from tasks.errors import ConfigError, PrivacyError
-from tasks.privacy.secure_sum.records import (
-    KeyMessage,
-    Presence,
-    Roster,
-    SealingKey,
-    Survivors,
-    UnmaskAnswer,
-    sha256,
-)
+from tasks.privacy.secure_sum.records import KeyMessage, Presence, Roster, SealingKey, Survivors, UnmaskAnswer, sha256
 from tasks.privacy.secure_sum.sealing import commitment, framed, require_strong
-from tasks.storage import to_json
+from tasks.store.identity import parse_certificate, validate_certificate
+from tasks.store.objects import to_json
 
 #: With two, each would learn the other's vector from the sum.
 MIN_SITES = 3

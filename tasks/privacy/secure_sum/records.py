@@ -8,10 +8,10 @@ from typing import Annotated
 
 from pydantic import BeforeValidator, ConfigDict, Field, PlainSerializer
 
-from tasks.bounds import MAX_SITES, Count, Name, Pem, Round, Sha256, Signature, Text
-from tasks.records import Record
-from tasks.storage import to_json
-from tasks.study import SiteName
+from tasks.foreign.bounds import MAX_SITES, Count, Name, Pem, Round, Sha256, Signature, Text
+from tasks.store.objects import to_json
+from tasks.store.records import Record
+from tasks.study.sections import SiteName
 
 
 def _from_base64(value: object) -> object:

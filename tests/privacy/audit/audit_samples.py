@@ -20,12 +20,12 @@ from tasks.privacy.audit.observer import Floats, Groups, Observers
 from tasks.privacy.audit.patients import Audience, synthetic_patients
 from tasks.privacy.audit.promise import promise_of
 from tasks.privacy.audit.setting import Setting
-from tasks.records import Spend
-from tasks.settings import PROJECT
-from tasks.study import Study
-from tasks.study_file import load_study
-from tasks.study_privacy import DistributedDP
-from tasks.tensors import Weights
+from tasks.store.records import Spend
+from tasks.store.settings import PROJECT
+from tasks.store.weights import Weights
+from tasks.study.file import load_study
+from tasks.study.privacy import DistributedDP
+from tasks.study.sections import Study
 
 ROUNDS = 10
 EPSILON, DELTA, CLIP = 3.0, 1e-5, 1.0

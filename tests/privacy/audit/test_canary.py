@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from audit_samples import DELTA, EPSILON, MU, ROUNDS, sample_setting
 
 from tasks.privacy.audit.canary import Canaries, attack_canaries, plant
 from tasks.privacy.audit.setting import Setting
 from tasks.privacy.audit.trials import Trials
+from tests.privacy.audit.audit_samples import DELTA, EPSILON, MU, ROUNDS, sample_setting
 
 BOUND = MU * ROUNDS**0.5
 

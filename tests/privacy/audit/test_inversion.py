@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from audit_samples import SIGMA, sample_patients, sample_study, stand_in
 
 from tasks.privacy.audit.adversary import Adversary
 from tasks.privacy.audit.inversion import by_patterns, by_ratio, first_layer, relu_layer, split
 from tasks.privacy.audit.matching import by_matching
 from tasks.privacy.audit.observer import Floats
 from tasks.privacy.audit.setting import layered_study
-from tasks.study import Study
-from tasks.tensors import Weights, parameters
+from tasks.store.weights import Weights, parameters
+from tasks.study.sections import Study
+from tests.privacy.audit.audit_samples import SIGMA, sample_patients, sample_study, stand_in
 
 LINEAR = sample_study()
 LAYERED = layered_study(LINEAR)

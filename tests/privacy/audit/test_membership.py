@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from audit_samples import ROUNDS, sample_setting
 
 from tasks.privacy.audit.membership import Membership, attack_membership
 from tasks.privacy.audit.setting import Setting
+from tests.privacy.audit.audit_samples import ROUNDS, sample_setting
 
 MEMBERS = 16
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from audit_samples import DELTA, EPSILON, MU, ROUNDS, sample_spend
 from scipy.stats import norm
 
 from tasks.privacy.audit.promise import Promise, for_a_patient, promise_of
+from tests.privacy.audit.audit_samples import DELTA, EPSILON, MU, ROUNDS, sample_spend
 
 PROMISES = [Promise(mu=0.16), Promise(mu=0.72), Promise(pure_epsilon=0.1), Promise(pure_epsilon=3.0)]
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from secure_sum_federation import Federation
+
+from tests.privacy.secure_sum.secure_sum_federation import Federation
 
 SITES = ("701", "702", "703", "704", "705")
 

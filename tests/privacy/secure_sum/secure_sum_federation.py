@@ -11,7 +11,6 @@ import numpy as np
 import numpy.typing as npt
 from cryptography import x509
 
-from tasks.enrolment import ensure_authority, ensure_site_identity, sign
 from tasks.privacy.secure_sum import sealing
 from tasks.privacy.secure_sum.checks import verify_key_message
 from tasks.privacy.secure_sum.opening import OpenedSum, freeze_roster, freeze_survivors, open_sum
@@ -24,7 +23,8 @@ from tasks.privacy.secure_sum.protocol import (
     publish_sealing_key,
 )
 from tasks.privacy.secure_sum.records import KeyMessage, Roster, RoundKeys, Survivors, UnmaskAnswer
-from tasks.storage import to_json
+from tasks.store.identity import ensure_authority, ensure_site_identity, sign
+from tasks.store.objects import to_json
 
 #: sha256 of the plan that everybody follows.
 PLAN = "a" * 64

@@ -8,16 +8,16 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from secure_sum_federation import STUDY, Federation, Round
 
-from tasks.enrolment import ensure_authority, ensure_site_identity, sign
 from tasks.errors import PrivacyError
 from tasks.privacy.secure_sum import sealing
 from tasks.privacy.secure_sum.checks import admit_key_message, seed_commitment, share_digest, signed, verify_key_message
 from tasks.privacy.secure_sum.opening import freeze_roster
 from tasks.privacy.secure_sum.protocol import open_sealing_keys, publish_sealing_key
 from tasks.privacy.secure_sum.records import KeyMessage, Roster, sha256
-from tasks.storage import to_json
+from tasks.store.identity import ensure_authority, ensure_site_identity, sign
+from tasks.store.objects import to_json
+from tests.privacy.secure_sum.secure_sum_federation import STUDY, Federation, Round
 
 Change = Callable[[KeyMessage], KeyMessage]
 

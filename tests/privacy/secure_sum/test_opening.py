@@ -8,7 +8,6 @@ from itertools import combinations, product
 import numpy as np
 import numpy.typing as npt
 import pytest
-from secure_sum_federation import Federation, Round, sum_uploads
 
 from tasks.errors import PrivacyError, QuorumMissed
 from tasks.privacy.secure_sum import protocol, shamir
@@ -17,6 +16,7 @@ from tasks.privacy.secure_sum.masks import apply_masks
 from tasks.privacy.secure_sum.opening import open_sum
 from tasks.privacy.secure_sum.records import KeyMessage, Survivors, UnmaskAnswer, sha256
 from tasks.privacy.secure_sum.shamir import SHARE_BYTES, threshold_for
+from tests.privacy.secure_sum.secure_sum_federation import Federation, Round, sum_uploads
 
 LIMIT = (2**63 - 1) // 5
 

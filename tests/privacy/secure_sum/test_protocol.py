@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from secure_sum_federation import PLAN, STUDY, Federation, Round
 
 from tasks.errors import PrivacyError
 from tasks.privacy.secure_sum import protocol, sealing
@@ -16,6 +15,7 @@ from tasks.privacy.secure_sum.masks import apply_masks
 from tasks.privacy.secure_sum.opening import freeze_roster
 from tasks.privacy.secure_sum.protocol import join_roster, make_round_keys, mask
 from tasks.privacy.secure_sum.records import KeyMessage, Roster, RoundKeys, Survivors, sha256
+from tests.privacy.secure_sum.secure_sum_federation import PLAN, STUDY, Federation, Round
 
 ZEROS = np.zeros(64, dtype=np.int64)
 

@@ -5,10 +5,10 @@ import json
 
 import pytest
 from pydantic import ValidationError
-from secure_sum_federation import PLAN, Federation
 
 from tasks.privacy.secure_sum.records import KeyMessage, RoundKeys, SealingKey, SharePair
-from tasks.storage import to_json
+from tasks.store.objects import to_json
+from tests.privacy.secure_sum.secure_sum_federation import PLAN, Federation
 
 SECRETS = {"mask_private_key": b"m" * 32, "self_seed": b"s" * 32}
 

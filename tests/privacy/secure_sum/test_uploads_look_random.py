@@ -12,14 +12,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from secure_sum_federation import PLAN
-from upload_statistics import ALARM, Upload, cross_p_value, p_values
 
 from tasks.privacy.secure_sum import sealing
 from tasks.privacy.secure_sum.checks import seed_commitment
 from tasks.privacy.secure_sum.opening import freeze_roster
 from tasks.privacy.secure_sum.protocol import mask
 from tasks.privacy.secure_sum.records import KeyMessage, Roster, RoundKeys, SharePair, sha256
+from tests.privacy.secure_sum.secure_sum_federation import PLAN
+from tests.privacy.secure_sum.upload_statistics import ALARM, Upload, cross_p_value, p_values
 
 SITES = ("701", "702", "703", "704", "705")
 SIZE = 200_000

@@ -1,0 +1,111 @@
+"""Finished runs: where they lie, their scores and comparisons, and their copies in the object store.
+
+A run's files lie in `<home>/exams/<exam>/<model>/<language>/<run id>/` and under the same keys in the object store:
+`run.json`, `responses.jsonl`, `scores.json`, `comparison.json` (with the last run of equal settings, where there is
+one), `anchor.json` (with an older one, see `drift`), `baseline.json` (with the run that was chosen as baseline), and
+the report's files (see `report_store`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from tasks.errors import DataError
+from tasks.exam.bank.records import Exam, Run
+from tasks.exam.comparing.comparison_records import Comparison
+from tasks.exam.page.store import HISTORY_TYPES, REPORT_TYPES, history_key
+from tasks.exam.runs.run_files import MAX_BYTES, RESPONSES, RUN, SCORES, load_run, write_scores
+from tasks.exam.scoring.score import scored_run
+from tasks.exam.scoring.score_records import ScoredRun
+from tasks.foreign.files import read_ordinary
+from tasks.store import layout
+from tasks.store.objects import ObjectStore
+
+COMPARISON, ANCHOR, BASELINE = "comparison.json", "anchor.json", "baseline.json"
+_TYPES = {
+    RUN: "application/json",
+    RESPONSES: "application/jsonl",
+    SCORES: "application/json",
+    COMPARISON: "application/json",
+    ANCHOR: "application/json",
+    BASELINE: "application/json",
+    **REPORT_TYPES,
+}
+
+
+def run_folder(home: Path, exam_id: str, model: str, language: str, run_id: str) -> Path:
+    """Where a run lies on this machine."""
+    return home / layout.exam_runs(exam_id, model, language) / run_id
+
+
+def model_folder(folder: Path, run: Run) -> Path | None:
+    """Above all runs of the run's model; None where `folder` is not at its place in a deployment's directory."""
+    asked, folder = run.settings, folder.resolve()
+    place = run_folder(Path(), asked.exam, asked.model, asked.language, run.id)
+    return folder.parents[1] if folder.parts[-len(place.parts) :] == place.parts else None
+
+
+def load_scored(exam: Exam, folder: Path) -> ScoredRun:
+    """A saved run, scored from its responses. Raises DataError: no such run, edited, or of another exam."""
+    return scored_run(exam, *load_run(folder))
+
+
+def score_folder(exam: Exam, folder: Path) -> ScoredRun:
+    """Score a saved run and write its scores.json. Raises DataError as `load_scored`."""
+    found = load_scored(exam, folder)
+    write_scores(folder, found.scores)
+    return found
+
+
+def load_comparison(path: Path) -> Comparison | None:
+    """A saved comparison; None where there is none. Raises DataError: it is damaged."""
+    if not path.exists():
+        return None
+    try:
+        return Comparison.model_validate_json(read_ordinary(path, MAX_BYTES, DataError))
+    except ValidationError:
+        raise DataError(f"{path} is no comparison: evaluate the run again") from None
+
+
+def find_earlier(folder: Path, run: Run, beside: Path | None = None) -> list[Path]:
+    """The runs in `beside`, the folder above unless given, with equal settings that had ended when `run` began.
+
+    Oldest first.
+
+    Raises:
+        DataError: a run there is damaged: a gap must not look like a steady history.
+    """
+    found = [
+        (other.finished_at, path)
+        for path, other in finished_in(beside or folder.parent)
+        if path != folder and other.settings == run.settings and other.finished_at <= run.started_at
+    ]
+    return [path for _, path in sorted(found)]
+
+
+def finished_in(language_folder: Path) -> Iterator[tuple[Path, Run]]:
+    """The finished runs in a folder, by id. Raises DataError: one is damaged."""
+    for path in sorted(language_folder.glob(f"*/{RUN}")):
+        yield path.parent, load_run(path.parent)[0]
+
+
+def publish(folder: Path, store: ObjectStore) -> list[str]:
+    """Put a run's files and its model's history into the store; returns the keys. Raises DataError, StoreError."""
+    run, _ = load_run(folder)
+    asked, above = run.settings, model_folder(folder, run)
+    files = [
+        (folder / name, layout.exam_run(asked.exam, asked.model, asked.language, run.id, name), content_type)
+        for name, content_type in _TYPES.items()
+    ]
+    if above is not None:
+        files += [
+            (above / name, history_key(asked.exam, asked.model, name), content_type)
+            for name, content_type in HISTORY_TYPES.items()
+        ]
+    there = [(path, key, content_type) for path, key, content_type in files if path.exists()]
+    for path, key, content_type in there:
+        store.put(key, read_ordinary(path, MAX_BYTES, DataError), content_type=content_type)
+    return [key for _, key, _ in there]

@@ -1,0 +1,72 @@
+"""From `model.path` to a model: imported where the site allows it, looked at once, built with seeded weights."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from functools import cache
+
+from torch import nn
+
+from tasks.errors import ConfigError
+from tasks.learning.own_models.check import require_fit
+from tasks.learning.own_models.policy import require_allowed
+from tasks.learning.seeding import seeded
+from tasks.store.weights import lay_out
+from tasks.study.privacy import PatientLevel
+from tasks.study.sections import Study
+
+#: The module of models that the tests have looked at.
+OURS = "tasks.models"
+
+
+def checked_model(study: Study) -> nn.Module:
+    """The study's model with its seeded first weights, once its class is known to be fit for the study's rounds.
+
+    A process looks at a class once: the same options, inputs and mechanism are not looked at again.
+
+    Raises:
+        ConfigError: as `build_model`, or no round can be made of the model; names the layer: see `own_models.check`.
+    """
+    spec, limits = study.model, tuple(each.clip * each.gain for each in study.inputs)
+    mechanism = study.privacy.mechanism if isinstance(study.privacy, PatientLevel) else None
+    if spec.path.partition(":")[0] != OURS:
+        _look_at(spec.path, json.dumps(spec.options), limits, mechanism)
+    return build_model(spec.path, len(limits), spec.options, seed=study.training.seed)
+
+
+def build_model(path: str, num_inputs: int, options: dict[str, object], *, seed: int) -> nn.Module:
+    """Import `module:Class` and build it with seeded initial weights; the global generator is left as it was.
+
+    Raises:
+        ConfigError: this site does not allow the module (see `own_models.policy`), the path does not lead to a class
+            of `torch.nn.Module`, or the class does not take the options.
+    """
+    return lay_out(_construct(path, num_inputs, options, seed))
+
+
+@cache
+def _look_at(path: str, options: str, limits: tuple[float, ...], clipped_by: str | None) -> None:
+    require_fit(lambda: _construct(path, len(limits), json.loads(options), 0), limits, path, clipped_by)
+
+
+def _construct(path: str, num_inputs: int, options: dict[str, object], seed: int) -> nn.Module:
+    model_class = _model_class(path)
+    try:
+        with seeded(seed):
+            return model_class(num_inputs, **options)
+    except Exception as error:  # a model of the site's own may raise anything; options of a size beyond memory do
+        raise ConfigError(f"model.path {path!r} with options {options}: {type(error).__name__}: {error}") from None
+
+
+def _model_class(path: str) -> type[nn.Module]:
+    """What `path` names, once it is known to be a class of models: nothing else is ever called."""
+    module, _, name = path.partition(":")
+    require_allowed(module)
+    try:
+        found = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(f"model.path {path!r}: {error}") from None
+    if not (isinstance(found, type) and issubclass(found, nn.Module)):
+        raise ConfigError(f"model.path {path!r} is no torch.nn.Module: name a class of models")
+    return found

@@ -1,0 +1,216 @@
+"""A masked round at the hub: who takes part, whose uploads count, and their sum. The hub never sees one update.
+
+`freeze_roster` fixes whose masks there are before a site masks anything; `select_masked` fixes whose uploads are
+summed before a site helps to open the sum; `open_masked` takes the masks off that one sum.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+from cryptography import x509
+
+from tasks.errors import ObjectExists, ObjectMissing, PrivacyError, QuorumMissed, StoreError, StoreUnavailable
+from tasks.foreign.bounds import shorten
+from tasks.learning.averaging import Shape
+from tasks.privacy.opened import OpenedSum, interpret, num_values
+from tasks.privacy.secure_sum import opening
+from tasks.privacy.secure_sum.checks import admit_key_message, check_shares, min_survivors, read_key_message
+from tasks.privacy.secure_sum.records import KeyMessage, Roster, Survivors, UnmaskAnswer, sha256
+from tasks.privacy.secure_sum.shamir import threshold_for
+from tasks.rounds.hub.answers import Answers, read_answers, reason_of, wait_for_answers
+from tasks.rounds.hub.collect import checked_masked
+from tasks.rounds.hub.context import HubContext
+from tasks.rounds.hub.selection import (
+    end_uploads,
+    freeze_selection,
+    frozen_selection,
+    require_quorum,
+    require_selected,
+    select,
+)
+from tasks.store import layout
+from tasks.store.objects import to_json
+from tasks.store.record_size import max_bytes
+from tasks.store.records import Manifest, Plan, Selection
+from tasks.store.weights import Weights, fetch_model
+from tasks.store.weights import sha256 as body_sha256
+from tasks.study.privacy import noise_shares
+
+
+def freeze_roster(hub: HubContext, server_round: int) -> Roster:
+    """Wait for the sites' keys, then fix who takes part. A rerun finds the first run's roster.
+
+    Raises:
+        QuorumMissed: fewer than `min_sites` usable key messages arrived in time.
+        RoundRefused: the round is closed.
+    """
+    plan = hub.open_plan(server_round)
+    try:
+        return roster_of(hub, plan)
+    except ObjectMissing:
+        pass
+    answers = wait_for_answers(hub, plan, "keys", until=plan.keys_deadline)
+    messages, missing = _key_messages(hub, plan, answers)
+    if len(messages) < plan.min_sites:
+        reasons = "; ".join(f"{site}: {reason}" for site, reason in sorted(missing.items()))
+        raise QuorumMissed(f"{len(messages)} sites can be masked, {plan.min_sites} are needed. Missing: {reasons}")
+    dropouts, _ = noise_shares(plan.privacy)
+    roster = opening.freeze_roster(messages, run_id=plan.run_id, missing=missing, tolerated_dropouts=dropouts)
+    try:
+        hub.store.create_record(layout.roster(plan.study, server_round), roster)
+    except ObjectExists:  # another run has frozen one at the same moment
+        return roster_of(hub, plan)
+    return roster
+
+
+def select_masked(hub: HubContext, server_round: int) -> Selection:
+    """Wait for the masked uploads, check their manifests, then fix whose sum is opened.
+
+    Raises:
+        QuorumMissed: too few uploads, or so few that the noise they bring would not be enough.
+        RoundRefused: the round is closed.
+    """
+    plan = hub.open_plan(server_round)
+    roster = roster_of(hub, plan)
+    selection = frozen_selection(hub, plan)
+    if selection is None:
+        answers = wait_for_answers(hub, plan, "updates", roster.members, until=plan.upload_deadline)
+        selection = _select(hub, plan, roster, end_uploads(hub, plan, answers))
+        require_quorum(plan, selection)
+        fewest = min_survivors(roster)
+        if len(selection.chosen) < fewest:
+            raise QuorumMissed(
+                f"{len(selection.chosen)} of {len(roster.members)} masked updates can be used. With under {fewest} "
+                "their sum would hold too little noise, so it stays shut"
+            )
+        selection = freeze_selection(hub, plan, selection)
+    survivors = opening.freeze_survivors(roster, [chosen.site for chosen in selection.chosen])
+    hub.store.create_record(layout.survivors(plan.study, server_round), survivors)
+    return selection
+
+
+def open_masked(hub: HubContext, plan: Plan, selection: Selection, base: Weights) -> OpenedSum:
+    """Wait for enough survivors' shares, take the masks off the sum, and read it.
+
+    Raises:
+        QuorumMissed: too few shares arrived before the deadline.
+    """
+    roster, survivors = roster_of(hub, plan), _survivors_of(hub, plan)
+    messages = {site: _key_message(hub, plan, site) for site in roster.members}
+    answers = _enough_answers(hub, plan, roster, survivors, messages)
+    total = _summed_uploads(hub, plan, selection, roster, base)
+    opened = opening.open_sum(total, roster, survivors, messages, answers)
+    for site, reason in opened.rejected.items():
+        print(f"the answer of site {site} was not used: {reason}")
+    return interpret(opened.values, plan, base, [chosen.weight for chosen in selection.chosen])
+
+
+def roster_of(hub: HubContext, plan: Plan) -> Roster:
+    """The round's roster. Raises ObjectMissing before it is frozen."""
+    return hub.store.get_record(layout.roster(plan.study, plan.server_round), Roster)
+
+
+def _survivors_of(hub: HubContext, plan: Plan) -> Survivors:
+    return hub.store.get_record(layout.survivors(plan.study, plan.server_round), Survivors)
+
+
+def _key_messages(hub: HubContext, plan: Plan, answers: Answers) -> tuple[dict[str, KeyMessage], dict[str, str]]:
+    """Usable key messages, and why each other site has none."""
+    enrolled, authority = hub.enrolments(), hub.authority
+    messages: dict[str, KeyMessage] = {}
+    missing = dict(plan.left_out)
+    for site in sorted(plan.sites):
+        if site not in answers.given:
+            missing[site] = reason_of(hub, plan, site, answers)
+            continue
+        try:
+            if site not in enrolled:
+                raise PrivacyError("the site is not enrolled, or its enrolment was revoked")
+            messages[site] = _admitted(hub, plan, site, authority)
+        except StoreUnavailable:
+            raise
+        except (PrivacyError, StoreError) as error:
+            missing[site] = shorten(f"rejected: {error}")
+    return messages, missing
+
+
+def _admitted(hub: HubContext, plan: Plan, site: str, authority: x509.Certificate) -> KeyMessage:
+    """One site's key message, after every check that every other site will make of it. Raises PrivacyError."""
+    key = layout.key_message(plan.study, plan.server_round, site)
+    message = read_key_message(hub.store.get(key, max_bytes=max_bytes(KeyMessage)), site)
+    plan_sha256 = body_sha256(to_json(plan))
+    admit_key_message(message, site, plan.study, plan.server_round, authority, plan_sha256=plan_sha256)
+    _, colluding = noise_shares(plan.privacy)
+    check_shares(message, plan.sites, threshold_for(len(plan.sites), colluding))
+    return message
+
+
+def _key_message(hub: HubContext, plan: Plan, site: str) -> KeyMessage:
+    return hub.store.get_record(layout.key_message(plan.study, plan.server_round, site), KeyMessage)
+
+
+def _select(hub: HubContext, plan: Plan, roster: Roster, answers: Answers) -> Selection:
+    enrolments = hub.enrolments()
+    length, digest = num_values(plan, Shape.of(fetch_model(hub.store, plan.base_model))), sha256(roster)
+
+    def admit(site: str) -> Manifest:
+        return checked_masked(hub, plan, site, enrolments.get(site), length, digest)[0]
+
+    return select(hub, plan, roster.members, roster.missing, answers, admit)
+
+
+def _summed_uploads(
+    hub: HubContext, plan: Plan, selection: Selection, roster: Roster, base: Weights
+) -> npt.NDArray[np.uint64]:
+    """The survivors' uploads added modulo 2^64, one in memory at a time."""
+    enrolments, digest = hub.enrolments(), sha256(roster)
+    total = np.zeros(num_values(plan, Shape.of(base)), dtype=np.uint64)
+    for chosen in selection.chosen:
+        manifest, masked = checked_masked(hub, plan, chosen.site, enrolments.get(chosen.site), len(total), digest)
+        require_selected(manifest, chosen)
+        total += masked
+    return total
+
+
+def _enough_answers(
+    hub: HubContext, plan: Plan, roster: Roster, survivors: Survivors, messages: dict[str, KeyMessage]
+) -> dict[str, UnmaskAnswer]:
+    """Wait until enough of the answers can be used, or no more will come."""
+    enough = roster.threshold
+    while True:
+        given = wait_for_answers(hub, plan, "unmask", survivors.sites, enough=enough).given
+        answers = _unmask_answers(hub, plan, given)
+        usable, _ = opening.sift(answers, roster, survivors, messages)
+        if len(usable) >= roster.threshold or len(given) < enough:
+            return answers
+        enough = len(given) + roster.threshold - len(usable)
+
+
+def _unmask_answers(hub: HubContext, plan: Plan, sites: set[str]) -> dict[str, UnmaskAnswer]:
+    """What the survivors told; an answer that cannot be read counts as not given."""
+    answers: dict[str, UnmaskAnswer] = {}
+    for site in sorted(sites):
+        try:
+            key = layout.unmask_answer(plan.study, plan.server_round, site)
+            answers[site] = hub.store.get_record(key, UnmaskAnswer)
+        except StoreUnavailable:
+            raise
+        except StoreError as error:
+            print(shorten(f"the answer of site {site} cannot be read: {error}"))
+    return answers
+
+
+def missing_from(hub: HubContext, plan: Plan) -> dict[str, str]:
+    """Why each site is not in, where no selection says so: the round made no model."""
+    try:
+        roster = roster_of(hub, plan)
+    except ObjectMissing:
+        answers = read_answers(hub, plan, "keys")
+        reasons = {site: reason_of(hub, plan, site, answers) for site in plan.sites if site not in answers.given}
+        joined = {site: "it joined, but the round had no roster" for site in answers.given}
+        return {**plan.left_out, **reasons, **joined}
+    answers = read_answers(hub, plan, "updates", roster.members)
+    reasons = {site: reason_of(hub, plan, site, answers) for site in roster.members if site not in answers.given}
+    uploaded = {site: "a masked update, but the round made no model" for site in answers.given}
+    return {**roster.missing, **reasons, **uploaded}

@@ -1,0 +1,186 @@
+"""A closed round as the page shows it: every sentence and figure that needs a decision, ready for the template."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from tasks.report import words
+from tasks.rounds.page.privacy_view import warning
+from tasks.store import layout
+from tasks.store.records import Baselines, RoundMetrics, SiteMetrics, SiteRow
+from tasks.study.sections import Study
+
+Tone = Literal["good", "warn", "bad", "plain"]
+SUPPRESSED = "suppressed"
+_MAX_DAMAGED = 20
+DEMO_ONLY = "Possible only because this demo's patients may be pooled; a real federation has no such line."
+
+
+@dataclass(frozen=True)
+class Banner:
+    """The coloured line at the top."""
+
+    tone: Tone
+    title: str
+    text: str = ""
+    missing: tuple[tuple[str, str], ...] = ()
+    items: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One figure of the first screen."""
+
+    label: str
+    value: str
+    note: str
+    tone: Tone = "plain"
+
+
+@dataclass(frozen=True)
+class Site:
+    """One line of the table of sites."""
+
+    name: str
+    tone: Tone
+    took_part: str
+    reason: str
+    data: str
+    data_tone: Tone
+    failing: tuple[str, ...]
+    waived: tuple[str, ...]
+    patients: str
+    weight: str
+    uploaded: str
+    seconds: tuple[str, ...]
+    held_out: tuple[str, ...]
+    epsilon: str
+
+
+def banners(now: RoundMetrics, damaged: Sequence[str] = ()) -> list[Banner]:
+    """The status of the round, the warning that a study without privacy carries, and what cannot be read."""
+    shown = [_status(now)]
+    if (text := warning(now)) is not None:
+        what = "raw updates leave the sites" if now.aggregation == "plain" else "the sum of raw updates is told"
+        shown.insert(0, Banner("bad", f"NO PRIVACY: {what}", text))
+    if damaged:
+        what = words.count(len(damaged), "record") + " of this study cannot be read, and no figure here is of them"
+        shown.append(Banner("warn", what, items=tuple(damaged[:_MAX_DAMAGED])))
+    return shown
+
+
+def _status(now: RoundMetrics) -> Banner:
+    total = len(now.sites)
+    missing = tuple((row.site, row.reason or "no reason recorded") for row in now.sites if not row.contributed)
+    if now.status == "complete":
+        return Banner("good", f"Complete: {now.num_contributors} of {total} contributed")
+    if now.status == "partial":
+        return Banner("warn", f"Partial: {now.num_contributors} of {total} contributed", missing=missing)
+    text = f"{now.message} The model of the round before stands."
+    return Banner("bad", f"Failed: no new model, {now.num_contributors} of {total} contributed", text, missing)
+
+
+def tiles(now: RoundMetrics, baselines: Baselines | None) -> list[Tile]:
+    """The first screen's figures of the model and of the round."""
+    patients = sum(row.num_examples or 0 for row in now.sites if row.contributed)
+    tone: Tone = "plain" if now.status == "complete" else "warn" if now.status == "partial" else "bad"
+    private = [_private_tile(now)] if now.private_auc else []
+    return [
+        *private,
+        _metric_tile(now, "AUC", "auc", baselines.pooled_auc if baselines else None),
+        _metric_tile(now, "Log loss", "log_loss", baselines.pooled_log_loss if baselines else None),
+        Tile("Sites", f"{now.num_contributors} of {len(now.sites)}", words.count(patients, "training patient"), tone),
+        Tile("Time", words.duration(now.seconds), f"slowest site: {now.slowest or words.NONE}"),
+        Tile("Uploaded", words.size(now.num_bytes), "all sites, this round"),
+    ]
+
+
+def _private_tile(now: RoundMetrics) -> Tile:
+    assert now.private_auc is not None
+    found = now.private_auc
+    value = f"{words.number(found.auc, 2)} ± {words.number(found.standard_error, 2)}"
+    return Tile("AUC under noise", value, "all sites, inside ε; of the model before this round")
+
+
+def _metric_tile(now: RoundMetrics, label: str, metric: str, pooled_training: float | None) -> Tile:
+    held_out, reporting = getattr(now, f"pooled_{metric}"), getattr(now, metric)
+    goal = f"; pooled training {words.number(pooled_training)}" if pooled_training is not None else ""
+    if held_out is not None:
+        return Tile(label, words.number(held_out), f"all held-out patients (demo only){goal}")
+    if reporting is not None:
+        return Tile(label, words.number(reporting), f"held-out patients of reporting sites{goal}")
+    if now.model_sha256 is None:
+        return Tile(label, words.NONE, "no new model")
+    why = "stays at the sites" if now.promises else "suppressed: too few patients at each site"
+    return Tile(label, words.NONE, why)
+
+
+def metric_note(study: Study, now: RoundMetrics) -> str:
+    """What stands behind AUC and log loss, in words."""
+    cell = study.evaluation.min_cell
+    if now.model_sha256 is None:
+        told = "This round made no model."
+    elif now.promises:
+        told = "Each site validates the model; its own AUC and log loss stay there, outside of what ε covers."
+    elif now.auc is None:
+        told = f"Suppressed: no site has {cell} held-out patients in every cell, so no site's own figure may leave it."
+    else:
+        told = f"Reporting sites: those with at least {cell} held-out patients in every cell."
+    return told if now.pooled_auc is None else f"{told} Global model: on all held-out patients together."
+
+
+def sites(now: RoundMetrics, steps: Sequence[str]) -> list[Site]:
+    """The table of sites, in the record's order."""
+    total = sum(row.weight or 0.0 for row in now.sites)
+    return [_site(row, steps, total) for row in now.sites]
+
+
+def _site(row: SiteRow, steps: Sequence[str], total_weight: float) -> Site:
+    data, data_tone = _data_check(row)
+    return Site(
+        name=row.site,
+        tone="good" if row.contributed else "warn",
+        took_part="yes" if row.contributed else "no",
+        reason="" if row.contributed else row.reason or "no reason recorded",
+        data=data,
+        data_tone=data_tone,
+        failing=row.failed_expectations,
+        waived=row.waived_expectations,
+        patients=words.NONE if row.num_examples is None else str(row.num_examples),
+        weight=words.percent(row.weight / total_weight) if row.weight and total_weight else words.NONE,
+        uploaded=words.size(row.num_bytes) if row.num_bytes else words.NONE,
+        seconds=tuple(words.number(row.seconds.get(name), 2) for name in steps),
+        held_out=_held_out(row.metrics),
+        epsilon=words.spend(row.epsilon),
+    )
+
+
+def _data_check(row: SiteRow) -> tuple[str, Tone]:
+    if row.failed_expectations or row.data_valid is False:
+        return "failed", "bad"
+    if row.waived_expectations:
+        return "passed, with waiver", "warn"
+    return ("not run", "plain") if row.data_valid is None else ("passed", "good")
+
+
+def _held_out(metrics: SiteMetrics | None) -> tuple[str, ...]:
+    """Patients, AUC and log loss; one word for all three where all are suppressed."""
+    if metrics is None:
+        return (words.NONE,) * 3
+    n = None if metrics.num_examples is None else str(metrics.num_examples)
+    auc, log_loss = (None if value is None else words.number(value) for value in (metrics.auc, metrics.log_loss))
+    if n is auc is log_loss is None:
+        return (SUPPRESSED,)
+    return tuple(SUPPRESSED if value is None else value for value in (n, auc, log_loss))
+
+
+def objects(now: RoundMetrics) -> list[tuple[str, str]]:
+    """Object keys of what the round left in the store."""
+    study, server_round = now.study, now.server_round
+    keys = [("Plan", layout.plan(study, server_round)), ("Round record", layout.round_metrics(study, server_round))]
+    if now.model_sha256 is not None:
+        keys += [("Selection", layout.selection(study, server_round)), ("Model", layout.model(study, server_round))]
+        keys += [("Model card", layout.card(study, server_round))]
+    return [*keys, ("Privacy ledger", f"{layout.ledger_prefix(study)}/")]

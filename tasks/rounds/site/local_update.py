@@ -1,0 +1,47 @@
+"""One site's part of a round before anything protects it, as the scheduled step and the simulation both compute it."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from tasks.data.patients import Patients
+from tasks.learning.evaluation import count_scores
+from tasks.learning.training import RawUpdate, train_local
+from tasks.privacy.noise.grid import STEPS_PER_CLIP
+from tasks.store.records import Plan
+from tasks.store.weights import Weights, set_parameters
+
+
+def local_update(
+    model: nn.Module,
+    patients: Patients,
+    plan: Plan,
+    base: Weights,
+    evaluated: Weights,
+    optimizer_state: Weights | None = None,
+) -> RawUpdate:
+    """Train from `base` as the plan says; where it asks for counts, count the held-out patients under `evaluated`.
+
+    Counts ride in the summed vector, one patient one grid unit of STEPS_PER_CLIP: a patient is either trained on or
+    held out, so it moves either the gradient or one count, and by no more than the clip norm.
+
+    Raises:
+        DataError: there is no patient to train on.
+    """
+    set_parameters(model, base)
+    raw = train_local(
+        model,
+        patients.train_inputs,
+        patients.train_labels,
+        plan.training,
+        plan.privacy,
+        seed=plan.training.seed * 1_000_003 + plan.server_round,
+        optimizer_state=optimizer_state,
+    )
+    if plan.evaluation.score_bins is None:
+        return raw
+    set_parameters(model, evaluated)
+    counts = count_scores(model, patients.held_out_inputs, patients.held_out_labels, plan.evaluation.score_bins)
+    total = torch.cat([raw.tensors["sum"], torch.from_numpy(counts.flatten() * STEPS_PER_CLIP)])
+    return RawUpdate({"sum": total}, raw.num_examples, raw.local_iterations)

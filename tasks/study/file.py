@@ -1,0 +1,141 @@
+"""Reading study files: a file that says anything it cannot mean is refused with the line, the key and the remedy."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from tasks.errors import ConfigError
+from tasks.foreign.files import listed
+from tasks.foreign.yaml_file import line_of, read_yaml
+from tasks.study.privacy import PRIVACY_SECTIONS
+from tasks.study.sections import Condition, Input, Study
+
+#: What pydantic puts into a place to say which branch of a union it tried.
+_UNION_TAGS = (*PRIVACY_SECTIONS, "full", "constrained-int", "literal['full']")
+
+
+def load_study(path: Path, *, columns: dict[str, set[str]] | None = None) -> Study:
+    """Read one study file.
+
+    Args:
+        path: the YAML file; its stem must be the study's name.
+        columns: table -> its columns. Where given, a column that no table has is refused.
+
+    Raises:
+        ConfigError: with the line, the key and what would be allowed.
+    """
+    try:
+        study, root = _parse(path, path.stat().st_mtime_ns)
+    except FileNotFoundError:
+        known = ", ".join(path.stem for path in listed(path.parent, "*.yaml")) or "none"
+        raise ConfigError(f"no study file {path}; studies in {path.parent}: {known}") from None
+    if columns is not None:
+        _check_columns(path, root, study, columns)
+    return study
+
+
+def load_studies(folder: Path, *, columns: dict[str, set[str]] | None = None) -> dict[str, Study]:
+    """Read every `*.yaml` in `folder`, by name."""
+    return {path.stem: load_study(path, columns=columns) for path in listed(folder, "*.yaml")}
+
+
+def readable_studies(folder: Path) -> tuple[dict[str, Study], dict[str, str]]:
+    """The studies of `folder` by name, and what is wrong with each file that is none."""
+    studies, problems = {}, {}
+    for path in listed(folder, "*.yaml"):
+        try:
+            studies[path.stem] = load_study(path)
+        except ConfigError as error:
+            problems[path.stem] = str(error)
+    return studies, problems
+
+
+@cache
+def _parse(path: Path, _mtime_ns: int) -> tuple[Study, yaml.Node]:
+    """Kept as long as the file stays as it is: Airflow parses a DAG file before every task."""
+    root, content = _read(path)
+    try:
+        study = Study.model_validate(content)
+    except ValidationError as error:
+        raise ConfigError(_explain(path, root, error)) from None
+    if study.study != path.stem:
+        line = line_of(root, ("study",))
+        raise ConfigError(f"{path}:{line}: study is {study.study!r}, but the file is named {path.name}")
+    return study, root
+
+
+def _read(path: Path) -> tuple[yaml.Node, Any]:
+    """The file's node tree, which knows the lines, and its content."""
+    document = read_yaml(path)
+    if not isinstance(document.root, yaml.MappingNode):
+        raise ConfigError(f"{path}: a study is a mapping of keys; this file holds none")
+    return document.root, document.content
+
+
+def _explain(path: Path, root: yaml.Node, error: ValidationError) -> str:
+    lines = []
+    problems = error.errors()
+    for problem in problems:
+        if problem["type"] == "too_short" and any(p["loc"][:-1] == problem["loc"] for p in problems):
+            continue  # its one item was wrong, which is told already
+        loc = tuple(part for part in problem["loc"] if part not in _UNION_TAGS) or _named_place(problem["msg"])
+        lines.append(f"{path}:{line_of(root, loc)}: {'.'.join(map(str, loc)) or 'study'}: {_reason(problem)}")
+    return "\n".join(dict.fromkeys(lines))
+
+
+def _named_place(message: str) -> tuple[str, ...]:
+    """A rule across keys names the key at fault first: "rounds.min_sites is 14, but ..."."""
+    return tuple(message.removeprefix("Value error, ").split()[0].rstrip(":").split("."))
+
+
+def _reason(problem: Any) -> str:
+    message = str(problem["msg"]).removeprefix("Value error, ")
+    if problem["type"] == "extra_forbidden":
+        allowed = _allowed_keys(problem["loc"][:-1])
+        return f"unknown key; allowed: {', '.join(allowed)}" if allowed else "unknown key"
+    return message
+
+
+def _allowed_keys(loc: tuple[Any, ...]) -> list[str]:
+    model: Any = Study
+    nested = {"inputs": Input, "positive_when": Condition, **PRIVACY_SECTIONS}
+    for part in loc:
+        if isinstance(part, int):
+            continue
+        field = model.model_fields.get(part) if model else None
+        model = nested.get(part) or (field.annotation if field and hasattr(field.annotation, "model_fields") else None)
+    return [field.alias or name for name, field in model.model_fields.items()] if model else []
+
+
+def _check_columns(path: Path, root: yaml.Node, study: Study, columns: dict[str, set[str]]) -> None:
+    for table in study.data.tables:
+        if table not in columns:
+            place = f"{path}:{line_of(root, ('data', 'tables'))}"
+            raise ConfigError(
+                f"{place}: data.tables: no suite for table {table}; there is one for: {', '.join(sorted(columns))}"
+            )
+    for loc, table, column in _columns_read(study):
+        if column not in columns[table]:
+            allowed = ", ".join(sorted(columns[table]))
+            raise ConfigError(f"{path}:{line_of(root, loc)}: table {table} has no column {column}; it has: {allowed}")
+
+
+def _columns_read(study: Study) -> list[tuple[tuple[Any, ...], str, str]]:
+    read: list[tuple[tuple[Any, ...], str, str]] = []
+    for key in study.data.reading.columns:
+        table, _, column = key.partition(".")
+        read.append((("data", "reading", "columns", key), table, column))
+    for i, condition in enumerate(study.label.positive_when):
+        read.append((("label", "positive_when", i, "column"), study.label.table, condition.column))
+    for i, spec in enumerate(study.inputs):
+        if spec.column is not None:
+            read.append((("inputs", i, "column"), spec.table, spec.column))
+        read += [(("inputs", i, "where", name), spec.table, name) for name in spec.where]
+        if spec.on_or_before is not None:
+            read.append((("inputs", i, "on_or_before"), spec.table, spec.on_or_before[0]))
+    return read

@@ -1,0 +1,151 @@
+"""The `privacy` section of a study: which mechanism stands between a site's update and the world, and its budget.
+
+A bare `epsilon` is the total over `rounds.total` rounds. What each mechanism promises stands in its own module under
+`tasks.privacy`.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from tasks.foreign.bounds import MAX_COUNT, MAX_SITES
+
+Epsilon = Annotated[float, Field(gt=0, le=100, description="total over `rounds.total` rounds")]
+Delta = Annotated[float, Field(gt=0, lt=0.1)]
+Fraction = Annotated[float, Field(gt=0, le=1, description="share of the components that are sent")]
+
+
+class Section(BaseModel):
+    """Frozen, and strict about its keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class PrivacySection(Section):
+    """A mechanism's own section. `promises`: whether it protects anybody, so that its spends are a budget."""
+
+    promises: ClassVar[bool] = True
+
+
+class NoPrivacy(PrivacySection):
+    """Raw updates leave the site. Only for public data, and only when the study owns up to it."""
+
+    promises: ClassVar[bool] = False
+
+    mechanism: Literal["none"]
+    i_accept_no_privacy: Literal[True]
+
+
+class Compression(PrivacySection):
+    """Selective sharing: fewer components, each of them raw. It saves bytes and protects nobody."""
+
+    promises: ClassVar[bool] = False
+
+    mechanism: Literal["top", "random"]
+    fraction: Fraction
+    error_feedback: bool = Field(default=False, description="what was not sent is added to the next round's update")
+    i_accept_no_privacy: Literal[True]
+
+
+class PatientLevel(PrivacySection):
+    """What the two patient-level mechanisms share: one clipped full-batch gradient step a round."""
+
+    epsilon: Epsilon
+    delta: Delta
+    clip_norm: float = Field(gt=0, description="C: largest L2 norm of one patient's gradient")
+    public_num_examples: int = Field(
+        gt=0, le=MAX_COUNT, description="N: the divisor of the summed gradients, a public planning figure"
+    )
+
+
+class LocalDP(PatientLevel):
+    """Patient-level differential privacy of each update by itself (see `tasks.privacy.mechanisms.local_dp`)."""
+
+    mechanism: Literal["local_dp"]
+
+
+class _NoiseShares(PrivacySection):
+    """Noise that the sites of a masked sum bring together: each adds its share, and a lost site takes its own along."""
+
+    tolerated_dropouts: int = Field(
+        default=1, ge=0, le=MAX_SITES, description="sites that may be lost after masks are agreed"
+    )
+    colluding_sites: int = Field(
+        default=1, ge=0, le=MAX_SITES, description="sites that may tell the hub their noise and masks"
+    )
+
+
+class DistributedDP(PatientLevel, _NoiseShares):
+    """Patient-level differential privacy of the sum, behind masks (see `tasks.privacy.mechanisms.distributed_dp`)."""
+
+    mechanism: Literal["distributed_dp"]
+
+
+class GaussianUpdate(_NoiseShares):
+    """Site-level differential privacy of a clipped update (see `tasks.privacy.mechanisms.gaussian_update`)."""
+
+    mechanism: Literal["gaussian_update"]
+    epsilon: Epsilon
+    delta: Delta
+    clip_norm: float = Field(gt=0, description="S: largest L2 norm of a site's update")
+
+
+class BudgetShares(Section):
+    """How a round's epsilon is divided among the three noises of the sparse vector technique; any positive numbers."""
+
+    query: float = Field(default=1.0, gt=0, description="epsilon_1: which components pass the threshold")
+    threshold: float = Field(default=1.0, gt=0, description="epsilon_2: the threshold itself")
+    release: float = Field(default=1.0, gt=0, description="epsilon_3: the values that are sent")
+
+
+class SparseVector(PrivacySection):
+    """Site-level selective sharing by the sparse vector technique (see `tasks.privacy.mechanisms.svt`)."""
+
+    mechanism: Literal["svt"]
+    epsilon: Epsilon
+    delta: Delta
+    fraction: Fraction
+    gamma: float = Field(gt=0, description="bound on one component of the update per local iteration")
+    tau: float = Field(ge=0, description="threshold on one component, public")
+    shares: BudgetShares = BudgetShares()
+
+    @model_validator(mode="after")
+    def _reachable(self) -> SparseVector:
+        if self.tau > self.gamma:
+            raise ValueError(f"privacy.tau is {self.tau}, above privacy.gamma {self.gamma}: nothing would pass it")
+        return self
+
+
+Privacy = Annotated[
+    NoPrivacy | Compression | LocalDP | DistributedDP | GaussianUpdate | SparseVector,
+    Field(discriminator="mechanism"),
+]
+PRIVACY_SECTIONS: dict[str, type[PrivacySection]] = {
+    "none": NoPrivacy,
+    "top": Compression,
+    "random": Compression,
+    "local_dp": LocalDP,
+    "distributed_dp": DistributedDP,
+    "gaussian_update": GaussianUpdate,
+    "svt": SparseVector,
+}
+
+
+def promises(mechanism: str) -> bool:
+    """Whether the mechanism of this name protects anybody; one that nobody knows does not."""
+    section = PRIVACY_SECTIONS.get(mechanism)
+    return section is not None and section.promises
+
+
+def noise_shares(privacy: Privacy) -> tuple[int, int]:
+    """How many sites a masked sum may lose, and how many may collude with the hub, before its promise is void."""
+    if isinstance(privacy, DistributedDP | GaussianUpdate):
+        return privacy.tolerated_dropouts, privacy.colluding_sites
+    return 1, 1
+
+
+def sent_fraction(privacy: Privacy) -> float | None:
+    """The share of components that a sparse update holds; None where updates are dense."""
+    return privacy.fraction if isinstance(privacy, Compression | SparseVector) else None

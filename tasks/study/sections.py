@@ -1,0 +1,289 @@
+"""A study is one YAML file: data, label, inputs, model, training, privacy, aggregation, rounds.
+
+The sections and their rules; `tasks.study.file` reads the file and names the line of what breaks a rule.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field, model_validator
+
+from tasks.foreign.bounds import MAX_COUNT, MAX_INPUTS, MAX_SITES, SITE_PATTERN, LongText, PlainOptions, Text
+from tasks.study.privacy import (
+    Compression,
+    DistributedDP,
+    GaussianUpdate,
+    LocalDP,
+    PatientLevel,
+    Privacy,
+    Section,
+    SparseVector,
+    noise_shares,
+)
+from tasks.study.reading import Reading
+
+#: Share of a site's patients that may lack an input, where a study says nothing.
+MAX_MISSING = 0.2
+
+#: Columns that say how treatment went or ended. As an input they would leak the outcome.
+LEAKING_COLUMNS = re.compile(
+    r"^(TRTDURD?|AVGDD|CUMDOSE|TRTEDT|VISNUMEN|RFEND.*|COMP\d*FL|EFFFL|DISCONFL|DSRAEFL|DTHFL|DC.*|EOSSTT|CNSR|EVNTDESC)$"
+)
+
+
+def _not_leaking(column: str) -> str:
+    if LEAKING_COLUMNS.match(column):
+        raise ValueError(f"{column} is known only after the outcome, so no input may read it")
+    return column
+
+
+Identifier = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=64)]
+SiteName = Annotated[str, Field(pattern=SITE_PATTERN, max_length=32)]
+Cell = str | int | float
+Aggregation = Literal["plain", "masks", "ckks"]
+InputColumn = Annotated[str, AfterValidator(_not_leaking)]
+
+
+class Data(Section):
+    """Which tables each site has, and the suites that guard them."""
+
+    root: str = "data/sites"
+    suites: str = "expectations"
+    tables: tuple[Identifier, ...] = Field(min_length=1)
+    subject: str = "USUBJID"
+    pin: str | None = "data.dvc"
+    reading: Reading = Reading()
+    max_missing: float = Field(
+        default=MAX_MISSING,
+        ge=0,
+        le=1,
+        description="largest share of a site's patients that may lack an input; they get its centre",
+    )
+
+
+class Condition(Section):
+    """One comparison on a row. All conditions of a label must hold in the same row."""
+
+    column: str
+    is_: Cell | None = Field(default=None, alias="is")
+    is_not: Cell | None = None
+    at_most: float | None = None
+    at_least: float | None = None
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> Condition:
+        if len(self.model_fields_set - {"column"}) != 1:
+            raise ValueError("give exactly one of: is, is_not, at_most, at_least")
+        return self
+
+
+class Label(Section):
+    """A subject is positive if any of its rows in `table` meets every condition."""
+
+    name: Identifier
+    table: Identifier
+    positive_when: tuple[Condition, ...] = Field(min_length=1)
+
+
+class Input(Section):
+    """One model input, built from the rows that `where` and `on_or_before` leave, then scaled by public constants.
+
+    value = clip((transform(x) - centre') / scale, -clip, clip) * gain, with centre' = transform(centre);
+    a subject without rows gets the centre. reduce: missing is 1 for a subject without a value, else 0.
+    max_missing: this input's own `data.max_missing`.
+    """
+
+    name: Identifier
+    table: Identifier
+    column: InputColumn | None = None
+    where: dict[InputColumn, Cell] = Field(default_factory=dict)
+    on_or_before: tuple[InputColumn, float] | None = None
+    reduce: Literal["only", "last", "mean", "any", "count", "count_distinct", "missing"] = "only"
+    codes: dict[str, float] | None = None
+    other: float | None = None
+    transform: Literal["identity", "log1p"] = "identity"
+    centre: float
+    scale: float = Field(gt=0)
+    clip: float = Field(default=4.0, gt=0)
+    gain: float = Field(default=1.0, gt=0)
+    max_missing: float | None = Field(default=None, ge=0, le=1)
+
+    @model_validator(mode="after")
+    def _column_needed(self) -> Input:
+        if self.column is None and self.reduce not in ("any", "count"):
+            raise ValueError(f"reduce: {self.reduce} needs a column")
+        return self
+
+
+class Model(Section):
+    """A `torch.nn.Module` by import path; it is called as `path(num_inputs, **options)`.
+
+    Each site allows what may be imported, see `tasks.learning.own_models.policy`.
+    """
+
+    path: str = Field(pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*$")
+    options: PlainOptions = Field(default_factory=dict)
+
+
+class Training(Section):
+    """What a site does between two global models."""
+
+    optimizer: Literal["sgd", "adam"] = "sgd"
+    lr: float = Field(gt=0, le=10)
+    batch_size: Annotated[int, Field(gt=0, le=MAX_COUNT)] | Literal["full"] = "full"
+    local_epochs: int | None = Field(default=None, gt=0, le=MAX_COUNT)
+    local_iterations: int | None = Field(default=None, gt=0, le=MAX_COUNT)
+    l2: float = Field(default=0.0, ge=0)
+    optimizer_state: Literal["restart", "keep"] = "restart"
+    weighting: Literal["iterations", "samples", "plain"] = "iterations"
+    average_iterates: Literal["none", "second_half"] = "none"
+    seed: int = Field(default=0, ge=0, lt=1 << 64)
+
+    @model_validator(mode="after")
+    def _one_length(self) -> Training:
+        if (self.local_epochs is None) == (self.local_iterations is None):
+            raise ValueError("give exactly one of: local_epochs, local_iterations")
+        return self
+
+
+class Rounds(Section):
+    """How many rounds the budget pays for, and when a round is complete."""
+
+    total: int = Field(gt=0, le=10_000)
+    min_sites: int = Field(gt=0)
+    deadline_seconds: float = Field(gt=0)
+    strict: bool = False
+    max_update_norm: float = Field(default=1000.0, gt=0)
+
+
+class Evaluation(Section):
+    """Which patients are held out at each site, and the smallest cell that may leave it."""
+
+    holdout_fraction: float = Field(gt=0, lt=1)
+    split_seed: int = Field(default=0, ge=0, lt=1 << 64)
+    min_cell: int = Field(default=5, ge=2, le=MAX_COUNT)
+    data_are_public: bool = Field(default=False, description="the hub may pool held-out patients for reference lines")
+    score_bins: int | None = Field(
+        default=None,
+        ge=2,
+        le=100,
+        description="bins of predicted risk in which held-out patients are counted",
+    )
+
+
+class Study(Section):
+    """One federated study, as its YAML file has it."""
+
+    study: Identifier
+    title: Text
+    description: LongText
+    owner: str
+    closed: bool = False
+    data: Data
+    sites: dict[SiteName, tuple[str, ...]] = Field(min_length=1, max_length=MAX_SITES)
+    label: Label
+    inputs: tuple[Input, ...] = Field(min_length=1, max_length=MAX_INPUTS)
+    model: Model
+    training: Training
+    privacy: Privacy
+    aggregation: Aggregation = "plain"
+    rounds: Rounds
+    evaluation: Evaluation
+
+    @property
+    def digest(self) -> str:
+        """sha256 of the canonical study: two files that mean the same have the same digest.
+
+        What equals its default is left out, so a key that a later version knows changes no older study's digest. A
+        default never changes: files that say nothing would mean something else under the same digest.
+        """
+        canonical = json.dumps(self.model_dump(mode="json", by_alias=True, exclude_defaults=True), sort_keys=True)
+        return hashlib.sha256(canonical.encode()).hexdigest()
+
+    @property
+    def input_names(self) -> list[str]:
+        return [spec.name for spec in self.inputs]
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> Study:
+        self._check_rounds()
+        self._check_tables()
+        _check_private_training(self.training, self.privacy)
+        self._check_delta()
+        self._check_aggregation()
+        return self
+
+    def _check_rounds(self) -> None:
+        if self.rounds.min_sites > len(self.sites):
+            raise ValueError(f"rounds.min_sites is {self.rounds.min_sites}, but the study has {len(self.sites)} sites")
+        members = [member for group in self.sites.values() for member in group]
+        if len(members) != len(set(members)):
+            raise ValueError("sites hold one SITEID twice")
+
+    def _check_delta(self) -> None:
+        """A delta of one over the number of protected units allows to publish one of them in the clear."""
+        if isinstance(self.privacy, PatientLevel):
+            units, what = self.privacy.public_num_examples, "patients of privacy.public_num_examples"
+        elif isinstance(self.privacy, GaussianUpdate | SparseVector):
+            units, what = len(self.sites), "sites"
+        else:
+            return
+        if self.privacy.delta * units >= 1:
+            raise ValueError(
+                f"privacy.delta is {self.privacy.delta:g}; with {units} {what} it must be below {1 / units:.3g}, and "
+                "should be a tenth of that or less: it is the chance that a promise for one of them fails"
+            )
+
+    def _check_aggregation(self) -> None:
+        """Masks hide what one site sends, so only what can be summed as it is may go behind them."""
+        name, masked = self.privacy.mechanism, self.aggregation != "plain"
+        if isinstance(self.privacy, DistributedDP) and self.aggregation != "masks":
+            raise ValueError("aggregation must be masks with privacy.mechanism distributed_dp: its noise is in the sum")
+        if masked and isinstance(self.privacy, LocalDP | SparseVector | Compression):
+            raise ValueError(f"aggregation must be plain with privacy.mechanism {name}")
+        if self.evaluation.score_bins and not isinstance(self.privacy, DistributedDP):
+            raise ValueError("evaluation.score_bins needs privacy.mechanism distributed_dp: its counts ride on the sum")
+        if self.aggregation == "masks":
+            self._check_masks()
+
+    def _check_masks(self) -> None:
+        if len(self.sites) < 3:
+            raise ValueError("aggregation masks needs at least 3 sites: of two, each knows the other's part of a sum")
+        lost, colluding = noise_shares(self.privacy)
+        needed = max(3, (len(self.sites) + colluding) // 2 + 1, lost + colluding + 1)
+        if self.rounds.min_sites < needed:
+            raise ValueError(
+                f"rounds.min_sites is {self.rounds.min_sites}, but masks over {len(self.sites)} sites with "
+                f"{colluding} colluding open with {needed} or more"
+            )
+
+    def _check_tables(self) -> None:
+        names = [spec.name for spec in self.inputs]
+        if len(names) != len(set(names)):
+            raise ValueError("inputs use a name twice")
+        unknown = self.data.reading.unknown_tables(self.data.tables)
+        if unknown:
+            tables = ", ".join(self.data.tables)
+            raise ValueError(f"data.reading.columns has {unknown[0]}, which is no TABLE.COLUMN of {tables}")
+        places = [("label.table", self.label.table)]
+        places += [(f"inputs.{i}.table", spec.table) for i, spec in enumerate(self.inputs)]
+        for place, table in places:
+            if table not in self.data.tables:
+                raise ValueError(f"{place} is {table}, which is not among data.tables: {', '.join(self.data.tables)}")
+
+
+def _check_private_training(training: Training, privacy: Privacy) -> None:
+    """Patient-level DP here is one clipped full-batch gradient step: anything else would be accounted wrongly."""
+    suffix = f"with privacy.mechanism {privacy.mechanism}"
+    if isinstance(privacy, PatientLevel):
+        for key, value in {"optimizer": "sgd", "batch_size": "full", "local_iterations": 1}.items():
+            if getattr(training, key) != value:
+                raise ValueError(f"training.{key} must be {value} {suffix}")
+    if isinstance(privacy, GaussianUpdate) and training.weighting != "plain":
+        raise ValueError(f"training.weighting must be plain {suffix}")
+    if isinstance(privacy, PatientLevel | SparseVector) and training.weighting == "samples":
+        raise ValueError(f"training.weighting must be plain or iterations {suffix}")
