@@ -44,7 +44,9 @@ def ours(paths: list[Path], num_values: int, *, in_memory: bool, as_hub: bool) -
     """Prepare our average of these files; the returned function is what is timed."""
     import torch
 
-    from tasks.learning.averaging import Shape, StreamingMean, add_to, flat_update, norm
+    from tasks.learning.averaging import StreamingMean, add_to
+    from tasks.learning.flat import Shape, norm
+    from tasks.privacy.codecs.dense import flat_update
     from tasks.store.records import TensorSpec
 
     shape = Shape((TensorSpec(name="weight", shape=(num_values,), dtype="F32"),))

@@ -62,8 +62,8 @@ def plan_arms() -> list[dict[str, str]]:
 @task(on_failure_callback=tell_of_failure, outlets=[RESULTS], pool=POOL)
 def evaluate(arm: dict[str, str]) -> None:
     """Ask, score, compare and report; goes on where an earlier try stopped."""
-    from tasks.exam.comparing.archive import publish
     from tasks.exam.evaluate import evaluate
+    from tasks.exam.page.publish import publish
     from tasks.store import settings
     from tasks.store.objects import hub_store
 

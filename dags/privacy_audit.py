@@ -31,12 +31,18 @@ def audit(study: str) -> None:
     """Attack one study; red when its promise is broken."""
     from tasks.privacy.audit.study_audit import audit_study, publish_audit, require_promise
     from tasks.rounds.hub.context import HubContext
+    from tasks.rounds.pooled import public_patients
 
     params = asked()
     if params["study"] not in ("all", study):
         raise AirflowSkipException(f"only {params['study']} was asked for")
     hub = HubContext.load(study)
-    found = audit_study(hub.study, seed=params["seed"], progress=lambda what, share: print(f"{share:4.0%}  {what}"))
+    found = audit_study(
+        hub.study,
+        public_patients(hub.study),
+        seed=params["seed"],
+        progress=lambda what, share: print(f"{share:4.0%}  {what}"),
+    )
     print(f"{found.words}\n{publish_audit(found, hub.store)}")
     require_promise(found)
 

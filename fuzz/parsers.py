@@ -21,7 +21,9 @@ from fuzz.world import BASE, SITE, SITES, World
 from tasks.data.checks.runner import CheckResult, ValidationResult
 from tasks.errors import UpdateRejected
 from tasks.foreign.bounds import shorten
-from tasks.learning.averaging import flat_update, norm, sparse_update
+from tasks.learning.flat import norm
+from tasks.privacy.codecs.dense import flat_update
+from tasks.privacy.codecs.sparse import sparse_update
 from tasks.privacy.ledger.ledger import spent
 from tasks.privacy.ledger.verification import verify_chain
 from tasks.privacy.secure_sum import checks, ckks, opening

@@ -14,7 +14,7 @@ from cryptography import x509
 
 from tasks import __version__
 from tasks.errors import ObjectMissing, StoreError
-from tasks.learning.averaging import Shape
+from tasks.learning.flat import Shape
 from tasks.privacy.ledger.chain import FIRST, Link
 from tasks.privacy.sanitizer import plan_spend, specs_of
 from tasks.privacy.secure_sum import opening, protocol

@@ -25,7 +25,7 @@ from tasks.errors import ConfigError, StoreError, StoreUnavailable
 from tasks.exam.page import store as exams
 from tasks.foreign.files import listed
 from tasks.report import pages
-from tasks.rounds.page import store
+from tasks.rounds.page import index, store
 from tasks.store import settings
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def overview(request: Request, user: User) -> Response:
     """All studies that the user may read, with their rounds."""
     names = sorted({*store.list_studies(), *_studies_in_project()})
     rounds = {name: _rounds(name) for name in names if _may_read(request, user, DAG_PREFIX + name)}
-    return _html(pages.overview_page(rounds, exams=_may_read(request, user, EXAM_DAG)))
+    return _html(index.overview_page(rounds, exams=_may_read(request, user, EXAM_DAG)))
 
 
 @app.get("/reports/{study}/index.html")
@@ -87,7 +87,7 @@ def study_index(request: Request, user: User, study: str) -> Response:
     """The rounds of one study."""
     _require(request, user, DAG_PREFIX + study)
     _require_study(study)
-    return _html(pages.index_page(study, _rounds(study)))
+    return _html(index.index_page(study, _rounds(study)))
 
 
 @app.get("/reports/{study}/{server_round}/{name}")
@@ -203,7 +203,7 @@ def _studies_in_project() -> list[str]:
     return [path.stem for path in listed(settings.project_dir() / "studies", "*.yaml")]
 
 
-def _rounds(study: str) -> Sequence[store.RunEntry]:
+def _rounds(study: str) -> Sequence[index.RunEntry]:
     """From disk, or, where this machine has none, from the object store."""
     local = store.list_rounds(study)
     remote = None if local else _hub_store()

@@ -16,7 +16,8 @@ from typing import Any
 
 import pandas as pd
 
-from tasks.data.checks.suites import ColumnType, Suite, load_suite
+from tasks.data.checks.suite import ColumnType, Suite
+from tasks.data.checks.suites import load_suite
 from tasks.errors import DataError
 from tasks.foreign.files import listed
 from tasks.store import settings

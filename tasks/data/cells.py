@@ -10,7 +10,7 @@ import re
 import numpy as np
 import pandas as pd
 
-from tasks.data.checks.suites import ColumnType
+from tasks.data.checks.suite import ColumnType
 from tasks.study.reading import AppliedRules
 
 #: Blanks at a cell's ends, as fixed-width text has them; with those of no width, which no eye sees.

@@ -1,4 +1,4 @@
-"""Local training: from a global model and a site's patients to what the site wants to share."""
+"""Local training: gradient descent from a global model on a site's patients, and each patient's own gradient."""
 
 from __future__ import annotations
 
@@ -9,11 +9,8 @@ import torch
 from torch import nn
 from torch.func import functional_call, grad, vmap
 
-from tasks.errors import DataError
-from tasks.learning.seeding import seeded
-from tasks.privacy.noise.grid import clip_to_grid
-from tasks.store.weights import Weights, fixed_in_float64, in_float64, parameters
-from tasks.study.privacy import PatientLevel, Privacy
+from tasks.learning.flat import flatten
+from tasks.store.weights import Weights, fixed_in_float64, parameters
 from tasks.study.sections import Training
 
 
@@ -31,46 +28,8 @@ class RawUpdate:
     optimizer_state: dict[str, torch.Tensor] | None = None
 
 
-def train_local(
-    model: nn.Module,
-    inputs: torch.Tensor,
-    labels: torch.Tensor,
-    training: Training,
-    privacy: Privacy,
-    *,
-    seed: int,
-    optimizer_state: dict[str, torch.Tensor] | None = None,
-) -> RawUpdate:
-    """Train on (patients, inputs) and (patients,) from the weights in `model`, as the study says.
-
-    `seed` decides the order of the patients and what the model itself draws, such as dropout.
-
-    Raises:
-        DataError: there is no patient to train on.
-    """
-    if len(inputs) == 0:
-        raise DataError("there is no patient left to train on after the hold-out split")
-    with seeded(seed):
-        if isinstance(privacy, PatientLevel):
-            total = summed_gradients(model, inputs, labels, privacy.clip_norm)
-            return RawUpdate({"sum": total}, len(inputs), local_iterations=1)
-        return _descend(model, inputs, labels, training, seed, optimizer_state)
-
-
-def summed_gradients(model: nn.Module, inputs: torch.Tensor, labels: torch.Tensor, clip_norm: float) -> torch.Tensor:
-    """Sum of the clipped per-patient gradients of the log-loss, (parameters,) int64 grid steps, by sorted name.
-
-    In float64: a float32 gradient depends in its last bits on how many patients are beside it in the batch, and on the
-    grid that would show.
-    """
-    model.train()
-    weights, _ = in_float64(model)
-    rows = gradient_rows(model, weights, inputs.double(), labels.double())
-    return torch.from_numpy(clip_to_grid(rows.numpy(), clip_norm))
-
-
 def gradient_rows(model: nn.Module, weights: Weights, inputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Each patient's gradient of the log-loss at `weights`, (patients, parameters) in their order, all in float64."""
+    """Each patient's gradient of the log-loss at `weights`, (patients, parameters) by name, all in float64."""
     unchanged = fixed_in_float64(model)
 
     def loss(weights: Weights, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
@@ -78,10 +37,10 @@ def gradient_rows(model: nn.Module, weights: Weights, inputs: torch.Tensor, labe
         return nn.functional.binary_cross_entropy_with_logits(logit.squeeze(0), y)
 
     gradients = vmap(grad(loss), in_dims=(None, 0, 0))(weights, inputs, labels)
-    return torch.cat([gradients[name].flatten(1) for name in weights], dim=1)
+    return flatten(gradients, batch_dims=1)
 
 
-def _descend(
+def descend(
     model: nn.Module,
     inputs: torch.Tensor,
     labels: torch.Tensor,
@@ -89,6 +48,7 @@ def _descend(
     seed: int,
     state: dict[str, torch.Tensor] | None,
 ) -> RawUpdate:
+    """Train on (patients, inputs) and (patients,) from the weights in `model`; `state`: the optimizer's, where kept."""
     model.train()
     start = parameters(model)
     optimizer = build_optimizer(model, training)

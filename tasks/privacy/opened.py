@@ -9,8 +9,8 @@ import numpy.typing as npt
 import torch
 
 from tasks.errors import QuorumMissed, UpdateRejected
-from tasks.learning.averaging import Shape
 from tasks.learning.evaluation import auc_of_counts
+from tasks.learning.flat import Shape, unflatten
 from tasks.privacy.mechanisms.distributed_dp import DistributedDPMechanism
 from tasks.privacy.noise.grid import STEPS_PER_CLIP
 from tasks.privacy.sanitizer import FIXED_POINT_STEP
@@ -51,19 +51,18 @@ def interpret(total: npt.NDArray[np.int64], plan: Plan, base: Weights, weights: 
     shape = Shape.of(base)
     if total.shape != (num_values(plan, shape),):
         raise UpdateRejected("all", f"a masked sum of {total.size} values, the plan needs {num_values(plan, shape)}")
-    flat, counts = total[: shape.num_values].astype(np.float64), total[shape.num_values :]
+    counts = total[shape.num_values :]
+    pieces = unflatten(torch.from_numpy(total[: shape.num_values].astype(np.float64)), base).items()
     match plan.privacy:
         case DistributedDP() as privacy:
             # Missing sites are made up for as if they were like the others; both numbers are public.
             share = len(plan.sites) / (len(weights) * privacy.public_num_examples)
             step = -plan.training.lr * share * (privacy.clip_norm / STEPS_PER_CLIP)
-            delta = {
-                n: step * g - plan.training.lr * plan.training.l2 * base[n].double() for n, g in _by_name(flat, base)
-            }
+            delta = {n: step * g - plan.training.lr * plan.training.l2 * base[n].double() for n, g in pieces}
         case GaussianUpdate() as privacy:
-            delta = {n: v * (privacy.clip_norm / STEPS_PER_CLIP / len(weights)) for n, v in _by_name(flat, base)}
+            delta = {n: v * (privacy.clip_norm / STEPS_PER_CLIP / len(weights)) for n, v in pieces}
         case NoPrivacy():
-            delta = {n: v * (FIXED_POINT_STEP / sum(weights)) for n, v in _by_name(flat, base)}
+            delta = {n: v * (FIXED_POINT_STEP / sum(weights)) for n, v in pieces}
         case other:
             raise UpdateRejected("all", f"mechanism {other.mechanism} has no masked sum")
     table = (counts / STEPS_PER_CLIP).reshape(2, -1) if counts.size else None
@@ -72,7 +71,8 @@ def interpret(total: npt.NDArray[np.int64], plan: Plan, base: Weights, weights: 
 
 def read_mean(total: npt.NDArray[np.float64], base: Weights, weights: list[float]) -> OpenedSum:
     """A sum of weighted updates, (parameters,), as their weighted mean."""
-    return OpenedSum({name: (piece / sum(weights)).float() for name, piece in _by_name(total, base)})
+    pieces = unflatten(torch.from_numpy(total), base)
+    return OpenedSum({name: (piece / sum(weights)).float() for name, piece in pieces.items()})
 
 
 def require_step(opened: OpenedSum, max_norm: float) -> None:
@@ -100,8 +100,3 @@ def private_auc(opened: OpenedSum, plan: Plan, num_sites: int) -> PrivateAuc | N
         num_examples=round(float(opened.counts.sum()), 1),
         model_sha256=plan.evaluated_model.sha256,
     )
-
-
-def _by_name(flat: npt.NDArray[np.float64], base: Weights) -> list[tuple[str, torch.Tensor]]:
-    pieces = torch.split(torch.from_numpy(flat), [weights.numel() for weights in base.values()])
-    return [(name, piece.reshape(base[name].shape)) for name, piece in zip(base, pieces, strict=True)]

@@ -14,7 +14,8 @@ import numpy.typing as npt
 import torch
 
 from tasks.errors import PrivacyError
-from tasks.learning.averaging import Shape, weight_of
+from tasks.learning.averaging import weight_of
+from tasks.learning.flat import Shape, flatten, unflatten
 from tasks.learning.training import RawUpdate
 from tasks.privacy.codecs.sparse import Sparse
 from tasks.privacy.mechanisms import compression
@@ -176,7 +177,7 @@ def _plain(
             return Release(_as_released(_gradient_step(noisy, base, plan), base), spend)
         case GaussianUpdate() as privacy:
             noisy_update = GaussianUpdateMechanism(privacy, plan.total_rounds).privatize(_flat(raw, base), noise)
-            return Release(_as_released(_unflat(torch.from_numpy(noisy_update), base), base), spend)
+            return Release(_as_released(unflatten(torch.from_numpy(noisy_update), base), base), spend)
         case SparseVector() as privacy:
             mechanism = SparseVectorMechanism(privacy, plan.total_rounds)
             return Release(_sparse(mechanism.privatize(_flat(raw, base), raw.local_iterations, noise)), spend)
@@ -218,14 +219,8 @@ def _summed(raw: RawUpdate, base: Weights, *, extra: int = 0) -> torch.Tensor:
 
 def _flat(raw: RawUpdate, base: Weights) -> npt.NDArray[np.float32]:
     """The weight difference as one float32 vector, (parameters,), in the order of the names."""
-    tensors = _as_released(raw.tensors, base)
-    flat: npt.NDArray[np.float32] = torch.cat([tensors[name].flatten() for name in sorted(tensors)]).numpy()
+    flat: npt.NDArray[np.float32] = flatten(_as_released(raw.tensors, base)).numpy()
     return flat
-
-
-def _unflat(flat: torch.Tensor, base: Weights) -> Weights:
-    pieces = torch.split(flat, [weights.numel() for weights in base.values()])
-    return {n: piece.reshape(w.shape) for (n, w), piece in zip(base.items(), pieces, strict=True)}
 
 
 def _gradient_step(gradient: torch.Tensor, base: Weights, plan: Plan) -> Weights:
@@ -234,7 +229,7 @@ def _gradient_step(gradient: torch.Tensor, base: Weights, plan: Plan) -> Weights
     share = len(plan.sites) / plan.privacy.public_num_examples
     return {
         name: -plan.training.lr * (share * piece + plan.training.l2 * base[name].double())
-        for name, piece in _unflat(gradient, base).items()
+        for name, piece in unflatten(gradient, base).items()
     }
 
 

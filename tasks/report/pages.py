@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +12,7 @@ from markupsafe import Markup
 from tasks.report import words
 
 if TYPE_CHECKING:
-    from tasks.rounds.page.store import RunEntry
+    pass
 
 TEMPLATES = Path(__file__).with_name("templates")
 
@@ -38,24 +37,6 @@ def _environment() -> Environment:
 def render(template: str, **values: Any) -> bytes:
     """One page, as UTF-8."""
     return _environment().get_template(template).render(**values).encode()
-
-
-def index_page(study: str, entries: Sequence[RunEntry]) -> bytes:
-    """The rounds of one study, newest first."""
-    newest = _newest_first(entries)
-    return render(
-        "index.html", heading=newest[0].title if newest else study, studies={study: newest}, base="", exams=False
-    )
-
-
-def overview_page(studies: Mapping[str, Sequence[RunEntry]], *, exams: bool = False) -> bytes:
-    """All studies and their rounds, and where `exams` the way to those of language models; links are relative."""
-    newest = {name: _newest_first(entries) for name, entries in sorted(studies.items())}
-    return render("index.html", heading="Reports", studies=newest, base="reports/", exams=exams)
-
-
-def _newest_first(entries: Sequence[RunEntry]) -> list[RunEntry]:
-    return sorted(entries, key=lambda entry: entry.server_round, reverse=True)
 
 
 def notice_page(title: str, text: str, *, refresh_seconds: int | None = None) -> bytes:

@@ -6,8 +6,6 @@ import math
 from collections.abc import Iterable
 from datetime import UTC, datetime
 
-from tasks.privacy.accounting import noise_multiplier_for
-
 NONE = "–"
 _UNITS = ("B", "kB", "MB", "GB", "TB")
 
@@ -78,25 +76,3 @@ def listing(names: Iterable[str]) -> str:
 def step(name: str) -> str:
     """A step's name for people: `privatize_and_upload` is `privatize and upload`."""
     return name.replace("_", " ")
-
-
-def guess_accuracy(epsilon: float, delta: float) -> float:
-    """How often the best possible attacker is right about one patient's membership, at even odds.
-
-    For a Gaussian mechanism that is exactly mu-GDP the best test of "in" against "out" is right with probability
-    Phi(mu / 2) (Dong et al. 2022, section 2); mu is the one that gives (epsilon, delta).
-    """
-    if epsilon <= 0:
-        return 0.5
-    mu = 1 / noise_multiplier_for(epsilon, delta, 1)
-    return 0.5 * math.erfc(-mu / (2 * math.sqrt(2)))
-
-
-def guess_accuracy_of_pair(epsilon: float, delta: float) -> float:
-    """The same for a mechanism of which only (epsilon, delta) is known: (e^epsilon + delta) / (1 + e^epsilon).
-
-    The best test is right no more often, at even odds, because its true-positive rate is at most
-    e^epsilon times its false-positive rate plus delta, and the other way round (Kairouz, Oh & Viswanath 2015).
-    """
-    odds = math.exp(epsilon)
-    return min(1.0, (odds + delta) / (1 + odds))

@@ -11,7 +11,8 @@ from collections.abc import Iterator, Mapping
 from tasks.data.patients import Patients
 from tasks.errors import DataError
 from tasks.privacy.noise.source import SeededNoise
-from tasks.simulation.rounds import SimulatedRound, pool, score, simulate, without_privacy
+from tasks.rounds.pooled import score
+from tasks.simulation.rounds import SimulatedRound, pool, simulate, without_privacy
 from tasks.store.weights import Weights
 from tasks.study.sections import Study
 

@@ -8,20 +8,17 @@ from __future__ import annotations
 
 import hashlib
 from contextlib import suppress
-from dataclasses import dataclass
 
 from tasks.data.patients import Patients
-from tasks.errors import DataError, PharmafedError
+from tasks.errors import DataError
+from tasks.rounds.pooled import public_patients
 from tasks.rounds.site.context import SiteContext
-from tasks.rounds.site.guard import no_values_in_errors
-from tasks.rounds.site.validation import data_version, valid_patients
+from tasks.rounds.site.validation import data_version
 from tasks.simulation.baselines import full_score, local_only, local_score, pooled
-from tasks.simulation.rounds import score
 from tasks.store import settings
 from tasks.store.files import write_private
-from tasks.store.objects import ObjectStore, to_json
-from tasks.store.records import Baselines, ModelRef
-from tasks.store.weights import fetch_model
+from tasks.store.objects import to_json
+from tasks.store.records import Baselines
 from tasks.study.sections import Study, Training
 
 #: Chosen on this data before the experiments, and kept. Four rounds is a compromise, not where log-loss turns: over 200
@@ -33,42 +30,6 @@ NOTE = (
     f"no privacy, Adam, {YARDSTICK_ROUNDS} epochs; local-only is the mean of the sites' own models on all held-out "
     "patients, weighted by each site's share of them"
 )
-
-
-@dataclass(frozen=True)
-class PooledFigures:
-    """The global model on all held-out patients together; None where they may not be pooled."""
-
-    auc: float | None = None
-    log_loss: float | None = None
-
-
-def pooled_figures(study: Study, store: ObjectStore, model: ModelRef) -> PooledFigures:
-    """AUC and log-loss of a stored model over every site's held-out patients."""
-    patients = public_patients(study)
-    if patients is None:
-        return PooledFigures()
-    try:
-        auc, log_loss = score(study, fetch_model(store, model), patients)
-    except DataError:  # the model has come to logits that are not finite: no reason not to close its round
-        return PooledFigures()
-    return PooledFigures(_rounded(auc), _rounded(log_loss))
-
-
-def public_patients(study: Study) -> dict[str, Patients] | None:
-    """Every site's arrays, or None: the data are not public, or not all on this machine and valid."""
-    if not study.evaluation.data_are_public:
-        return None
-    try:
-        return {site: _patients(study, site) for site in study.sites}
-    except PharmafedError:
-        return None
-
-
-def _patients(study: Study, site: str) -> Patients:
-    with no_values_in_errors("reference figures", site):
-        return valid_patients(SiteContext.load(study.study, site, connect=False))
-    raise AssertionError("unreachable: the guard raises")
 
 
 def baselines(study: Study) -> Baselines | None:
@@ -111,7 +72,3 @@ def compute_baselines(study: Study, patients: dict[str, Patients]) -> Baselines:
         local_only_log_loss=round(local_log_loss, 4),
         note=NOTE,
     )
-
-
-def _rounded(value: float | None) -> float | None:
-    return None if value is None else round(value, 4)

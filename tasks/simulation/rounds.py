@@ -8,25 +8,24 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import nn
 
 from tasks.data.patients import Patients
-from tasks.learning.averaging import Shape, StreamingMean, add_to, averages, read_update, running_mean, weight_of
-from tasks.learning.building import build_model, checked_model
-from tasks.learning.evaluation import auc, log_loss, predict
+from tasks.learning.averaging import StreamingMean, add_to, averages, running_mean, weight_of
+from tasks.learning.building import checked_model
+from tasks.learning.flat import Shape
 from tasks.learning.training import RawUpdate
+from tasks.privacy.codecs.update import read_update
 from tasks.privacy.noise.source import NoiseSource
 from tasks.privacy.opened import interpret, num_values, private_auc
 from tasks.privacy.sanitizer import contribution, plan_spend, sanitize
 from tasks.rounds.site.local_update import local_update
-from tasks.store.records import ModelRef, Plan, PrivateAuc
-from tasks.store.weights import Weights, parameters, set_parameters, sha256, to_bytes
+from tasks.store.plans import of_round, plan_round
+from tasks.store.records import Plan, PrivateAuc
+from tasks.store.weights import Weights, parameters, to_bytes
 from tasks.study.privacy import NoPrivacy
 from tasks.study.sections import Study, Training
 
@@ -73,15 +72,6 @@ def simulate(
         yield SimulatedRound(server_round, weights, evaluated, quality, num_bytes)
 
 
-def score(study: Study, weights: Weights, patients: Mapping[str, Patients]) -> tuple[float | None, float | None]:
-    """AUC and log-loss over the held-out patients of all sites together. Raises DataError: a logit is not finite."""
-    model = _new_model(study)
-    set_parameters(model, weights)
-    logits = np.concatenate([predict(model, p.held_out_inputs) for p in patients.values()])
-    labels = np.concatenate([p.held_out_labels.numpy() for p in patients.values()])
-    return auc(logits, labels), log_loss(logits, labels)
-
-
 def pool(patients: Mapping[str, Patients]) -> Patients:
     """All sites' patients in one place, as no federation could have them."""
     each = list(patients.values())
@@ -119,7 +109,7 @@ class SimulatedSites:
 
     def one_round(self, base: Weights, evaluated: Weights, server_round: int) -> tuple[Weights, PrivateAuc | None, int]:
         """The next global weights, the private AUC of `evaluated` where the study asks for one, and bytes uploaded."""
-        plan = self._plan.model_copy(update=_of_round(base, evaluated, server_round))
+        plan = self._plan.model_copy(update=of_round(base, evaluated, server_round))
         if plan.aggregation == "masks":
             return self._masked(plan, base, evaluated)
         mean, num_bytes = StreamingMean(self._shape), 0
@@ -165,43 +155,3 @@ class SimulatedSites:
         raw = self._train(site, plan, base, evaluated)
         total += contribution(raw, base, plan, sites=len(self._names), noise=self.noise).values
         return weight_of(plan.training.weighting, raw.num_examples, raw.local_iterations)
-
-
-def plan_round(study: Study, sites: tuple[str, ...], base: Weights, evaluated: Weights, server_round: int) -> Plan:
-    """The plan that the hub would write for a round over these sites, as far as a site's functions read it."""
-    now = datetime.now(UTC)
-    return Plan(
-        study=study.study,
-        study_digest=study.digest,
-        run_id="simulation",
-        opened_at=now,
-        deadline=now,
-        sites=sites,
-        min_sites=len(sites),
-        strict=True,
-        training=study.training,
-        privacy=study.privacy,
-        aggregation=study.aggregation,
-        evaluation=study.evaluation,
-        total_rounds=study.rounds.total,
-        **_of_round(base, evaluated, server_round),
-    )
-
-
-def _of_round(base: Weights, evaluated: Weights, server_round: int) -> dict[str, Any]:
-    """What of a plan differs from round to round."""
-    base_model = _ref(base, server_round - 1)
-    return {
-        "server_round": server_round,
-        "base_model": base_model,
-        "evaluated_model": base_model if evaluated is base else _ref(evaluated, server_round - 1),
-    }
-
-
-def _ref(weights: Weights, server_round: int) -> ModelRef:
-    return ModelRef(server_round=server_round, key="", sha256=sha256(to_bytes(weights)))
-
-
-def _new_model(study: Study) -> nn.Module:
-    """The study's model, where its class has been looked at already, if need be for another mechanism."""
-    return build_model(study.model.path, len(study.inputs), study.model.options, seed=study.training.seed)

@@ -21,8 +21,9 @@ from tasks.privacy.noise.source import SeededNoise
 from tasks.privacy.sanitizer import plan_spend
 from tasks.simulation.baselines import Score, full_score, local_only, local_score, pooled
 from tasks.simulation.data import SiteArrays, data_key, read_sites, split_sites
-from tasks.simulation.rounds import SimulatedRound, plan_round, simulate, without_privacy
+from tasks.simulation.rounds import SimulatedRound, simulate, without_privacy
 from tasks.simulation.workers import Tick, in_order
+from tasks.store.plans import plan_round
 from tasks.store.records import Record
 from tasks.store.weights import to_bytes
 from tasks.study.privacy import PRIVACY_SECTIONS

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from tasks.data.cells import as_number, trim, typed
-from tasks.data.checks.suites import ColumnType
+from tasks.data.checks.suite import ColumnType
 from tasks.study.reading import AppliedRules, CellRules, TableRules
 
 NAN = float("nan")

@@ -19,17 +19,11 @@ from hypothesis import strategies as st
 from safetensors.torch import save
 
 from tasks.errors import UpdateRejected
-from tasks.learning.averaging import (
-    Shape,
-    StreamingMean,
-    add_to,
-    flat_update,
-    norm,
-    read_update,
-    running_mean,
-    sparse_update,
-    weight_of,
-)
+from tasks.learning.averaging import StreamingMean, add_to, running_mean, weight_of
+from tasks.learning.flat import Shape, norm
+from tasks.privacy.codecs.dense import flat_update
+from tasks.privacy.codecs.sparse import sparse_update
+from tasks.privacy.codecs.update import read_update
 from tasks.store.records import ModelRef, Plan
 from tasks.store.weights import Weights
 from tasks.study.privacy import Compression, NoPrivacy, Privacy, SparseVector

@@ -15,8 +15,9 @@ from torch import nn
 
 from tasks.errors import DataError
 from tasks.learning.building import build_model
-from tasks.learning.training import RawUpdate, summed_gradients, train_local
+from tasks.learning.training import RawUpdate
 from tasks.privacy.noise.grid import STEPS_PER_CLIP
+from tasks.privacy.train_local import summed_gradients, train_local
 from tasks.store.settings import PROJECT
 from tasks.store.weights import parameters, set_parameters, to_bytes
 from tasks.study.privacy import LocalDP, NoPrivacy

@@ -15,6 +15,7 @@ from tasks.privacy.accounting import (
     compose,
     gdp_delta,
     gdp_epsilon,
+    guess_accuracy,
     membership_auc_bound,
     noise_multiplier_for,
     noise_share,
@@ -254,3 +255,17 @@ def test_composition_adds_up_in_squares() -> None:
 def test_what_cannot_be_accounted_for_is_refused(call, names: str) -> None:
     with pytest.raises(ValueError, match=names):
         call()
+
+
+# guessing at even odds
+
+
+@pytest.mark.parametrize("mu", [0.1, 0.717, 3.0])
+def test_guess_accuracy_is_the_best_test_against_the_mechanism(mu: float) -> None:
+    """The threshold test between N(0, 1) and N(mu, 1) is right with probability Phi(mu / 2)."""
+    best = 0.5 * math.erfc(-mu / (2 * math.sqrt(2)))
+    assert guess_accuracy(gdp_epsilon(mu, 1e-5), 1e-5) == pytest.approx(best, abs=1e-6)
+
+
+def test_nothing_spent_is_a_coin_toss() -> None:
+    assert guess_accuracy(0.0, 1e-5) == 0.5

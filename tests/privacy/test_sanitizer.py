@@ -12,15 +12,17 @@ import torch
 from torch import nn
 
 from tasks.errors import BudgetExhausted, PrivacyError
-from tasks.learning.averaging import Shape, read_update
 from tasks.learning.building import build_model
-from tasks.learning.training import RawUpdate, train_local
+from tasks.learning.flat import Shape
+from tasks.learning.training import RawUpdate
 from tasks.privacy import sanitizer
+from tasks.privacy.codecs.update import read_update
 from tasks.privacy.noise.grid import STEPS_PER_CLIP
 from tasks.privacy.noise.source import NoiseSource, SeededNoise, SystemNoise
 from tasks.privacy.opened import interpret
 from tasks.privacy.sanitizer import Release, contribution, sanitize
 from tasks.privacy.secure_sum.contribution import Maskable
+from tasks.privacy.train_local import train_local
 from tasks.store.records import ModelRef, Plan
 from tasks.store.weights import Weights, from_bytes, parameters, set_parameters
 from tasks.study.privacy import Compression, DistributedDP, GaussianUpdate, LocalDP, NoPrivacy, Privacy, SparseVector

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from datetime import UTC, datetime
 
 import pytest
 
-from tasks.privacy.accounting import gdp_epsilon
 from tasks.report import words
 
 
@@ -52,14 +50,3 @@ def test_moment() -> None:
 def test_listing() -> None:
     assert words.listing(["701"]) == "701"
     assert words.listing(["701", "703", "pool"]) == "701, 703 and pool"
-
-
-@pytest.mark.parametrize("mu", [0.1, 0.717, 3.0])
-def test_guess_accuracy_is_the_best_test_against_the_mechanism(mu: float) -> None:
-    """The threshold test between N(0, 1) and N(mu, 1) is right with probability Phi(mu / 2)."""
-    best = 0.5 * math.erfc(-mu / (2 * math.sqrt(2)))
-    assert words.guess_accuracy(gdp_epsilon(mu, 1e-5), 1e-5) == pytest.approx(best, abs=1e-6)
-
-
-def test_nothing_spent_is_a_coin_toss() -> None:
-    assert words.guess_accuracy(0.0, 1e-5) == 0.5

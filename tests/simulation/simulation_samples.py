@@ -11,7 +11,8 @@ from pydantic import BaseModel
 from tasks.data.patients import Patients
 from tasks.learning.building import build_model
 from tasks.privacy.noise.source import SeededNoise
-from tasks.simulation.rounds import SimulatedRound, score, simulate
+from tasks.rounds.pooled import score
+from tasks.simulation.rounds import SimulatedRound, simulate
 from tasks.store.weights import Weights, parameters
 from tasks.study.privacy import Compression, DistributedDP, GaussianUpdate, LocalDP, NoPrivacy, SparseVector
 from tasks.study.sections import Study

@@ -8,9 +8,10 @@ import torch
 
 from tasks.data.patients import Patients
 from tasks.errors import DataError
+from tasks.rounds.pooled import score
 from tasks.simulation.baselines import full_score, local_only, local_score, pooled
 from tasks.simulation.reference import YARDSTICK, compute_baselines
-from tasks.simulation.rounds import pool, score, simulate, without_privacy
+from tasks.simulation.rounds import pool, simulate, without_privacy
 from tasks.study.privacy import NoPrivacy
 from tasks.study.sections import Study, Training
 from tests.simulation.simulation_samples import EPOCHS, FEW, flat, noise, study_with

@@ -12,7 +12,8 @@ from tasks.errors import ConfigError
 from tasks.privacy.audit.adversary import Adversary
 from tasks.privacy.audit.observe import observers
 from tasks.privacy.noise.source import SeededNoise
-from tasks.simulation.rounds import score, simulate
+from tasks.rounds.pooled import score
+from tasks.simulation.rounds import simulate
 from tasks.simulation.runs import Setting, changed, run_many
 from tasks.study.sections import Study
 from tests.simulation.simulation_samples import FEW, NONE, SVT, flat, initial, noise, study_with

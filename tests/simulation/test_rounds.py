@@ -11,7 +11,8 @@ import torch
 
 from tasks.data.patients import Patients
 from tasks.learning.building import build_model
-from tasks.learning.training import RawUpdate, train_local
+from tasks.learning.training import RawUpdate
+from tasks.privacy.train_local import train_local
 from tasks.rounds.site.local_update import local_update
 from tasks.simulation import rounds as simulated
 from tasks.simulation.reference import YARDSTICK

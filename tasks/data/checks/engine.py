@@ -21,7 +21,7 @@ from great_expectations.expectations.expectation_configuration import Expectatio
 from great_expectations.expectations.row_conditions import Column
 from great_expectations.validator.validator import Validator
 
-from tasks.data.checks.suites import ROW_CONDITION, Check
+from tasks.data.checks.suite import ROW_CONDITION, Check
 
 #: Great Expectations logs metric errors with their messages, which may quote cells.
 logging.getLogger("great_expectations").setLevel(logging.CRITICAL + 1)

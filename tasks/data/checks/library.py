@@ -18,7 +18,7 @@ from great_expectations.expectations.metadata_types import DataQualityIssues
 from great_expectations.expectations.registry import get_expectation_impl, list_registered_expectation_implementations
 
 from tasks.data.checks.engine import row_condition, run_checks
-from tasks.data.checks.suites import OUTREACHING, Check, ColumnType
+from tasks.data.checks.suite import OUTREACHING, Check, ColumnType
 
 #: Three rows that nobody has, by the type of a column, as `tasks.data.tables` would read them.
 MADE_UP: Mapping[ColumnType, pd.Series] = {

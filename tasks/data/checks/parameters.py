@@ -7,7 +7,7 @@ from typing import Any, Literal, Self
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from tasks.data.checks.suites import SuiteMeta
+from tasks.data.checks.suite import SuiteMeta
 from tasks.errors import ConfigError
 from tasks.study.sections import MAX_MISSING, Input, Study
 

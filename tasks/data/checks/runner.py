@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field
 
+from tasks.data.checks.expand import expand
 from tasks.data.checks.parameters import InputReference, SiteParameters
-from tasks.data.checks.suites import Check, Suite, expand, load_suite, suite_names
+from tasks.data.checks.suite import Check, Suite
+from tasks.data.checks.suites import load_suite, suite_names
 from tasks.data.checks.waivers import Waiver, find_waiver
 from tasks.errors import ConfigError, ValidationFailed
 from tasks.foreign.bounds import MAX_EXPECTATIONS, MAX_NAME, MAX_NOTE, Name, Note, shorten

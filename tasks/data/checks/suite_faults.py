@@ -13,18 +13,17 @@ from typing import Any, NamedTuple
 
 from pydantic import TypeAdapter, ValidationError
 
+from tasks.data.checks.expand import check_of, scopes
 from tasks.data.checks.parameters import InputReference
-from tasks.data.checks.suites import (
+from tasks.data.checks.suite import (
     INPUTS,
     ROW_CONDITION,
     Check,
     ColumnType,
     Expectation,
     Suite,
-    check_of,
     columns_of,
     parameters_of,
-    scopes,
 )
 from tasks.data.checks.value_faults import TEXTUAL, value_faults
 from tasks.foreign.bounds import MAX_NAME, Name, shorten

@@ -8,8 +8,8 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from tasks.data.checks.suite import Expectation, ExpectationMeta, Suite, SuiteMeta
 from tasks.data.checks.suite_faults import Fault, suite_faults
-from tasks.data.checks.suites import Expectation, ExpectationMeta, Suite, SuiteMeta
 from tasks.errors import ConfigError
 from tasks.foreign.bounds import MAX_NOTE, shorten
 from tasks.foreign.json_file import Place, read_json

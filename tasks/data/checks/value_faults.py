@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterator, Mapping
 from datetime import datetime
 from typing import Any
 
-from tasks.data.checks.suites import ColumnType
+from tasks.data.checks.suite import ColumnType
 
 #: Types of columns whose cells are texts.
 TEXTUAL: tuple[ColumnType, ...] = ("string", "partial_date")

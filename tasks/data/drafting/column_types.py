@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import pandas as pd
 
 from tasks.data.cells import LIMIT, typed
-from tasks.data.checks.suites import ColumnType
+from tasks.data.checks.suite import ColumnType
 from tasks.data.drafting import cell_kinds as kinds
 from tasks.data.drafting.cell_kinds import Kind, is_no_word, kind_of
 from tasks.data.drafting.questions import Question, at_sites, shared, shell

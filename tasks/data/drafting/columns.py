@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 
 import pandas as pd
 
-from tasks.data.checks.suites import ColumnType
+from tasks.data.checks.suite import ColumnType
 from tasks.data.drafting.column_types import Read, Source, read_column
 from tasks.data.drafting.folder import SiteFolders, Table
 from tasks.data.drafting.names import is_named_like_a_code, is_named_like_a_time

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from tasks.data.checks.parameters import InputReference
-from tasks.data.checks.suites import SuiteMeta
+from tasks.data.checks.suite import SuiteMeta
 from tasks.data.drafting.columns import Profile
 from tasks.data.drafting.inputs import Candidates, LeftOut, free_name, typed_tables
 from tasks.data.drafting.rounding import one_digit, plain, power_of_ten, to_place, two_digits

@@ -90,6 +90,7 @@ def audit(
     from rich.progress import Progress
 
     from tasks.privacy.audit.study_audit import audit_study, publish_audit
+    from tasks.rounds.pooled import public_patients
     from tasks.store.objects import hub_store
     from tasks.study.file import load_study
 
@@ -97,7 +98,10 @@ def audit(
     with Progress(console=Console(stderr=True), transient=True) as bar:
         row = bar.add_task("Audit", total=1.0)
         found = audit_study(
-            config, seed=seed, progress=lambda what, share: bar.update(row, description=what, completed=share)
+            config,
+            public_patients(config),
+            seed=seed,
+            progress=lambda what, share: bar.update(row, description=what, completed=share),
         )
     page = publish_audit(found, hub_store() if settings.is_deployed() else None)
     for finding in found.findings:

@@ -1,4 +1,4 @@
-"""Finished runs: where they lie, their scores and comparisons, and their copies in the object store.
+"""Finished runs: where they lie, and their scores and comparisons.
 
 A run's files lie in `<home>/exams/<exam>/<model>/<language>/<run id>/` and under the same keys in the object store:
 `run.json`, `responses.jsonl`, `scores.json`, `comparison.json` (with the last run of equal settings, where there is
@@ -16,24 +16,14 @@ from pydantic import ValidationError
 from tasks.errors import DataError
 from tasks.exam.bank.records import Exam, Run
 from tasks.exam.comparing.comparison_records import Comparison
-from tasks.exam.page.store import HISTORY_TYPES, REPORT_TYPES, history_key
-from tasks.exam.runs.run_files import MAX_BYTES, RESPONSES, RUN, SCORES, load_run, write_scores
+from tasks.exam.runs.run_files import MAX_BYTES, RUN, SCORES, load_run, write_files
 from tasks.exam.scoring.score import scored_run
-from tasks.exam.scoring.score_records import ScoredRun
+from tasks.exam.scoring.score_records import ScoredRun, Scores
 from tasks.foreign.files import read_ordinary
 from tasks.store import layout
-from tasks.store.objects import ObjectStore
+from tasks.store.objects import to_json
 
 COMPARISON, ANCHOR, BASELINE = "comparison.json", "anchor.json", "baseline.json"
-_TYPES = {
-    RUN: "application/json",
-    RESPONSES: "application/jsonl",
-    SCORES: "application/json",
-    COMPARISON: "application/json",
-    ANCHOR: "application/json",
-    BASELINE: "application/json",
-    **REPORT_TYPES,
-}
 
 
 def run_folder(home: Path, exam_id: str, model: str, language: str, run_id: str) -> Path:
@@ -58,6 +48,11 @@ def score_folder(exam: Exam, folder: Path) -> ScoredRun:
     found = load_scored(exam, folder)
     write_scores(folder, found.scores)
     return found
+
+
+def write_scores(folder: Path, scores: Scores) -> None:
+    """Write or replace scores.json: scoring again gives it again. Raises DataError when the disk does not take it."""
+    write_files(folder, {SCORES: to_json(scores)})
 
 
 def load_comparison(path: Path) -> Comparison | None:
@@ -90,22 +85,3 @@ def finished_in(language_folder: Path) -> Iterator[tuple[Path, Run]]:
     """The finished runs in a folder, by id. Raises DataError: one is damaged."""
     for path in sorted(language_folder.glob(f"*/{RUN}")):
         yield path.parent, load_run(path.parent)[0]
-
-
-def publish(folder: Path, store: ObjectStore) -> list[str]:
-    """Put a run's files and its model's history into the store; returns the keys. Raises DataError, StoreError."""
-    run, _ = load_run(folder)
-    asked, above = run.settings, model_folder(folder, run)
-    files = [
-        (folder / name, layout.exam_run(asked.exam, asked.model, asked.language, run.id, name), content_type)
-        for name, content_type in _TYPES.items()
-    ]
-    if above is not None:
-        files += [
-            (above / name, history_key(asked.exam, asked.model, name), content_type)
-            for name, content_type in HISTORY_TYPES.items()
-        ]
-    there = [(path, key, content_type) for path, key, content_type in files if path.exists()]
-    for path, key, content_type in there:
-        store.put(key, read_ordinary(path, MAX_BYTES, DataError), content_type=content_type)
-    return [key for _, key, _ in there]

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from tasks.errors import ObjectMissing
 from tasks.foreign.inside import MAX_BYTES, FolderName, read_inside
 from tasks.report import pages
-from tasks.rounds.page.store import readable
+from tasks.report.stores import readable
 from tasks.store import layout, settings
 
 ENTRY, REPORT, HISTORY = "entry.json", "report.html", "history.html"

@@ -11,7 +11,6 @@ from pydantic import ValidationError
 
 from tasks.errors import DataError
 from tasks.exam.bank.records import UNSEALED, Response, Run
-from tasks.exam.scoring.score_records import Scores
 from tasks.foreign.files import read_ordinary
 from tasks.store.files import write_private
 from tasks.store.objects import to_json
@@ -66,11 +65,6 @@ def load_run(folder: Path) -> tuple[Run, tuple[Response, ...]]:
             "after the run; restore it or ask again"
         )
     return run, tuple(_response(folder, number, line) for number, line in enumerate(content.splitlines(), 1))
-
-
-def write_scores(folder: Path, scores: Scores) -> None:
-    """Write or replace scores.json: scoring again gives it again. Raises DataError when the disk does not take it."""
-    write_files(folder, {SCORES: to_json(scores)})
 
 
 def write_files(folder: Path, files: Mapping[str, bytes]) -> None:

@@ -10,6 +10,7 @@ from torch import nn
 
 from tasks.errors import ConfigError
 from tasks.learning.building import checked_model
+from tasks.learning.flat import unflatten
 from tasks.learning.training import gradient_rows, num_iterations
 from tasks.privacy.audit.observer import Floats, Group, Rows
 from tasks.store.weights import Weights, parameters
@@ -84,11 +85,11 @@ class Adversary:
         for _ in range(rounds - 1):
             last = found[-1]
             rows = self._gradients(last, patients[0].double(), patients[1].double())
-            pieces = torch.split(rows.mean(dim=0), [tensor.numel() for tensor in last.values()])
+            gradient = unflatten(rows.mean(dim=0), last)
             found.append(
                 {
-                    name: (tensor - training.lr * (piece.reshape(tensor.shape) + training.l2 * tensor)).to(tensor.dtype)
-                    for (name, tensor), piece in zip(last.items(), pieces, strict=True)
+                    name: (tensor - training.lr * (gradient[name] + training.l2 * tensor)).to(tensor.dtype)
+                    for name, tensor in last.items()
                 }
             )
         return found

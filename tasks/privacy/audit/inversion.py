@@ -21,6 +21,7 @@ import numpy.typing as npt
 import torch
 from scipy.optimize import linprog
 
+from tasks.learning.flat import unflatten
 from tasks.privacy.audit.observer import Floats
 from tasks.store.weights import Weights
 
@@ -35,8 +36,7 @@ _IN_SPAN = 1e-4
 
 def split(seen: Floats, weights: Weights) -> dict[str, Floats]:
     """A flat vector as named arrays."""
-    pieces = np.split(seen, np.cumsum([tensor.numel() for tensor in weights.values()])[:-1])
-    return {name: piece.reshape(tensor.shape) for (name, tensor), piece in zip(weights.items(), pieces, strict=True)}
+    return {name: piece.numpy() for name, piece in unflatten(torch.from_numpy(seen), weights).items()}
 
 
 def first_layer(weights: Weights, num_inputs: int) -> str | None:

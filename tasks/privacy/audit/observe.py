@@ -10,12 +10,14 @@ import torch
 from torch import nn
 
 from tasks.learning.building import checked_model
-from tasks.learning.training import RawUpdate, train_local
+from tasks.learning.flat import Shape, flatten
+from tasks.learning.training import RawUpdate
 from tasks.privacy.audit.observer import Floats, Group, Groups, Observers
 from tasks.privacy.noise.grid import STEPS_PER_CLIP
 from tasks.privacy.noise.source import NoiseSource, SystemNoise
 from tasks.privacy.sanitizer import contribution, sanitize
-from tasks.simulation.rounds import plan_round
+from tasks.privacy.train_local import train_local
+from tasks.store.plans import plan_round
 from tasks.store.records import Plan
 from tasks.store.weights import Weights, set_parameters
 from tasks.study.privacy import LocalDP, PatientLevel, noise_shares
@@ -47,8 +49,9 @@ def _train(model: nn.Module, plan: Plan, weights: Weights, group: Group) -> RawU
     inputs, labels = group
     if len(inputs) == 0:
         if isinstance(plan.privacy, PatientLevel):
-            size = sum(tensor.numel() for tensor in weights.values())
-            return RawUpdate({"sum": torch.zeros(size, dtype=torch.int64)}, 0, local_iterations=1)
+            return RawUpdate(
+                {"sum": torch.zeros(Shape.of(weights).num_values, dtype=torch.int64)}, 0, local_iterations=1
+            )
         return RawUpdate({name: torch.zeros_like(tensor) for name, tensor in weights.items()}, 0, local_iterations=1)
     set_parameters(model, weights)
     seed = plan.training.seed * 1_000_003 + plan.server_round
@@ -92,7 +95,7 @@ def _uploaded(update: RawUpdate, weights: Weights, plan: Plan, noise: NoiseSourc
     """One upload, as a vector; for local_dp brought back from the site's step to its gradient, which anyone can do."""
     sent = sanitize(update, weights, plan, releases=1, noise=noise).tensors
     if "indices" in sent:
-        dense = np.zeros(sum(tensor.numel() for tensor in weights.values()))
+        dense = np.zeros(Shape.of(weights).num_values)
         dense[sent["indices"].numpy()] = sent["values"].numpy()
         return dense
     step = _flat(sent)
@@ -104,7 +107,7 @@ def _uploaded(update: RawUpdate, weights: Weights, plan: Plan, noise: NoiseSourc
 
 
 def _flat(tensors: Weights) -> Floats:
-    return torch.cat([tensors[name].double().flatten() for name in sorted(tensors)]).numpy()
+    return flatten(tensors).double().numpy()
 
 
 def _total(vectors: list[Floats]) -> Floats:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
+from tasks.data.patients import Patients
 from tasks.privacy.audit.observer import Group
-from tasks.simulation.reference import public_patients
 from tasks.study.sections import Study
 
 SYNTHETIC = 240
@@ -41,9 +42,8 @@ class Audience:
         )
 
 
-def audit_patients(study: Study, *, seed: int = 0) -> Audience:
-    """All patients of all sites where `data_are_public` and the data are on this machine, else synthetic ones."""
-    found = public_patients(study)
+def audit_patients(study: Study, found: Mapping[str, Patients] | None, *, seed: int = 0) -> Audience:
+    """All patients of all sites where they are public and were `found` on this machine, else synthetic ones."""
     if found is None:
         return synthetic_patients(study, SYNTHETIC, seed=seed)
     each = [found[site] for site in sorted(found)]

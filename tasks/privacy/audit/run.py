@@ -13,7 +13,7 @@ from tasks.privacy.audit import findings
 from tasks.privacy.audit.adversary import Adversary
 from tasks.privacy.audit.effort import Effort
 from tasks.privacy.audit.observer import Observer, Observers, Progress
-from tasks.privacy.audit.patients import Audience, audit_patients
+from tasks.privacy.audit.patients import Audience
 from tasks.privacy.audit.promise import promise_of
 from tasks.privacy.audit.setting import Setting
 from tasks.privacy.audit.verdict import Audit, Outcome, confirmed, false_alarm, overall
@@ -38,7 +38,7 @@ def run_audit(
     seed: int,
     progress: Progress | None = None,
     layered: Observers | None = None,
-    patients: Audience | None = None,
+    patients: Audience,
     effort: Effort | None = None,
 ) -> Audit:
     """Attack what a study releases, and say whether its promise holds.
@@ -50,19 +50,18 @@ def run_audit(
         seed: of splits, coins and starts; the noise is the observers' own.
         progress: called with what is done and the share of the work that is behind.
         layered: observers of `layered_study(study)`, to run reconstruction on a model with a hidden layer too.
-        patients: on whom; None for `audit_patients(study)`.
+        patients: on whom, see `audit_patients`.
         effort: how much; None for about two minutes on one core.
     """
     start, effort = time.monotonic(), effort or Effort()
-    audience = patients or audit_patients(study, seed=seed)
     adversary = Adversary(study)
     rounds = min(total_rounds, effort.max_rounds)
     setting = Setting(
         adversary=adversary,
         observers=Observers(raw, released),
         layered=layered,
-        audience=audience,
-        models=tuple(adversary.models(audience.group, rounds)),
+        audience=patients,
+        models=tuple(adversary.models(patients.group, rounds)),
         spend=spend,
         promise=promise_of(spend),
         effort=effort,
@@ -81,8 +80,8 @@ def run_audit(
         total_rounds=total_rounds,
         audited_rounds=rounds,
         spend=spend,
-        patients=audience.words,
-        real_patients=audience.real,
+        patients=patients.words,
+        real_patients=patients.real,
         inputs=tuple(spec.name for spec in study.inputs),
         outcome=outcome,
         words=_WORDS[outcome],

@@ -2,27 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
+from tasks.data.patients import Patients
 from tasks.errors import AuditFailed
 from tasks.privacy.audit.observe import observers
 from tasks.privacy.audit.observer import Progress
+from tasks.privacy.audit.patients import audit_patients
 from tasks.privacy.audit.report import build_audit_report
 from tasks.privacy.audit.run import run_audit
 from tasks.privacy.audit.setting import layered_study
 from tasks.privacy.audit.verdict import Audit
 from tasks.privacy.sanitizer import plan_spend
-from tasks.simulation.rounds import plan_round
 from tasks.store import layout, settings
 from tasks.store.files import write_private
 from tasks.store.objects import ObjectStore
+from tasks.store.plans import plan_round
 from tasks.study.sections import Study
 
 _TYPES = {".html": "text/html; charset=utf-8", ".png": "image/png", ".json": "application/json"}
 
 
-def audit_study(study: Study, *, seed: int = 0, progress: Progress | None = None) -> Audit:
-    """Attack what the study would upload, against what its sites would write into the ledger for it."""
+def audit_study(
+    study: Study, public: Mapping[str, Patients] | None, *, seed: int = 0, progress: Progress | None = None
+) -> Audit:
+    """Attack what the study would upload, against what its sites would write into the ledger for it.
+
+    Args:
+        public: each site's patients, where the study's data are public and on this machine; None for made-up ones.
+    """
     seen, layered = observers(study), observers(layered_study(study))
     spend = plan_spend(plan_round(study, tuple(study.sites), {}, {}, 1), 1)
     return run_audit(
@@ -34,6 +43,7 @@ def audit_study(study: Study, *, seed: int = 0, progress: Progress | None = None
         seed=seed,
         progress=progress,
         layered=layered,
+        patients=audit_patients(study, public, seed=seed),
     )
 
 

@@ -6,8 +6,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
-from tasks.errors import PrivacyError
+from tasks.errors import PrivacyError, StoreError, UpdateRejected
+from tasks.learning.flat import Shape
+from tasks.store.weights import from_bytes
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,3 +50,37 @@ class Sparse:
         whole = np.zeros(self.size, dtype=np.float32)
         whole[self.indices] = self.values
         return whole
+
+
+def num_shared(fraction: float, size: int) -> int:
+    """How many of `size` components are sent: the nearest to the fraction, and at least one.
+
+    Raises:
+        PrivacyError: the fraction is not in (0, 1].
+    """
+    if not 0 < fraction <= 1:
+        raise PrivacyError(f"a fraction of {fraction} cannot be sent; it must be above 0 and at most 1")
+    return max(1, round(fraction * size))
+
+
+def sparse_update(body: bytes | bytearray, shape: Shape, max_values: int, site: str) -> torch.Tensor:
+    """A flat float32 vector, (parameters,), from a safetensors body of sorted int32 `indices` and float32 `values`.
+
+    Raises:
+        UpdateRejected: other tensors, more than `max_values`, or indices that are not sorted, twice, or out of range.
+    """
+    try:
+        tensors = from_bytes(body)
+        indices, values = tensors["indices"], tensors["values"]
+    except (StoreError, KeyError):
+        raise UpdateRejected(site, "no safetensors body of indices and values") from None
+    if len(tensors) != 2 or (indices.dtype, values.dtype) != (torch.int32, torch.float32):
+        raise UpdateRejected(site, "indices must be int32 and values float32, and nothing else")
+    if indices.ndim != 1 or indices.shape != values.shape or len(indices) > max_values:
+        raise UpdateRejected(site, f"one index a value and at most {max_values} values are allowed")
+    places = indices.long()  # in int32, the difference of two indices may wrap around and look like a rise
+    if len(places) and (places[0] < 0 or places[-1] >= shape.num_values or (places.diff() <= 0).any()):
+        raise UpdateRejected(site, f"indices must rise from 0 on and stay below {shape.num_values}")
+    flat = torch.zeros(shape.num_values, dtype=torch.float32)
+    flat[places] = values
+    return flat

@@ -10,20 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from tasks.errors import PrivacyError
-from tasks.privacy.codecs.sparse import Sparse
+from tasks.privacy.codecs.sparse import Sparse, num_shared
 from tasks.privacy.noise.grid import Update, check_update, to_float32
 from tasks.privacy.noise.source import NoiseSource
-
-
-def num_shared(fraction: float, size: int) -> int:
-    """How many of `size` components are sent: the nearest to the fraction, and at least one.
-
-    Raises:
-        PrivacyError: the fraction is not in (0, 1].
-    """
-    if not 0 < fraction <= 1:
-        raise PrivacyError(f"a fraction of {fraction} cannot be sent; it must be above 0 and at most 1")
-    return max(1, round(fraction * size))
 
 
 def top(update: Update, fraction: float) -> Sparse:

@@ -21,8 +21,7 @@ import numpy.typing as npt
 
 from tasks.errors import PrivacyError
 from tasks.privacy.accounting import pure_epsilon_for, pure_epsilon_total
-from tasks.privacy.codecs.sparse import Sparse
-from tasks.privacy.mechanisms.compression import num_shared
+from tasks.privacy.codecs.sparse import Sparse, num_shared
 from tasks.privacy.mechanisms.gaussian import NOBODY, check_release
 from tasks.privacy.noise.grid import Update, check_update, chunks, to_float32
 from tasks.privacy.noise.source import NoiseSource

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from tasks.errors import ObjectMissing, QuorumMissed
-from tasks.learning.averaging import Shape, StreamingMean, add_to, averages, running_mean
+from tasks.learning.averaging import StreamingMean, add_to, averages, running_mean
+from tasks.learning.flat import Shape
 from tasks.privacy.opened import private_auc, require_step
 from tasks.rounds.hub.answers import wait_for_answers
 from tasks.rounds.hub.cards import CardModels, write_card

@@ -20,13 +20,13 @@ from tasks.errors import (
     UpdateRejected,
 )
 from tasks.foreign.bounds import MAX_LONG_TEXT, MAX_NAMED, shorten
-from tasks.learning.averaging import Shape
+from tasks.learning.flat import Shape
 from tasks.rounds.hub.answers import read_answers, reason_of
 from tasks.rounds.hub.collect import checked_update
 from tasks.rounds.hub.context import HubContext
 from tasks.rounds.hub.masked import missing_from
 from tasks.rounds.hub.selection import largest_spend
-from tasks.simulation.reference import PooledFigures, pooled_figures
+from tasks.rounds.pooled import PooledFigures, pooled_figures
 from tasks.store import layout
 from tasks.store.hub_signature import sign_as_hub
 from tasks.store.objects import to_json

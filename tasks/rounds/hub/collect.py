@@ -10,10 +10,11 @@ import torch
 
 from tasks import __version__
 from tasks.errors import BudgetExhausted, ObjectMissing, PrivacyError, StoreError, StoreUnavailable, UpdateRejected
-from tasks.learning.averaging import Shape, norm, read_update
+from tasks.learning.flat import Shape, norm
 from tasks.learning.training import num_iterations
+from tasks.privacy.codecs.sparse import num_shared
+from tasks.privacy.codecs.update import read_update
 from tasks.privacy.ledger.chain import MAX_ENTRY
-from tasks.privacy.mechanisms.compression import num_shared
 from tasks.privacy.sanitizer import plan_spend
 from tasks.privacy.secure_sum import ckks
 from tasks.rounds.hub.context import HubContext

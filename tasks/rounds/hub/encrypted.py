@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 
 from tasks.errors import QuorumMissed, StoreError, StoreUnavailable, UpdateRejected
-from tasks.learning.averaging import Shape
+from tasks.learning.flat import Shape
 from tasks.privacy.opened import OpenedSum, read_mean
 from tasks.privacy.secure_sum import ckks
 from tasks.rounds.hub.answers import wait_for_answers

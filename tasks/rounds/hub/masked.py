@@ -12,7 +12,7 @@ from cryptography import x509
 
 from tasks.errors import ObjectExists, ObjectMissing, PrivacyError, QuorumMissed, StoreError, StoreUnavailable
 from tasks.foreign.bounds import shorten
-from tasks.learning.averaging import Shape
+from tasks.learning.flat import Shape
 from tasks.privacy.opened import OpenedSum, interpret, num_values
 from tasks.privacy.secure_sum import opening
 from tasks.privacy.secure_sum.checks import admit_key_message, check_shares, min_survivors, read_key_message

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from tasks.privacy import accounting
 from tasks.report import words
 from tasks.store.records import RoundMetrics, Spend
 from tasks.study.privacy import GaussianUpdate, PatientLevel, SparseVector
@@ -68,8 +69,8 @@ def _in_plain_words(now: RoundMetrics) -> str:
 
 def _guess_accuracy(promise: Spend, epsilon: float, delta: float) -> float:
     if promise.mu is not None:
-        return words.guess_accuracy(epsilon, delta)
-    return words.guess_accuracy_of_pair(epsilon, delta)
+        return accounting.guess_accuracy(epsilon, delta)
+    return accounting.guess_accuracy_of_pair(epsilon, delta)
 
 
 def _facts(study: Study, now: RoundMetrics, unit: str) -> tuple[tuple[str, str], ...]:

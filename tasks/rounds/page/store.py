@@ -11,19 +11,17 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Iterator, Mapping
-from datetime import datetime
+from collections.abc import Mapping
 from itertools import islice
 from pathlib import Path
-from typing import Annotated, Protocol
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
-from tasks.errors import ObjectMissing, StoreError, StoreUnavailable
+from tasks.errors import ObjectMissing
 from tasks.foreign.inside import MAX_BYTES, read_inside, write_inside
-from tasks.report.pages import index_page
+from tasks.report.stores import ReadableStore, ReportStore, readable
+from tasks.rounds.page.index import RunEntry, index_page
 from tasks.store import layout, settings
-from tasks.study.privacy import promises
 
 #: Every file that a report may have, and its type: no other name is ever written or served.
 CONTENT_TYPES = {
@@ -39,55 +37,6 @@ CONTENT_TYPES = {
 #: Of one line of an index, and how many lines it has at most.
 MAX_ENTRY_BYTES, MAX_LISTED = 1 << 16, 10_000
 _STUDY = re.compile(r"[a-z][a-z0-9_]{0,63}")
-
-
-class ReportStore(Protocol):
-    """What publishing needs of an `ObjectStore`."""
-
-    def put(self, key: str, body: bytes, *, content_type: str) -> None:
-        """Write an object that may be written again."""
-
-
-class ReadableStore(Protocol):
-    """What reading needs of an `ObjectStore`."""
-
-    def get(self, key: str, *, max_bytes: int | None = None) -> bytes:
-        """Read an object. Raises ObjectMissing; StoreError: it has more than `max_bytes`."""
-
-    def keys(self, prefix: str) -> Iterator[str]:
-        """All keys under `prefix`, sorted."""
-
-
-def _moment(text: str) -> str:
-    """One entry that no date can be read from must not take down the whole index."""
-    datetime.fromisoformat(text)
-    return text
-
-
-class RunEntry(BaseModel):
-    """`run.json`: one line of an index, and the answer to "which round did this run close"."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    study: str
-    title: str
-    server_round: int
-    total_rounds: int
-    run_id: str
-    status: str
-    num_contributors: int
-    num_sites: int
-    mechanism: str
-    closed_at: Annotated[str, AfterValidator(_moment)]
-    seconds: float
-    epsilon: float | None
-    epsilon_budget: float | None
-    auc: float | None
-
-    @property
-    def promises(self) -> bool:
-        """Whether the round's mechanism protects anybody."""
-        return promises(self.mechanism)
 
 
 def reports_dir() -> Path:
@@ -197,17 +146,6 @@ def fetch_rounds(store: ReadableStore, study: str) -> list[RunEntry]:
     keys = (key for key in store.keys(f"{layout.study_prefix(study)}/reports/") if key.endswith("/run.json"))
     bodies = readable(store, islice(keys, MAX_LISTED), MAX_ENTRY_BYTES)
     return [entry for body in bodies if (entry := _parse(body)) is not None]
-
-
-def readable(store: ReadableStore, keys: Iterable[str], max_bytes: int) -> Iterator[bytes]:
-    """The objects that can be read and are no larger. Raises StoreUnavailable."""
-    for key in keys:
-        try:
-            yield store.get(key, max_bytes=max_bytes)
-        except StoreUnavailable:
-            raise
-        except StoreError:  # one that is gone or too large hides no other
-            continue
 
 
 def read_audit(study: str, root: Path | None = None) -> bytes | None:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from tasks.errors import ConfigError, ObjectMissing, PrivacyError, RoundRefused
-from tasks.learning.averaging import Shape
+from tasks.learning.flat import Shape
 from tasks.privacy.secure_sum import ckks
 from tasks.rounds.site.context import SiteContext
 from tasks.store import layout

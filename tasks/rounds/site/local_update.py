@@ -7,8 +7,9 @@ from torch import nn
 
 from tasks.data.patients import Patients
 from tasks.learning.evaluation import count_scores
-from tasks.learning.training import RawUpdate, train_local
+from tasks.learning.training import RawUpdate
 from tasks.privacy.noise.grid import STEPS_PER_CLIP
+from tasks.privacy.train_local import train_local
 from tasks.store.records import Plan
 from tasks.store.weights import Weights, set_parameters
 

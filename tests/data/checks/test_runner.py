@@ -16,7 +16,7 @@ import pytest
 
 from tasks.data.checks.parameters import input_references, site_parameters
 from tasks.data.checks.runner import ValidationResult, known_expectations, validate_site
-from tasks.data.checks.suites import Check
+from tasks.data.checks.suite import Check
 from tasks.data.checks.waivers import Waiver, load_waivers
 from tasks.data.features import build_inputs
 from tasks.data.tables import read_tables

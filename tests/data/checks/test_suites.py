@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 
+from tasks.data.checks.expand import expand
 from tasks.data.checks.parameters import InputReference, input_references
 from tasks.data.checks.runner import known_expectations
-from tasks.data.checks.suites import OUTREACHING, all_columns, expand, load_suite, suite_names, table_columns
+from tasks.data.checks.suite import OUTREACHING
+from tasks.data.checks.suites import all_columns, load_suite, suite_names, table_columns
 from tasks.errors import ConfigError
 from tasks.study.file import load_study
 from tasks.study.sections import LEAKING_COLUMNS, Study

@@ -21,8 +21,9 @@ from tasks.data.patients import prepare_patients
 from tasks.data.tables import read_tables
 from tasks.errors import ConfigError
 from tasks.privacy.noise.source import SeededNoise
+from tasks.rounds.pooled import score
 from tasks.simulation.reference import YARDSTICK
-from tasks.simulation.rounds import score, simulate, without_privacy
+from tasks.simulation.rounds import simulate, without_privacy
 from tasks.study.file import load_study
 from tasks.study.privacy import DistributedDP, LocalDP
 from tasks.study.sections import Study

@@ -20,9 +20,10 @@ from tasks.data.tables import read_tables
 from tasks.deploy.commands.study import app
 from tasks.errors import ConfigError, DataPinMismatch
 from tasks.privacy.noise.source import SeededNoise
+from tasks.rounds.pooled import score
 from tasks.simulation.data import read_sites, split_sites
 from tasks.simulation.reference import YARDSTICK
-from tasks.simulation.rounds import score, simulate, without_privacy
+from tasks.simulation.rounds import simulate, without_privacy
 from tasks.study.file import load_study
 from tasks.study.privacy import DistributedDP
 from tests.data.drafting.site_tables import SITES, Cells, chance, draft, noise, write_tables

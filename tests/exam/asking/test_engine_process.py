@@ -10,7 +10,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from tests.exam.asking.test_ask import _answer
 
 from tasks.errors import ConfigError, ModelUnavailable, RunIncomplete
 from tasks.exam.asking import ask as asking
@@ -19,6 +18,7 @@ from tasks.exam.asking.questions import Patience, Waiting, make_job
 from tasks.exam.runs.journal import Journal, read_answers
 from tasks.exam.runs.run_files import load_run
 from tasks.store.objects import to_json
+from tests.exam.asking.test_ask import _answer
 from tests.exam.exam_samples import MODEL, exam, item, settings
 from tests.exam.scripted_server import Reply, Script, ScriptedServer
 

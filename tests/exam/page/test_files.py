@@ -11,9 +11,10 @@ from tasks.errors import DataError
 from tasks.exam import evaluate
 from tasks.exam.asking import ask as asking
 from tasks.exam.bank.items import exam_folder, save_exam
-from tasks.exam.comparing.archive import model_folder, publish
+from tasks.exam.comparing.archive import model_folder
 from tasks.exam.evaluate import Evaluated
 from tasks.exam.page.files import write_history, write_report
+from tasks.exam.page.publish import publish
 from tasks.exam.page.store import HISTORY_TYPES, REPORT_TYPES, find_entries, list_entries, read_entry
 from tasks.exam.runs import run_files
 from tasks.exam.runs.run_files import load_run

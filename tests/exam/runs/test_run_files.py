@@ -15,7 +15,8 @@ import pytest
 
 from tasks.errors import DataError
 from tasks.exam.bank.records import UNSEALED
-from tasks.exam.runs.run_files import load_run, responses_sha256, write_run, write_scores
+from tasks.exam.comparing.archive import write_scores
+from tasks.exam.runs.run_files import load_run, responses_sha256, write_run
 from tasks.exam.scoring.score import score
 from tasks.exam.scoring.score_records import Scores
 from tests.exam.paper_samples import exam, item, responses, run

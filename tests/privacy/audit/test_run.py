@@ -114,7 +114,7 @@ def test_progress_rises_to_the_end_and_the_layered_model_is_attacked() -> None:
 def test_synthetic_patients_where_data_are_not_public() -> None:
     evaluation = sample_study().evaluation.model_copy(update={"data_are_public": False})
     study = sample_study().model_copy(update={"evaluation": evaluation})
-    audience = audit_patients(study)
+    audience = audit_patients(study, None)
     limits = [spec.clip * spec.gain for spec in study.inputs]
     assert not audience.real
     assert audience.inputs.shape == (SYNTHETIC, len(limits))

@@ -20,7 +20,7 @@ import pytest
 
 from tasks.deploy.finish import finish_round
 from tasks.errors import DataError, PharmafedError, QuorumMissed, SiteStepFailed, ValidationFailed
-from tasks.rounds.page.store import RunEntry
+from tasks.rounds.page.index import RunEntry
 from tasks.rounds.site import validation
 from tasks.rounds.site.daily import validate_daily
 from tasks.store import layout

@@ -13,7 +13,7 @@ import pytest
 
 from tasks.report import pages
 from tasks.report.canvas import Chart
-from tasks.rounds.page import plots
+from tasks.rounds.page import index, plots
 from tasks.rounds.page.build import build_report, run_entry
 from tasks.store.records import Baselines
 from tasks.study.sections import Study
@@ -54,8 +54,8 @@ def build(study: Study, rounds: Rounds, baselines: Baselines) -> dict[str, Calla
 
     return {
         "round": lambda text: made_of(text, study, rounds, baselines)["report.html"],
-        "index": lambda text: pages.index_page(text, lines(text)),
-        "overview": lambda text: pages.overview_page({text: lines(text), f"{text}2": []}, exams=True),
+        "index": lambda text: index.index_page(text, lines(text)),
+        "overview": lambda text: index.overview_page({text: lines(text), f"{text}2": []}, exams=True),
         "notice": lambda text: pages.notice_page(text, text, refresh_seconds=10),
     }
 
