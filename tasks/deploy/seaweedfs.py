@@ -230,9 +230,9 @@ def accepts_writes(endpoint: str, hub: S3Credential) -> bool:
     try:
         create_bucket(endpoint, hub)
         s3 = client(endpoint, hub)
-        s3.put_object(Bucket=layout.BUCKET, Key="federation/health", Body=b"ok")
-        for folder in probes():
-            s3.put_object(Bucket=layout.BUCKET, Key=f"{folder}/health", Body=b"")
+        s3.put_object(Bucket=layout.BUCKET, Key=layout.health(), Body=b"ok")
+        for key in probes():
+            s3.put_object(Bucket=layout.BUCKET, Key=key, Body=b"")
     except (BotoCoreError, ClientError):
         return False
     return True
@@ -240,15 +240,16 @@ def accepts_writes(endpoint: str, hub: S3Credential) -> bool:
 
 @cache
 def probes() -> tuple[str, ...]:
-    """A folder in each part of the filer's index (leveldb2), which spreads folders by the last byte of their MD5.
+    """A key in each part of the filer's index (leveldb2), which spreads folders by the last byte of their MD5.
 
     A part that could not write to its journal once refuses every write, and no read, until `weed` is started again.
     """
     by_part: dict[int, str] = {}
     for number in count():
-        folder = f"federation/health-{number}"
-        digest = hashlib.md5(f"/buckets/{layout.BUCKET}/{folder}".encode(), usedforsecurity=False).digest()
-        by_part.setdefault(digest[-1] % _INDEX_PARTS, folder)
+        key = layout.probe(number)
+        folder = f"/buckets/{layout.BUCKET}/{key}".rpartition("/")[0]
+        digest = hashlib.md5(folder.encode(), usedforsecurity=False).digest()
+        by_part.setdefault(digest[-1] % _INDEX_PARTS, key)
         if len(by_part) == _INDEX_PARTS:
             break
     return tuple(by_part.values())

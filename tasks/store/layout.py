@@ -1,4 +1,4 @@
-"""Where everything lies in the object store: the only place that spells a key.
+"""Where everything lies in the object store: the only place that spells a key, by the forms of `keys`.
 
 One bucket is one federation. What a round releases, models, plans, cards and ledgers are created once, never changed.
 Written again are `latest.json`, reports, what the hub tells of a round's end, and a site's own refusal and validation.
@@ -19,168 +19,156 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable
+
+from tasks.store.keys import EXAMS as EXAMS
+from tasks.store.keys import ROUND, SITE_ROUND, STUDY, fill, spell
+from tasks.store.keys import STUDIES as STUDIES
+from tasks.store.keys import above as above
+from tasks.store.keys import parse as parse
+from tasks.store.keys import rounds_of as rounds_of
 
 BUCKET = "pharmafed"
 
 
 def study_prefix(study: str) -> str:
-    return f"studies/{study}"
-
-
-def plans_prefix(study: str) -> str:
-    return f"{study_prefix(study)}/rounds"
-
-
-def models_prefix(study: str) -> str:
-    return f"{study_prefix(study)}/models"
+    """Above all objects of a study."""
+    return fill(STUDY, study=study)
 
 
 def round_prefix(study: str, server_round: int) -> str:
-    return f"{plans_prefix(study)}/{server_round:04d}"
+    """What the hub tells all sites in one round."""
+    return fill(ROUND, study=study, server_round=server_round)
 
 
 def plan(study: str, server_round: int) -> str:
     """What the round is: base model, hyper-parameters, privacy, deadline, sites."""
-    return f"{round_prefix(study, server_round)}/plan.json"
+    return spell("plan", study=study, server_round=server_round)
 
 
 def site_round_prefix(study: str, server_round: int, site: str) -> str:
     """What one site writes in one round, for the hub's eyes."""
-    return f"{study_prefix(study)}/sites/{site}/rounds/{server_round:04d}"
-
-
-def record_prefix(study: str) -> str:
-    """What the hub keeps for itself of every round."""
-    return f"{study_prefix(study)}/records"
+    return fill(SITE_ROUND, study=study, site=site, server_round=server_round)
 
 
 def key_message(study: str, server_round: int, site: str) -> str:
     """A site's public keys for the masks of one round, and its secrets' shares, sealed to the other sites."""
-    return f"{study_prefix(study)}/keys/{site}/{server_round:04d}.json"
+    return spell("key_message", study=study, site=site, server_round=server_round)
 
 
 def roster(study: str, server_round: int) -> str:
     """Whose masks the round's uploads carry, frozen before the first one is made."""
-    return f"{round_prefix(study, server_round)}/roster.json"
+    return spell("roster", study=study, server_round=server_round)
 
 
 def survivors(study: str, server_round: int) -> str:
     """Whose masked uploads the hub has, frozen before any site helps to open their sum."""
-    return f"{round_prefix(study, server_round)}/survivors.json"
+    return spell("survivors", study=study, server_round=server_round)
 
 
 def unmask_answer(study: str, server_round: int, site: str) -> str:
-    return f"{site_round_prefix(study, server_round, site)}/unmask.json"
+    return spell("unmask_answer", study=study, site=site, server_round=server_round)
 
 
 def encrypted_sum(study: str, server_round: int) -> str:
     """Which encrypted updates the hub has added, and the digest of their sum."""
-    return f"{round_prefix(study, server_round)}/encrypted/sum.json"
+    return spell("encrypted_sum", study=study, server_round=server_round)
 
 
 def encrypted_sum_body(study: str, server_round: int) -> str:
-    return f"{round_prefix(study, server_round)}/encrypted/sum.ckks"
+    return spell("encrypted_sum_body", study=study, server_round=server_round)
 
 
 def decrypted_sum(study: str, server_round: int, site: str) -> str:
     """What one site decrypted the sum to; beside its unmask answer, which signs it."""
-    return f"{site_round_prefix(study, server_round, site)}/decrypted.safetensors"
+    return spell("decrypted_sum", study=study, site=site, server_round=server_round)
 
 
 def update_tensors(study: str, server_round: int, site: str) -> str:
-    return f"{site_round_prefix(study, server_round, site)}/update.safetensors"
+    return spell("update_tensors", study=study, site=site, server_round=server_round)
 
 
 def update_manifest(study: str, server_round: int, site: str) -> str:
-    return f"{site_round_prefix(study, server_round, site)}/manifest.json"
+    return spell("update_manifest", study=study, site=site, server_round=server_round)
 
 
 def refusal(study: str, server_round: int, site: str) -> str:
     """Why a site sends no update this round."""
-    return f"{site_round_prefix(study, server_round, site)}/refusal.json"
+    return spell("refusal", study=study, site=site, server_round=server_round)
 
 
 def data_validation(study: str, server_round: int, site: str) -> str:
-    return f"{site_round_prefix(study, server_round, site)}/data_validation.json"
+    return spell("data_validation", study=study, site=site, server_round=server_round)
 
 
 def site_metrics(study: str, server_round: int, site: str) -> str:
-    return f"{site_round_prefix(study, server_round, site)}/metrics.json"
+    return spell("site_metrics", study=study, site=site, server_round=server_round)
 
 
 def selected(study: str, server_round: int) -> str:
     """For the sites: the round takes no more updates, and whose it has."""
-    return f"{round_prefix(study, server_round)}/selected.json"
+    return spell("selected", study=study, server_round=server_round)
 
 
 def closed(study: str, server_round: int) -> str:
     """For the sites: the round is over, and how it ended."""
-    return f"{round_prefix(study, server_round)}/closed.json"
+    return spell("closed", study=study, server_round=server_round)
 
 
 def run(study: str, run_id: str) -> str:
     """The hub's own: which round an Airflow run has had. A run's name is anything; its digest is a key."""
-    return f"{study_prefix(study)}/runs/{hashlib.sha256(run_id.encode()).hexdigest()[:32]}.json"
+    return spell("run", study=study, digest=hashlib.sha256(run_id.encode()).hexdigest()[:32])
 
 
 def selection(study: str, server_round: int) -> str:
     """Which updates go into the model, frozen before the first byte is averaged."""
-    return f"{record_prefix(study)}/{server_round:04d}/selection.json"
+    return spell("selection", study=study, server_round=server_round)
 
 
 def round_metrics(study: str, server_round: int) -> str:
     """The closed round: who contributed, metrics, spend, timings. Its presence closes the round."""
-    return f"{record_prefix(study)}/{server_round:04d}/metrics.json"
+    return spell("round_metrics", study=study, server_round=server_round)
 
 
 def model(study: str, server_round: int) -> str:
     """The iterate that the next round starts from; round 0 is the initial model."""
-    return f"{models_prefix(study)}/{server_round:04d}/model.safetensors"
+    return spell("model", study=study, server_round=server_round)
 
 
 def averaged_model(study: str, server_round: int) -> str:
     """The mean of the iterates so far, where the study asks for one; it is what sites validate."""
-    return f"{models_prefix(study)}/{server_round:04d}/averaged.safetensors"
+    return spell("averaged_model", study=study, server_round=server_round)
 
 
 def card(study: str, server_round: int) -> str:
-    return f"{models_prefix(study)}/{server_round:04d}/card.json"
+    return spell("card", study=study, server_round=server_round)
 
 
 def latest(study: str) -> str:
     """The pointer to the newest closed round, moved by compare-and-swap."""
-    return f"{study_prefix(study)}/latest.json"
+    return spell("latest", study=study)
 
 
 def ledger_prefix(study: str) -> str:
-    return f"{study_prefix(study)}/ledger"
+    return above("ledger_entry", study=study).rstrip("/")
 
 
 def ledger_entry(study: str, site: str, sequence: int) -> str:
     """A site's entries are numbered 1, 2, 3 ... in the order of writing, whatever round they are for."""
-    return f"{ledger_prefix(study)}/{site}/{sequence:06d}.json"
+    return spell("ledger_entry", study=study, site=site, sequence=sequence)
 
 
 def report(study: str, server_round: int, name: str) -> str:
-    return f"{study_prefix(study)}/reports/{server_round:04d}/{name}"
+    return spell("report", study=study, server_round=server_round, name=name)
 
 
 def audit(study: str, started: str, name: str) -> str:
     """One file of an audit; `started` is when it ran, as 20261122T141500Z."""
-    return f"{study_prefix(study)}/audits/{started}/{name}"
+    return spell("audit", study=study, started=started, name=name)
 
 
 def exam_runs(exam: str, model: str, language: str) -> str:
-    """Above all runs of a model; what a model's name may hold and a key may not becomes `--`.
-
-    Where that leaves open which model it was, beyond the one slash after its provider, part of its sha256 is added:
-    `openai/gpt-4o` is `openai--gpt-4o`, and `ollama/llama3:8b` is not `ollama/llama3/8b`. A folder's name is its own.
-    """
-    folder = re.sub(r"[^A-Za-z0-9._-]+", "--", model)
-    if model not in (folder, folder.replace("--", "/", 1)):
-        folder += f"-{hashlib.sha256(model.encode()).hexdigest()[:8]}"
-    return f"exams/{exam}/{folder}/{language}"
+    """Above all runs of a model in one language; `model` is its name or its folder's."""
+    return f"{_exam_model(exam, model)}/{language}"
 
 
 def exam_run(exam: str, model: str, language: str, run: str, name: str) -> str:
@@ -188,42 +176,61 @@ def exam_run(exam: str, model: str, language: str, run: str, name: str) -> str:
     return f"{exam_runs(exam, model, language)}/{run}/{name}"
 
 
+def exam_history(exam: str, model: str, name: str) -> str:
+    """A file of a model's history; `model` is its name or its folder's."""
+    return f"{_exam_model(exam, model)}/{name}"
+
+
+def _exam_model(exam: str, model: str) -> str:
+    """Above all of a model's runs; what a model's name may hold and a key may not becomes `--`.
+
+    Where that leaves open which model it was, beyond the one slash after its provider, part of its sha256 is added:
+    `openai/gpt-4o` is `openai--gpt-4o`, and `ollama/llama3:8b` is not `ollama/llama3/8b`. A folder's name is its own.
+    """
+    folder = re.sub(r"[^A-Za-z0-9._-]+", "--", model)
+    if model not in (folder, folder.replace("--", "/", 1)):
+        folder += f"-{hashlib.sha256(model.encode()).hexdigest()[:8]}"
+    return f"{EXAMS}{exam}/{folder}"
+
+
 def enrolment(site: str) -> str:
     """A site's certificate, token and status, written by the hub when it enrols."""
-    return f"federation/enrolments/{site}.json"
+    return spell("enrolment", site=site)
 
 
 def sealing_key(site: str) -> str:
     """The key to which other sites seal what only this site may read; signed by it, public."""
-    return f"federation/sealing_keys/{site}.json"
+    return spell("sealing_key", site=site)
 
 
 def daily_validation(site: str) -> str:
     """The newest daily check of a site's data; the one object besides `latest.json` that is written again."""
-    return f"federation/data_validation/{site}.json"
+    return spell("daily_validation", site=site)
 
 
 def layout_version() -> str:
     """Says which layout a bucket has: `tasks.store.version` refuses to work on another."""
-    return "federation/layout.json"
+    return spell("layout_version")
+
+
+def health() -> str:
+    """Written to see whether the store takes writes."""
+    return spell("health")
+
+
+def probe(number: int) -> str:
+    """The same, without content, in a folder of its own for each number."""
+    return spell("probe", part=number)
 
 
 def remedy(key: str) -> str:
     """What helps where an object is damaged: who writes it, and how it comes back."""
-    found = re.fullmatch(r"studies/([^/]+)/(?:latest\.json|(?:sites|keys|ledger)/([^/]+)/.*)", key)
-    if found is None:
-        return "put it back from a copy of the object store"
-    study, site = found.groups()
-    if site is None:
-        return f"run `pharmafed repair {study}`"
-    return f"only site {site} and the hub can write it; put it back from a copy of the object store"
-
-
-def rounds_of(keys: Iterable[str], folder: str, name: str) -> dict[int, str]:
-    """Round -> key of its object `name` in `folder`, in order. What somebody has put beside them is not among them."""
-    pattern = re.compile(rf"{re.escape(folder)}/([0-9]{{4,6}})/{re.escape(name)}")
-    found = {int(match[1]): key for key in keys if (match := pattern.fullmatch(key))}
-    return dict(sorted(found.items()))
+    place = parse(key)
+    if place is not None and place.kind == "latest":
+        return f"run `pharmafed repair {place.study}`"
+    if place is not None and place.study and place.site:
+        return f"only site {place.site} and the hub can write it; put it back from a copy of the object store"
+    return "put it back from a copy of the object store"
 
 
 def site_writable(study: str, site: str) -> list[str]:

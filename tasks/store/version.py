@@ -30,7 +30,7 @@ def require_layout(store: ObjectStore) -> None:
     try:
         found = StoreVersion.model_validate_json(store.get(key, max_bytes=1 << 10)).layout
     except ObjectMissing:
-        found = 1 if next(store.keys("studies/"), None) else LAYOUT
+        found = 1 if next(store.keys(layout.STUDIES), None) else LAYOUT
         if found == LAYOUT:
             store.create(key, to_json(StoreVersion(layout=LAYOUT)), content_type="application/json")
     except ValidationError as error:

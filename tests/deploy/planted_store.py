@@ -112,7 +112,7 @@ def harm(store: Store) -> dict[str, str]:
         listed = {item["Key"] for item in store.s3().list_objects_v2(Bucket=layout.BUCKET)["Contents"]}
     except (ClientError, BotoCoreError, KeyError) as error:
         return found | {"the list": str(error)[:200]}
-    probes = {"federation/health", *(f"{folder}/health" for folder in seaweedfs.probes())}
+    probes = {"federation/health", *seaweedfs.probes()}
     return found | dict.fromkeys(listed - store.objects.keys() - probes, "not planted")
 
 

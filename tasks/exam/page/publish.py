@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tasks.errors import DataError
 from tasks.exam.comparing.archive import ANCHOR, BASELINE, COMPARISON, model_folder
-from tasks.exam.page.store import HISTORY_TYPES, REPORT_TYPES, history_key
+from tasks.exam.page.store import HISTORY_TYPES, REPORT_TYPES
 from tasks.exam.runs.run_files import MAX_BYTES, RESPONSES, RUN, SCORES, load_run
 from tasks.foreign.files import read_ordinary
 from tasks.store import layout
@@ -33,7 +33,7 @@ def publish(folder: Path, store: ObjectStore) -> list[str]:
     ]
     if above is not None:
         files += [
-            (above / name, history_key(asked.exam, asked.model, name), content_type)
+            (above / name, layout.exam_history(asked.exam, asked.model, name), content_type)
             for name, content_type in HISTORY_TYPES.items()
         ]
     there = [(path, key, content_type) for path, key, content_type in files if path.exists()]

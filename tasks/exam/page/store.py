@@ -69,17 +69,12 @@ class ExamEntry(BaseModel):
     def report(self) -> str:
         """Key of the report, relative to `exams/`."""
         key = layout.exam_run(self.exam, self.model, self.language, self.run, REPORT)
-        return key.removeprefix("exams/")
+        return key.removeprefix(layout.EXAMS)
 
     @property
     def history(self) -> str:
         """Key of the model's history, relative to `exams/`."""
-        return history_key(self.exam, self.model, HISTORY).removeprefix("exams/")
-
-
-def history_key(exam: str, model: str, name: str) -> str:
-    """A file of a model's history; `model` is its name or its folder's."""
-    return str(PurePosixPath(layout.exam_runs(exam, model, "all")).with_name(name))
+        return layout.exam_history(self.exam, self.model, HISTORY).removeprefix(layout.EXAMS)
 
 
 def read_entry(folder: Path) -> ExamEntry | None:
@@ -102,8 +97,8 @@ def list_entries(home: Path | None = None) -> list[ExamEntry]:
 
 def fetch_entries(store: ReadableStore) -> list[ExamEntry]:
     """The same from the object store, for a machine that did not write the reports."""
-    found = islice((key for key in store.keys("exams/") if key.endswith(f"/{ENTRY}")), MAX_LISTED)
-    bodies = readable(store, found, MAX_ENTRY_BYTES)
+    runs = (key for key in store.keys(layout.EXAMS) if (place := layout.parse(key, "exam_run")) and place.name == ENTRY)
+    bodies = readable(store, islice(runs, MAX_LISTED), MAX_ENTRY_BYTES)
     return _newest_first(entry for body in bodies if (entry := _parse(body)) is not None)
 
 
@@ -125,7 +120,7 @@ def report_key(exam: str, model: str, language: str, run: str, name: str) -> str
 def checked_history_key(exam: str, model: str, name: str) -> str:
     """Key of a history's file. Raises ValueError as `report_key`."""
     _check((exam, model), name, HISTORY_TYPES)
-    return history_key(exam, model, name)
+    return layout.exam_history(exam, model, name)
 
 
 def read(key: str, home: Path | None = None) -> bytes | None:

@@ -198,16 +198,16 @@ def _of_folder(folder: Path, index: Anchors, site: str) -> Evidence:
 
 
 def _of_site(store: ObjectStore, study: str, site: str, keys: list[str], pinned: _Pinned) -> Evidence:
-    prefix = f"{layout.ledger_prefix(study)}/{site}/"
-    names = [key.removeprefix(prefix) for key in keys]
-    entries = [name for name in names if ENTRY_NAME.fullmatch(name)]
+    above = layout.above("ledger_entry", study=study, site=site)
+    places = {key: layout.parse(key, "ledger_entry") for key in keys}
+    entries = {place.sequence: key for key, place in places.items() if place}
     with ThreadPoolExecutor(_READERS) as pool:
-        bodies = list(pool.map(lambda name: _body(store, prefix + name), entries))
+        bodies = list(pool.map(lambda key: _body(store, key), entries.values()))
     return Evidence(
         study=study,
         site=site,
-        bodies={int(name[:6]): body for name, body in zip(entries, bodies, strict=True)},
-        strays=tuple(name for name in names if not ENTRY_NAME.fullmatch(name)),
+        bodies=dict(zip(entries, bodies, strict=True)),
+        strays=tuple(key.removeprefix(above) for key, place in places.items() if not place),
         certificate_pem=_certificate_pem(store, site),
         anchors=pinned.anchors.get(site, ()),
         unread=pinned.unread,
@@ -236,8 +236,7 @@ def _certificate_pem(store: ObjectStore, site: str) -> str | None:
 
 def _pinned(store: ObjectStore, study: str) -> _Pinned:
     """What the rounds' selections pin; one that is damaged hides no other."""
-    folder = layout.record_prefix(study)
-    keys = layout.rounds_of(store.keys(f"{folder}/"), folder, "selection.json")
+    keys = layout.rounds_of(store.keys(layout.above("selection", study=study)), "selection", study)
     with ThreadPoolExecutor(_READERS) as pool:
         selections = list(pool.map(lambda number: _selection(store, study, number, keys[number]), keys))
     found: dict[str, tuple[Anchor, ...]] = {}

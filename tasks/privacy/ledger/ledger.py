@@ -347,10 +347,10 @@ def _of_round(links: Sequence[Link], server_round: int) -> Link | None:
 
 def keys_by_site(store: ObjectStore, study: str) -> dict[str, list[str]]:
     """The keys under each site's ledger, sorted, whatever they are, up to MAX_KEYS; read with the hub's credential."""
-    prefix = layout.ledger_prefix(study) + "/"
+    above = layout.above("ledger_entry", study=study)
     found: dict[str, list[str]] = {}
-    for key in store.keys(prefix):
-        kept = found.setdefault(key.removeprefix(prefix).partition("/")[0], [])
+    for key in store.keys(above):
+        kept = found.setdefault(key.removeprefix(above).partition("/")[0], [])
         if len(kept) < MAX_KEYS:
             kept.append(key)
     return found

@@ -79,8 +79,8 @@ class CardChain:
 
 def closed_with_model(hub: HubContext) -> Iterator[int]:
     """The rounds whose record stands and that have made a model, newest first."""
-    cards = hub.objects(layout.models_prefix(hub.name), "card.json")
-    records = hub.objects(layout.record_prefix(hub.name), "metrics.json")
+    cards = hub.objects("card")
+    records = hub.objects("round_metrics")
     return (number for number in sorted(cards.keys() & records.keys(), reverse=True) if made_model(hub, number))
 
 
@@ -106,7 +106,7 @@ def bases_of_plans(hub: HubContext) -> dict[int, Plan]:
     A plan that cannot be read, or that the hub has not signed, proves nothing.
     """
     found: dict[int, Plan] = {}
-    for key in hub.objects(layout.plans_prefix(hub.name), "plan.json").values():
+    for key in hub.objects("plan").values():
         try:
             plan = hub.store.get_record(key, Plan)
             check_hub_signature(plan, hub.authority, key)
@@ -125,9 +125,8 @@ def require_first(hub: HubContext) -> None:
     Raises:
         RoundRefused: rounds are there, and a new one would start from nothing.
     """
-    folders = (layout.plans_prefix(hub.name), "plan.json"), (layout.record_prefix(hub.name), "metrics.json")
-    rounds = {number: key for folder, name in folders for number, key in hub.objects(folder, name).items()}
-    cards = hub.objects(layout.models_prefix(hub.name), "card.json")
+    rounds = hub.objects("plan") | hub.objects("round_metrics")
+    cards = hub.objects("card")
     rounds |= {number: key for number, key in cards.items() if number > 0}
     if rounds:
         newest = max(rounds)

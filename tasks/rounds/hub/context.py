@@ -130,7 +130,7 @@ class HubContext:
     def records(self) -> ClosedRounds:
         """The records of all closed rounds; one that is damaged hides no other. Raises StoreUnavailable."""
         found = ClosedRounds([], [])
-        for number, key in self.objects(layout.record_prefix(self.name), "metrics.json").items():
+        for number, key in self.objects("round_metrics").items():
             try:
                 metrics = self.store.get_record(key, RoundMetrics)
             except StoreUnavailable:
@@ -146,11 +146,11 @@ class HubContext:
 
     def last_opened(self) -> int:
         """The number of the newest round that has a plan; 0 before the first."""
-        return max(self.objects(layout.plans_prefix(self.name), "plan.json"), default=0)
+        return max(self.objects("plan"), default=0)
 
-    def objects(self, folder: str, name: str) -> dict[int, str]:
-        """Round -> key of each round's object `name` in a folder of the store, in order."""
-        return layout.rounds_of(self.store.keys(f"{folder}/"), folder, name)
+    def objects(self, kind: str) -> dict[int, str]:
+        """Round -> key of each round's object of this kind (see `layout.KEYS`), in order."""
+        return layout.rounds_of(self.store.keys(layout.above(kind, study=self.name)), kind, self.name)
 
     def initial_model(self) -> nn.Module:
         """The study's model with its seeded first weights. Raises ConfigError: no round can be made of it."""

@@ -50,7 +50,7 @@ def find_repair(hub: HubContext, newest: int | None = None) -> Repair:
         StoreError: the cards do not hold together, or leave open which is the newest; names them and the remedy.
     """
     cards, standing = CardChain(hub, hub.authority), _standing(hub)
-    if not hub.last_opened() and not hub.objects(layout.models_prefix(hub.name), "card.json"):
+    if not hub.last_opened() and not hub.objects("card"):
         raise StoreError(f"study {hub.name} has had no round: the first one makes its model and latest.json")
     try:
         head = _newest(hub, cards, standing.pointer)
@@ -166,7 +166,7 @@ def _choose(hub: HubContext, *rounds: int) -> str:
 def _require_nothing_newer(hub: HubContext, head: int) -> None:
     """Raises StoreError: something that is left speaks of a round that the store has lost, or hides."""
     opened, newer = hub.last_opened(), set[str]()
-    for number in hub.objects(layout.record_prefix(hub.name), "metrics.json"):
+    for number in hub.objects("round_metrics"):
         if number > head and made_model(hub, number):
             newer.add(f"round {number} is closed with a model")
     for entry in list_rounds(hub.name):

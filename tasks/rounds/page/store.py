@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 
@@ -143,7 +143,7 @@ def fetch_rounds(store: ReadableStore, study: str) -> list[RunEntry]:
     """The rounds of a study that have a report in the object store, oldest first."""
     if not is_study(study):
         return []
-    keys = (key for key in store.keys(f"{layout.study_prefix(study)}/reports/") if key.endswith("/run.json"))
+    keys = _named(store, "report", study, "run.json")
     bodies = readable(store, islice(keys, MAX_LISTED), MAX_ENTRY_BYTES)
     return [entry for body in bodies if (entry := _parse(body)) is not None]
 
@@ -161,8 +161,15 @@ def fetch_audit(store: ReadableStore, study: str) -> bytes | None:
     """The same from the object store."""
     if not is_study(study):
         return None
-    keys = [key for key in store.keys(f"{layout.study_prefix(study)}/audits/") if key.endswith("/audit.html")]
+    keys = list(_named(store, "audit", study, "audit.html"))
     return store.get(keys[-1], max_bytes=MAX_BYTES) if keys else None
+
+
+def _named(store: ReadableStore, kind: str, study: str, name: str) -> Iterator[str]:
+    """The keys of a study's objects of this kind that have this name, sorted."""
+    for key in store.keys(layout.above(kind, study=study)):
+        if (place := layout.parse(key, kind)) and place.name == name:
+            yield key
 
 
 def _run_file(study: str, run_id: str) -> str:

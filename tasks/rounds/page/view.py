@@ -183,4 +183,4 @@ def objects(now: RoundMetrics) -> list[tuple[str, str]]:
     if now.model_sha256 is not None:
         keys += [("Selection", layout.selection(study, server_round)), ("Model", layout.model(study, server_round))]
         keys += [("Model card", layout.card(study, server_round))]
-    return [*keys, ("Privacy ledger", f"{layout.ledger_prefix(study)}/")]
+    return [*keys, ("Privacy ledger", layout.above("ledger_entry", study=study))]

@@ -6,7 +6,6 @@ import re
 
 import pytest
 
-from tasks.exam.page import store as report_store
 from tasks.exam.page.store import checked_history_key, report_key
 from tasks.store import layout
 
@@ -36,7 +35,7 @@ def test_two_models_never_share_a_folder(models: list[str], folders: list[str]) 
 def test_keys_are_those_that_runs_are_written_under() -> None:
     assert report_key(*GOOD) == "exams/107/openai--gpt-4o/ja/20261122T141500Z/report.html"
     assert checked_history_key("107", "openai--gpt-4o", "history.html") == "exams/107/openai--gpt-4o/history.html"
-    assert report_store.history_key("107", "openai/gpt-4o", "history.html") == "exams/107/openai--gpt-4o/history.html"
+    assert layout.exam_history("107", "openai/gpt-4o", "history.html") == "exams/107/openai--gpt-4o/history.html"
 
 
 @pytest.mark.parametrize("place", range(4))

@@ -178,7 +178,7 @@ def test_a_site_cannot_pass_off_a_selection(published: Published) -> None:
     A right with a `*` in its middle would let it write below the hub's keys, under its own name.
     """
     study, forged = published.study, select_anew(published)
-    records = layout.record_prefix(study)
+    records = f"{layout.study_prefix(study)}/records"
     denied = [
         layout.selection(study, 2),
         layout.selection(study, 3),
