@@ -47,7 +47,7 @@ def ours(paths: list[Path], num_values: int, *, in_memory: bool, as_hub: bool) -
     from tasks.learning.averaging import StreamingMean, add_to
     from tasks.learning.flat import Shape, norm
     from tasks.privacy.codecs.dense import flat_update
-    from tasks.store.records import TensorSpec
+    from tasks.store.records.round import TensorSpec
 
     shape = Shape((TensorSpec(name="weight", shape=(num_values,), dtype="F32"),))
     torch.ones(100_000).add_(torch.ones(100_000), alpha=2.0)  # starts torch's threads

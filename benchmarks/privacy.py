@@ -144,7 +144,7 @@ def _write_ledger(folder: Path) -> None:
     from tasks.privacy.ledger.chain import FIRST, Link
     from tasks.privacy.mechanisms.distributed_dp import DistributedDPMechanism
     from tasks.store.identity import ensure_authority, ensure_site_identity
-    from tasks.store.records import LedgerEntry
+    from tasks.store.records.ledger import LedgerEntry
     from tasks.study.privacy import DistributedDP
 
     secrets = folder / "701"

@@ -13,7 +13,8 @@ from tasks.deploy.airflow_api import AirflowApiError
 from tasks.errors import ObjectMissing, StoreUnavailable
 from tasks.privacy.ledger.ledger import spent
 from tasks.store import layout
-from tasks.store.records import RoundMetrics, RunRecord
+from tasks.store.records.report import RoundMetrics
+from tasks.store.records.round import RunRecord
 
 Answer = TypeVar("Answer")
 DAG = f"federated_round.{STUDY}"

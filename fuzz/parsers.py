@@ -38,17 +38,11 @@ from tasks.store.hub_signature import sign_as_hub
 from tasks.store.identity import validate_certificate
 from tasks.store.objects import to_json
 from tasks.store.record_size import max_bytes
-from tasks.store.records import (
-    DailyValidation,
-    DecryptedSum,
-    LedgerEntry,
-    Manifest,
-    ModelCard,
-    Pointer,
-    Refusal,
-    SiteMetrics,
-    SiteRow,
-)
+from tasks.store.records.ledger import LedgerEntry
+from tasks.store.records.model import ModelCard, Pointer
+from tasks.store.records.report import SiteMetrics, SiteRow
+from tasks.store.records.round import DecryptedSum, Manifest, Refusal
+from tasks.store.records.site import DailyValidation
 from tasks.store.weights import from_bytes, sha256, to_bytes
 
 Parse = Callable[[bytes], object]

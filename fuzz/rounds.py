@@ -23,7 +23,9 @@ from tasks.store import clock, layout
 from tasks.store.hub_signature import sign_as_hub
 from tasks.store.objects import to_json
 from tasks.store.record_size import max_bytes
-from tasks.store.records import Manifest, ModelCard, Refusal, RoundMetrics, Selection, SiteMetrics
+from tasks.store.records.model import ModelCard
+from tasks.store.records.report import RoundMetrics, SiteMetrics
+from tasks.store.records.round import Manifest, Refusal, Selection
 
 SILENT = SITES[0]
 

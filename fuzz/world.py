@@ -26,7 +26,10 @@ from tasks.store import clock, layout
 from tasks.store.hub_signature import sign_as_hub
 from tasks.store.identity import ensure_authority, ensure_hub_identity, ensure_site_identity, sign
 from tasks.store.objects import ObjectStore, to_json
-from tasks.store.records import Enrolment, LedgerEntry, Manifest, ModelRef, Plan
+from tasks.store.records.ledger import LedgerEntry
+from tasks.store.records.model import ModelRef
+from tasks.store.records.round import Manifest, Plan
+from tasks.store.records.site import Enrolment
 from tasks.store.settings import PROJECT
 from tasks.store.weights import Weights, sha256, to_bytes
 from tasks.study.file import load_study

@@ -11,7 +11,7 @@ from safetensors.torch import load
 from fuzz.parsers import Parser, parsers
 from fuzz.run import last, throw
 from fuzz.world import make
-from tasks.store.records import Refusal
+from tasks.store.records.round import Refusal
 
 INPUTS = 1000
 NAMES = (

@@ -9,7 +9,7 @@ from tasks.privacy.secure_sum.protocol import publish_sealing_key
 from tasks.store import layout
 from tasks.store.identity import enrol, ensure_authority, ensure_hub_identity, ensure_site_identity, load_key, sign
 from tasks.store.objects import ObjectStore
-from tasks.store.records import Enrolment
+from tasks.store.records.site import Enrolment
 from tasks.store.version import require_layout
 
 

@@ -12,7 +12,7 @@ from tasks.rounds.hub.context import HubContext
 from tasks.rounds.page.build import build_report
 from tasks.rounds.page.store import publish_report
 from tasks.simulation.reference import baselines
-from tasks.store.records import RoundMetrics
+from tasks.store.records.report import RoundMetrics
 
 log = logging.getLogger(__name__)
 

@@ -21,7 +21,8 @@ from tasks.errors import ObjectMissing, RoundError
 from tasks.report import words
 from tasks.rounds.hub.context import HubContext
 from tasks.store import layout
-from tasks.store.records import RoundMetrics, RunRecord
+from tasks.store.records.report import RoundMetrics
+from tasks.store.records.round import RunRecord
 
 _NEXT_RUN_S = 30.0
 STEPS = ("validate_data", "train_local", "privatize_and_upload")

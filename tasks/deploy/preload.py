@@ -15,9 +15,14 @@ from tasks.data.checks.parameters import site_parameters
 from tasks.data.checks.suites import all_columns, load_suite, suite_names
 from tasks.errors import ConfigError
 from tasks.privacy.secure_sum import records as of_masks
-from tasks.store import records, settings
+from tasks.store import settings
 from tasks.store.objects import connect_identities, warm_up
 from tasks.store.record_size import max_bytes
+from tasks.store.records.ledger import LedgerEntry
+from tasks.store.records.model import ModelCard
+from tasks.store.records.report import RoundMetrics, SiteMetrics
+from tasks.store.records.round import Manifest, Plan, Refusal, Selection
+from tasks.store.records.site import Enrolment
 from tasks.study.file import load_study, readable_studies
 
 HEAVY = (
@@ -35,15 +40,15 @@ HEAVY = (
 )
 #: What the steps of a round read from the store; how large each may be is worked out here.
 READ = (
-    records.Plan,
-    records.ModelCard,
-    records.Selection,
-    records.RoundMetrics,
-    records.Enrolment,
-    records.Manifest,
-    records.LedgerEntry,
-    records.Refusal,
-    records.SiteMetrics,
+    Plan,
+    ModelCard,
+    Selection,
+    RoundMetrics,
+    Enrolment,
+    Manifest,
+    LedgerEntry,
+    Refusal,
+    SiteMetrics,
     of_masks.SealingKey,
     of_masks.Roster,
     of_masks.KeyMessage,

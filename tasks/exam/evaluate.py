@@ -19,7 +19,7 @@ from tasks.exam.comparing.comparison_records import Outcome, most_telling
 from tasks.exam.comparing.drift import compare_with_earlier
 from tasks.exam.page import files as report_files
 from tasks.store import layout, settings
-from tasks.store.records import Record
+from tasks.store.records.record import Record
 
 PRACTICE = "practice"
 _MODEL = re.compile(r"[A-Za-z0-9_-]+/\S+")

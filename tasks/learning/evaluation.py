@@ -9,7 +9,8 @@ from torch import nn
 from torch.func import functional_call, vmap
 
 from tasks.errors import DataError
-from tasks.store.records import Plan, SiteMetrics
+from tasks.store.records.report import SiteMetrics
+from tasks.store.records.round import Plan
 from tasks.store.weights import in_float64
 
 

@@ -7,7 +7,7 @@ from math import prod, sqrt
 
 import torch
 
-from tasks.store.records import TensorSpec
+from tasks.store.records.round import TensorSpec
 from tasks.store.weights import Weights
 
 #: Values whose squares are summed in float32 before the sum goes on in float64.

@@ -14,7 +14,8 @@ from tasks.learning.flat import Shape, unflatten
 from tasks.privacy.mechanisms.distributed_dp import DistributedDPMechanism
 from tasks.privacy.noise.grid import STEPS_PER_CLIP
 from tasks.privacy.sanitizer import FIXED_POINT_STEP
-from tasks.store.records import Plan, PrivateAuc
+from tasks.store.records.model import PrivateAuc
+from tasks.store.records.round import Plan
 from tasks.store.weights import Weights
 from tasks.study.privacy import DistributedDP, GaussianUpdate, NoPrivacy
 

@@ -26,7 +26,8 @@ from tasks.privacy.mechanisms.svt import SparseVectorMechanism
 from tasks.privacy.noise.source import NoiseSource
 from tasks.privacy.secure_sum.contribution import Maskable
 from tasks.privacy.secure_sum.masks import encode_fixed_point
-from tasks.store.records import Plan, Spend, TensorSpec
+from tasks.store.records.ledger import Spend
+from tasks.store.records.round import Plan, TensorSpec
 from tasks.store.weights import Weights, to_bytes
 from tasks.study.privacy import Compression, DistributedDP, GaussianUpdate, LocalDP, NoPrivacy, SparseVector
 

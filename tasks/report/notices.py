@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from tasks.errors import ExamError, PharmafedError
-from tasks.store.records import RoundMetrics
+from tasks.store.records.report import RoundMetrics
 
 log = logging.getLogger(__name__)
 

@@ -19,7 +19,7 @@ from tasks.rounds.site.context import SiteContext
 from tasks.rounds.site.guard import no_values_in_errors
 from tasks.rounds.site.validation import valid_patients
 from tasks.store.objects import ObjectStore
-from tasks.store.records import ModelRef
+from tasks.store.records.model import ModelRef
 from tasks.store.weights import Weights, fetch_model, set_parameters
 from tasks.study.sections import Study
 

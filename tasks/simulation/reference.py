@@ -18,7 +18,7 @@ from tasks.simulation.baselines import full_score, local_only, local_score, pool
 from tasks.store import settings
 from tasks.store.files import write_private
 from tasks.store.objects import to_json
-from tasks.store.records import Baselines
+from tasks.store.records.report import Baselines
 from tasks.study.sections import Study, Training
 
 #: Chosen on this data before the experiments, and kept. Four rounds is a compromise, not where log-loss turns: over 200

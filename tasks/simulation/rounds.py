@@ -24,7 +24,8 @@ from tasks.privacy.opened import interpret, num_values, private_auc
 from tasks.privacy.sanitizer import contribution, plan_spend, sanitize
 from tasks.rounds.site.local_update import local_update
 from tasks.store.plans import of_round, plan_round
-from tasks.store.records import Plan, PrivateAuc
+from tasks.store.records.model import PrivateAuc
+from tasks.store.records.round import Plan
 from tasks.store.weights import Weights, parameters, to_bytes
 from tasks.study.privacy import NoPrivacy
 from tasks.study.sections import Study, Training

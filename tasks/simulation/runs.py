@@ -24,7 +24,7 @@ from tasks.simulation.data import SiteArrays, data_key, read_sites, split_sites
 from tasks.simulation.rounds import SimulatedRound, simulate, without_privacy
 from tasks.simulation.workers import Tick, in_order
 from tasks.store.plans import plan_round
-from tasks.store.records import Record
+from tasks.store.records.record import Record
 from tasks.store.weights import to_bytes
 from tasks.study.privacy import PRIVACY_SECTIONS
 from tasks.study.sections import Study

@@ -11,7 +11,7 @@ import numpy as np
 from rich.table import Column, Table
 
 from tasks.simulation.runs import Result, Run
-from tasks.store.records import Record
+from tasks.store.records.record import Record
 
 COLUMNS = ("setting", "rounds", "AUC", "log-loss", "epsilon spent", "uploaded", "ms/round")
 

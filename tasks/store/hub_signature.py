@@ -14,7 +14,8 @@ from cryptography import x509
 from tasks.errors import ConfigError, PrivacyError
 from tasks.store.identity import HUB_NAME, sign, validate_certificate, verifies
 from tasks.store.objects import to_json
-from tasks.store.records import ModelCard, Plan, Settled
+from tasks.store.records.model import ModelCard
+from tasks.store.records.round import Plan, Settled
 
 Signed = TypeVar("Signed", Plan, ModelCard, Settled)
 

@@ -23,7 +23,7 @@ from tasks.errors import ConfigError, ObjectMissing
 from tasks.store import layout
 from tasks.store.files import write_private
 from tasks.store.objects import ObjectStore
-from tasks.store.records import Enrolment
+from tasks.store.records.site import Enrolment
 
 _YEARS = 2
 #: The name in the hub's certificate; with its blank it is no site's.

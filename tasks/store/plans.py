@@ -5,7 +5,8 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from tasks.store.records import ModelRef, Plan
+from tasks.store.records.model import ModelRef
+from tasks.store.records.round import Plan
 from tasks.store.weights import Weights, sha256, to_bytes
 from tasks.study.sections import Study
 

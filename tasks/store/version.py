@@ -8,7 +8,7 @@ from tasks.errors import ConfigError, ObjectMissing
 from tasks.foreign.bounds import Count
 from tasks.store import layout
 from tasks.store.objects import ObjectStore, to_json
-from tasks.store.records import Record
+from tasks.store.records.record import Record
 
 #: 1: a site's keys had the round before the site, so that its rights reached under others' keys. 2: `store.layout`.
 LAYOUT = 2

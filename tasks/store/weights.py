@@ -20,7 +20,7 @@ from tasks.errors import StoreError
 from tasks.foreign.bounds import MAX_NAME, MAX_RANK, MAX_TENSORS, MAX_VALUES
 from tasks.store import layout
 from tasks.store.objects import ObjectStore
-from tasks.store.records import ModelRef
+from tasks.store.records.model import ModelRef
 
 Weights = dict[str, torch.Tensor]
 

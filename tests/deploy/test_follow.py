@@ -14,7 +14,8 @@ from tasks.deploy.airflow_api import AirflowApi, AirflowApiError
 from tasks.errors import ConfigError, RoundError, StoreUnavailable
 from tasks.rounds.hub.context import HubContext
 from tasks.store import layout
-from tasks.store.records import RoundMetrics, RunRecord
+from tasks.store.records.report import RoundMetrics
+from tasks.store.records.round import RunRecord
 from tasks.store.settings import PROJECT
 from tasks.study.file import load_study
 

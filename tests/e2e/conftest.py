@@ -19,7 +19,7 @@ from tasks.data.pin import write_pin
 from tasks.deploy import local
 from tasks.deploy.enrol import enrol_local_sites
 from tasks.rounds.hub.context import HubContext
-from tasks.store.records import RoundMetrics
+from tasks.store.records.report import RoundMetrics
 from tasks.store.settings import PROJECT
 from tasks.study.file import load_studies
 from tests.conftest import Deployment, _forget_stores, copy_shipped, start_deployment

@@ -25,7 +25,8 @@ from tasks.privacy.noise.source import SeededNoise
 from tasks.simulation.data import read_sites, split_sites
 from tasks.simulation.rounds import simulate
 from tasks.store import layout
-from tasks.store.records import Manifest, ModelCard, Plan
+from tasks.store.records.model import ModelCard
+from tasks.store.records.round import Manifest, Plan
 from tasks.store.settings import PROJECT
 from tasks.store.weights import to_bytes
 from tests.data.drafting.unseen_study import CLINICS

@@ -24,7 +24,8 @@ from tasks.learning.flat import Shape, norm
 from tasks.privacy.codecs.dense import flat_update
 from tasks.privacy.codecs.sparse import sparse_update
 from tasks.privacy.codecs.update import read_update
-from tasks.store.records import ModelRef, Plan
+from tasks.store.records.model import ModelRef
+from tasks.store.records.round import Plan
 from tasks.store.weights import Weights
 from tasks.study.privacy import Compression, NoPrivacy, Privacy, SparseVector
 from tasks.study.sections import Evaluation, Training

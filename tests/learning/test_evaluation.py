@@ -20,7 +20,9 @@ from tasks.learning.building import build_model
 from tasks.learning.evaluation import auc, auc_of_counts, count_scores, log_loss, predict, suppress, validate_model
 from tasks.learning.seeding import seeded
 from tasks.store.objects import to_json
-from tasks.store.records import ModelRef, Plan, SiteMetrics
+from tasks.store.records.model import ModelRef
+from tasks.store.records.report import SiteMetrics
+from tasks.store.records.round import Plan
 from tasks.store.weights import set_parameters
 from tasks.study.privacy import PRIVACY_SECTIONS, NoPrivacy, promises
 from tasks.study.sections import Evaluation, Training

@@ -23,7 +23,8 @@ from tasks.privacy.opened import interpret
 from tasks.privacy.sanitizer import Release, contribution, sanitize
 from tasks.privacy.secure_sum.contribution import Maskable
 from tasks.privacy.train_local import train_local
-from tasks.store.records import ModelRef, Plan
+from tasks.store.records.model import ModelRef
+from tasks.store.records.round import Plan
 from tasks.store.weights import Weights, from_bytes, parameters, set_parameters
 from tasks.study.privacy import Compression, DistributedDP, GaussianUpdate, LocalDP, NoPrivacy, Privacy, SparseVector
 from tasks.study.sections import Evaluation, Training

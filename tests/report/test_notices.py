@@ -13,7 +13,7 @@ import pytest
 from apprise import Apprise
 
 from tasks.report.notices import Notice, notices_of, notify
-from tasks.store.records import RoundMetrics, SiteRow
+from tasks.store.records.report import RoundMetrics, SiteRow
 
 NOW = datetime(2026, 11, 22, tzinfo=UTC)
 

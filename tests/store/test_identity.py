@@ -31,7 +31,7 @@ from tasks.store.identity import (
     validate_certificate,
 )
 from tasks.store.objects import ObjectStore
-from tasks.store.records import Enrolment
+from tasks.store.records.site import Enrolment
 
 SITE = "701"
 CHALLENGE = bytes(range(32))

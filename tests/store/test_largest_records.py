@@ -11,17 +11,18 @@ from pydantic import BaseModel, ValidationError
 from tasks.data.checks.runner import ValidationResult
 from tasks.privacy.ledger.chain import MAX_ENTRY
 from tasks.privacy.secure_sum import records as sums
-from tasks.store import records
 from tasks.store.objects import to_json
 from tasks.store.record_size import max_bytes
-from tasks.store.records import LedgerEntry, Record
+from tasks.store.records import ledger, model, report, round, site
+from tasks.store.records.ledger import LedgerEntry
+from tasks.store.records.record import Record
 
 KINDS: list[type[BaseModel]] = [
     *(
         kind
-        for module in (records, sums)
+        for module in (ledger, model, report, round, site, sums)
         for kind in vars(module).values()
-        if isinstance(kind, type) and issubclass(kind, Record) and kind is not Record
+        if isinstance(kind, type) and issubclass(kind, Record) and kind.__module__ == module.__name__
     ),
     ValidationResult,
 ]

@@ -16,7 +16,8 @@ from tasks.deploy.ports import choose_ports
 from tasks.errors import AccessDenied, ClockSkewed, ObjectExists, ObjectMissing, StoreError, StoreUnavailable
 from tasks.store import layout
 from tasks.store.objects import ObjectStore, to_json
-from tasks.store.records import Enrolment, ModelRef
+from tasks.store.records.model import ModelRef
+from tasks.store.records.site import Enrolment
 from tasks.store.settings import S3Credential
 from tests.one_answer import one_answer
 

@@ -35,7 +35,7 @@ from tasks.exam.runs.run_files import RUN, load_run, write_run
 from tasks.foreign.files import read_ordinary
 from tasks.store.files import write_private
 from tasks.store.objects import to_json
-from tasks.store.records import Record
+from tasks.store.records.record import Record
 
 #: A child whose parent was killed ends within this time, and frees the folder.
 _LOCK_WAIT_S = 15.0

@@ -10,7 +10,7 @@ from pydantic import Field, ValidationError
 
 from tasks.errors import ConfigError
 from tasks.foreign.yaml_file import read_yaml
-from tasks.store.records import Record
+from tasks.store.records.record import Record
 from tasks.store.settings import project_dir
 
 #: What a dated model's name ends with.

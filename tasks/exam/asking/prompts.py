@@ -13,7 +13,7 @@ from tasks.errors import ConfigError
 from tasks.exam.bank.records import ExamItem, ItemText, Language
 from tasks.foreign.files import listed, read_ordinary
 from tasks.foreign.yaml_file import parse_yaml
-from tasks.store.records import Digest, Record
+from tasks.store.records.record import Digest, Record
 from tasks.store.settings import project_dir
 
 

@@ -11,7 +11,7 @@ from pydantic import Field
 from tasks.errors import ConfigError, DataError
 from tasks.exam.asking.prompts import Prompt, load_prompt, user_text
 from tasks.exam.bank.records import Exam, ExamItem, Language, RunSettings
-from tasks.store.records import Digest, Record
+from tasks.store.records.record import Digest, Record
 
 #: The provider of the model that comes with the project: it sees no pictures and answers one question at a time.
 BUNDLED = "pharmafed/"

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from tasks.exam.bank.items import subject_table
 from tasks.exam.bank.records import Exam, Section, Subject
-from tasks.store.records import Digest, Record
+from tasks.store.records.record import Digest, Record
 
 
 class ImportReport(Record):

@@ -17,7 +17,7 @@ from tasks.errors import DataError
 from tasks.exam.bank.records import PassRules, Section, Subject
 from tasks.foreign.yaml_file import read_yaml
 from tasks.store import settings
-from tasks.store.records import Record
+from tasks.store.records.record import Record
 
 FIRST_YEAR = 97
 NUM_ITEMS = 345

@@ -21,7 +21,7 @@ from tasks.exam.bank.numeric import labels_for
 from tasks.exam.bank.records import SECTIONS, Exam, ExamItem, ItemText, Language, Section, Subject
 from tasks.foreign.yaml_file import read_yaml
 from tasks.store import settings
-from tasks.store.records import Record
+from tasks.store.records.record import Record
 
 #: Scripts with a function `draw_all(folder)`.
 FIGURES = ("figures.py", "figures_clinical.py")

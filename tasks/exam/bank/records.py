@@ -10,7 +10,7 @@ from pydantic import Field
 
 from tasks.foreign.inside import FileName, FolderName
 from tasks.store.objects import to_json
-from tasks.store.records import Digest, Record
+from tasks.store.records.record import Digest, Record
 
 Subject = Literal[
     "physics",

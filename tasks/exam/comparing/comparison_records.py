@@ -9,7 +9,7 @@ from pydantic import Field
 
 from tasks.exam.bank.records import Language, Verdict
 from tasks.exam.scoring.score_records import Bounds, Dimension
-from tasks.store.records import Digest, Record
+from tasks.store.records.record import Digest, Record
 
 Kind = Literal["rerun", "models", "arms"]
 Outcome = Literal["drift", "no drift", "difference", "no difference"]

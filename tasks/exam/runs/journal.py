@@ -18,7 +18,7 @@ from tasks.errors import RunIncomplete
 from tasks.exam.bank.records import STOP
 from tasks.exam.runs.run_files import MAX_BYTES
 from tasks.foreign.files import read_ordinary
-from tasks.store.records import Digest, Record
+from tasks.store.records.record import Digest, Record
 
 Key = tuple[str, int]
 

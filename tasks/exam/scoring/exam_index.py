@@ -9,7 +9,7 @@ from typing import Literal
 from tasks.exam.bank.records import Exam, ExamItem, Subject
 from tasks.exam.scoring.score_records import Dimension
 from tasks.exam.scoring.slices import Group, slices_of, table_of
-from tasks.store.records import Digest
+from tasks.store.records.record import Digest
 
 
 @dataclass(frozen=True)

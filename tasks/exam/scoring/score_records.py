@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import Field
 
 from tasks.exam.bank.records import Run, Subject, Verdict
-from tasks.store.records import Digest, Record
+from tasks.store.records.record import Digest, Record
 
 Bounds = tuple[float, float]
 Dimension = Literal["subject", "section", "answers", "diagram", "length", "case"]

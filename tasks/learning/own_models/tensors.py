@@ -14,7 +14,7 @@ from tasks.errors import ConfigError
 from tasks.foreign.bounds import MAX_TENSORS, MAX_WEIGHT
 from tasks.learning.own_models.layers import owner
 from tasks.learning.own_models.memory import memory
-from tasks.store.records import TensorSpec
+from tasks.store.records.round import TensorSpec
 from tasks.store.weights import Weights, trainable
 
 

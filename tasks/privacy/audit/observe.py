@@ -18,7 +18,7 @@ from tasks.privacy.noise.source import NoiseSource, SystemNoise
 from tasks.privacy.sanitizer import contribution, sanitize
 from tasks.privacy.train_local import train_local
 from tasks.store.plans import plan_round
-from tasks.store.records import Plan
+from tasks.store.records.round import Plan
 from tasks.store.weights import Weights, set_parameters
 from tasks.study.privacy import LocalDP, PatientLevel, noise_shares
 from tasks.study.sections import Study

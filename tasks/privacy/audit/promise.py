@@ -22,7 +22,7 @@ from scipy.special import ndtr, ndtri
 
 from tasks.privacy.accounting import gdp_epsilon, membership_auc_bound
 from tasks.privacy.audit.observer import Floats
-from tasks.store.records import Spend
+from tasks.store.records.ledger import Spend
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from tasks.privacy.audit.patients import Audience
 from tasks.privacy.audit.promise import promise_of
 from tasks.privacy.audit.setting import Setting
 from tasks.privacy.audit.verdict import Audit, Outcome, confirmed, false_alarm, overall
-from tasks.store.records import Spend
+from tasks.store.records.ledger import Spend
 from tasks.study.sections import Study
 
 _WORDS: dict[Outcome, str] = {

@@ -9,7 +9,7 @@ from tasks.privacy.audit.effort import Effort
 from tasks.privacy.audit.observer import Observers
 from tasks.privacy.audit.patients import Audience
 from tasks.privacy.audit.promise import Promise
-from tasks.store.records import Spend
+from tasks.store.records.ledger import Spend
 from tasks.store.weights import Weights
 from tasks.study.sections import Study
 

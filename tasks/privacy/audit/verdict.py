@@ -14,7 +14,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from tasks.store.records import Record, Spend
+from tasks.store.records.ledger import Spend
+from tasks.store.records.record import Record
 
 Outcome = Literal["holds", "broken", "proves nothing", "nothing promised"]
 Name = Literal["reconstruction", "membership", "canary"]

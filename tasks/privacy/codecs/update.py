@@ -7,7 +7,7 @@ import torch
 from tasks.learning.flat import Shape
 from tasks.privacy.codecs.dense import flat_update
 from tasks.privacy.codecs.sparse import num_shared, sparse_update
-from tasks.store.records import Plan
+from tasks.store.records.round import Plan
 from tasks.study.privacy import sent_fraction
 
 

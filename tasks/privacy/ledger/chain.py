@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from tasks.store.identity import sign
 from tasks.store.objects import to_json
-from tasks.store.records import LedgerEntry, Spend
+from tasks.store.records.ledger import LedgerEntry, Spend
 
 #: What the first entry names as the one before it.
 FIRST = "0" * 64

@@ -27,7 +27,9 @@ from tasks.privacy.ledger.verification import ChainReport, verify_chain
 from tasks.store import layout
 from tasks.store.identity import parse_certificate
 from tasks.store.objects import ObjectStore, to_json
-from tasks.store.records import Enrolment, LedgerEntry, Selection
+from tasks.store.records.ledger import LedgerEntry
+from tasks.store.records.round import Selection
+from tasks.store.records.site import Enrolment
 
 _SITE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 #: The store answers a read in milliseconds; most of it is waiting.

@@ -18,7 +18,7 @@ from tasks.store import layout
 from tasks.store.files import alone, write_private
 from tasks.store.identity import load_key
 from tasks.store.objects import ObjectStore
-from tasks.store.records import LedgerEntry, LedgerPin, Spend
+from tasks.store.records.ledger import LedgerEntry, LedgerPin, Spend
 
 #: Stands for the bytes that leave where none do: the round is paid for all the same.
 NO_RELEASE = "0" * 64

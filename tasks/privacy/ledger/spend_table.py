@@ -13,7 +13,7 @@ from tasks.privacy.ledger.evidence import collect, unread_of
 from tasks.privacy.ledger.verification import ChainReport
 from tasks.report import words
 from tasks.store.objects import ObjectStore
-from tasks.store.records import Spend, Unit
+from tasks.store.records.ledger import Spend, Unit
 from tasks.study.sections import Study
 
 

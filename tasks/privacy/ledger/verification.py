@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict
 
 from tasks.privacy.accounting import compose, gdp_delta, gdp_epsilon, pure_delta, pure_epsilon_total
 from tasks.privacy.ledger.chain import ChainCheck
-from tasks.store.records import Spend
+from tasks.store.records.ledger import Spend
 
 Signature = Literal["valid", "wrong", "not checked"]
 #: A recorded epsilon may differ from its recomputation by this much, relatively: the accountant rounds up by less.

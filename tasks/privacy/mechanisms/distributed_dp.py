@@ -12,7 +12,7 @@ from tasks.privacy.mechanisms.local_dp import NEIGHBOURS
 from tasks.privacy.noise.grid import STEPS_PER_CLIP, Steps, check_steps
 from tasks.privacy.noise.source import NoiseSource
 from tasks.privacy.secure_sum.contribution import Maskable
-from tasks.store.records import Spend
+from tasks.store.records.ledger import Spend
 from tasks.study.privacy import DistributedDP
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from tasks.errors import BudgetExhausted, PrivacyError
 from tasks.privacy.accounting import compose, gdp_epsilon, noise_multiplier_for
 from tasks.privacy.noise.source import SMALL
-from tasks.store.records import Spend, Unit
+from tasks.store.records.ledger import Spend, Unit
 from tasks.study.privacy import DistributedDP, GaussianUpdate, LocalDP
 
 NOBODY = "nobody: holds against the hub too"

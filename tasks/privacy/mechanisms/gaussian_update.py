@@ -12,7 +12,7 @@ from tasks.privacy.mechanisms.gaussian import NOBODY, check_sampler, gaussian_sp
 from tasks.privacy.noise.grid import STEPS_PER_CLIP, Steps, Update, check_update, clipped_steps, to_float32
 from tasks.privacy.noise.source import NoiseSource
 from tasks.privacy.secure_sum.contribution import Maskable
-from tasks.store.records import Spend
+from tasks.store.records.ledger import Spend
 from tasks.study.privacy import GaussianUpdate
 
 NEIGHBOURS = "federations that differ in whether one site contributes, or nothing (zero) stands in its place"

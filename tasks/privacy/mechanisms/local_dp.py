@@ -11,7 +11,7 @@ from tasks.privacy.accounting import noise_multiplier_for
 from tasks.privacy.mechanisms.gaussian import NOBODY, check_sampler, gaussian_spend
 from tasks.privacy.noise.grid import STEPS_PER_CLIP, Steps, check_steps
 from tasks.privacy.noise.source import NoiseSource
-from tasks.store.records import Spend
+from tasks.store.records.ledger import Spend
 from tasks.study.privacy import LocalDP
 
 NEIGHBOURS = (

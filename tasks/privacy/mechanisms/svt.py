@@ -25,7 +25,7 @@ from tasks.privacy.codecs.sparse import Sparse, num_shared
 from tasks.privacy.mechanisms.gaussian import NOBODY, check_release
 from tasks.privacy.noise.grid import Update, check_update, chunks, to_float32
 from tasks.privacy.noise.source import NoiseSource
-from tasks.store.records import Spend
+from tasks.store.records.ledger import Spend
 from tasks.study.privacy import SparseVector
 
 NEIGHBOURS = "federations in which one site's whole update is replaced by any other"

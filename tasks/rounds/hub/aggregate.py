@@ -22,7 +22,8 @@ from tasks.rounds.hub.selection import (
     select,
 )
 from tasks.store import layout
-from tasks.store.records import Manifest, ModelCard, ModelRef, Plan, PrivateAuc, Selection
+from tasks.store.records.model import ModelCard, ModelRef, PrivateAuc
+from tasks.store.records.round import Manifest, Plan, Selection
 from tasks.store.weights import Weights, fetch_model, sha256, to_bytes
 
 

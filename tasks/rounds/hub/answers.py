@@ -12,7 +12,7 @@ from tasks.errors import ObjectMissing, StoreError, StoreUnavailable
 from tasks.foreign.bounds import shorten
 from tasks.rounds.hub.context import HubContext
 from tasks.store import clock, layout
-from tasks.store.records import Plan, Refusal
+from tasks.store.records.round import Plan, Refusal
 
 POLL_SECONDS = 0.2
 #: What sites answer with in a phase.

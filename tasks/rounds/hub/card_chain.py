@@ -14,7 +14,9 @@ from tasks.rounds.hub.context import HubContext
 from tasks.store import layout
 from tasks.store.hub_signature import check_hub_signature
 from tasks.store.record_size import max_bytes
-from tasks.store.records import ModelCard, Plan, Pointer, RoundMetrics, Settled
+from tasks.store.records.model import ModelCard, Pointer
+from tasks.store.records.report import RoundMetrics
+from tasks.store.records.round import Plan, Settled
 from tasks.store.weights import sha256
 
 

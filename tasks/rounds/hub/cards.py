@@ -17,7 +17,9 @@ from tasks.rounds.hub.selection import largest_spend
 from tasks.store import clock, layout
 from tasks.store.hub_signature import sign_as_hub
 from tasks.store.record_size import max_bytes
-from tasks.store.records import LedgerPin, ModelCard, ModelRef, Plan, PrivateAuc, Selection
+from tasks.store.records.ledger import LedgerPin
+from tasks.store.records.model import ModelCard, ModelRef, PrivateAuc
+from tasks.store.records.round import Plan, Selection
 from tasks.store.weights import sha256
 
 LIMITS = (

@@ -30,18 +30,9 @@ from tasks.rounds.pooled import PooledFigures, pooled_figures
 from tasks.store import layout
 from tasks.store.hub_signature import sign_as_hub
 from tasks.store.objects import to_json
-from tasks.store.records import (
-    Chosen,
-    ModelCard,
-    ModelRef,
-    Plan,
-    Pointer,
-    RoundMetrics,
-    Selection,
-    Settled,
-    SiteMetrics,
-    SiteRow,
-)
+from tasks.store.records.model import ModelCard, ModelRef, Pointer
+from tasks.store.records.report import RoundMetrics, SiteMetrics, SiteRow
+from tasks.store.records.round import Chosen, Plan, Selection, Settled
 from tasks.store.weights import fetch_model
 
 log = logging.getLogger(__name__)

@@ -21,7 +21,9 @@ from tasks.rounds.hub.context import HubContext
 from tasks.store import layout
 from tasks.store.identity import is_signed_by
 from tasks.store.objects import to_json
-from tasks.store.records import Enrolment, LedgerEntry, Manifest, Plan, TensorSpec
+from tasks.store.records.ledger import LedgerEntry
+from tasks.store.records.round import Manifest, Plan, TensorSpec
+from tasks.store.records.site import Enrolment
 from tasks.store.weights import DTYPE_BYTES, MAX_HEADER, from_bytes, sha256
 from tasks.study.privacy import sent_fraction
 

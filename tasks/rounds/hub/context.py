@@ -14,7 +14,10 @@ from tasks.learning.building import checked_model
 from tasks.store import layout, settings
 from tasks.store.objects import ObjectStore, hub_store
 from tasks.store.record_size import max_bytes
-from tasks.store.records import Enrolment, Plan, Pointer, RoundMetrics, RunRecord
+from tasks.store.records.model import Pointer
+from tasks.store.records.report import RoundMetrics
+from tasks.store.records.round import Plan, RunRecord
+from tasks.store.records.site import Enrolment
 from tasks.study.file import load_study
 from tasks.study.sections import Study
 

@@ -30,7 +30,8 @@ from tasks.rounds.hub.selection import (
 from tasks.store import layout
 from tasks.store.identity import is_signed_by
 from tasks.store.objects import to_json
-from tasks.store.records import DecryptedSum, EncryptedSum, Enrolment, Manifest, Plan, Selection
+from tasks.store.records.round import DecryptedSum, EncryptedSum, Manifest, Plan, Selection
+from tasks.store.records.site import Enrolment
 from tasks.store.weights import Weights, fetch_model, sha256
 
 

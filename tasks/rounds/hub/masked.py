@@ -32,7 +32,7 @@ from tasks.rounds.hub.selection import (
 from tasks.store import layout
 from tasks.store.objects import to_json
 from tasks.store.record_size import max_bytes
-from tasks.store.records import Manifest, Plan, Selection
+from tasks.store.records.round import Manifest, Plan, Selection
 from tasks.store.weights import Weights, fetch_model
 from tasks.store.weights import sha256 as body_sha256
 from tasks.study.privacy import noise_shares

@@ -28,7 +28,8 @@ from tasks.store import clock, layout
 from tasks.store.disk import require_room_for_round
 from tasks.store.hub_signature import sign_as_hub
 from tasks.store.objects import to_json
-from tasks.store.records import ModelRef, Plan, Pointer, RunRecord
+from tasks.store.records.model import ModelRef, Pointer
+from tasks.store.records.round import Plan, RunRecord
 from tasks.store.weights import fixed_sha256, parameters, sha256, to_bytes
 from tasks.study.round_terms import fewest_sites, phases
 

@@ -16,7 +16,7 @@ from tasks.rounds.page.store import list_rounds
 from tasks.store import layout
 from tasks.store.objects import to_json
 from tasks.store.record_size import max_bytes
-from tasks.store.records import ModelCard, Pointer
+from tasks.store.records.model import ModelCard, Pointer
 from tasks.store.weights import fetch_model
 
 

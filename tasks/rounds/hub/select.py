@@ -5,7 +5,7 @@ from __future__ import annotations
 from tasks.rounds.hub.context import HubContext
 from tasks.rounds.hub.encrypted import select_encrypted
 from tasks.rounds.hub.masked import select_masked
-from tasks.store.records import Selection
+from tasks.store.records.round import Selection
 
 
 def select_hidden(hub: HubContext, server_round: int) -> Selection:

@@ -12,7 +12,8 @@ from tasks.rounds.hub.context import HubContext
 from tasks.store import layout
 from tasks.store.hub_signature import sign_as_hub
 from tasks.store.objects import to_json
-from tasks.store.records import Chosen, Manifest, Plan, Selection, Settled, Spend
+from tasks.store.records.ledger import Spend
+from tasks.store.records.round import Chosen, Manifest, Plan, Selection, Settled
 
 
 def select(

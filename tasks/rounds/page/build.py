@@ -11,7 +11,7 @@ from tasks.report import pages
 from tasks.report.canvas import Chart
 from tasks.rounds.page import plots, privacy_view, view
 from tasks.rounds.page.index import RunEntry
-from tasks.store.records import Baselines, RoundMetrics
+from tasks.store.records.report import Baselines, RoundMetrics
 from tasks.study.sections import Study
 
 

@@ -10,7 +10,7 @@ from matplotlib.ticker import FixedLocator
 
 from tasks.report import words
 from tasks.report.canvas import COLOURS, Chart, dashed, grid, look, make_chart, round_axis, say
-from tasks.store.records import Baselines, RoundMetrics, SiteRow
+from tasks.store.records.report import Baselines, RoundMetrics, SiteRow
 
 _STEP_COLOURS = ("blue", "sky", "orange", "green", "mauve", "muted")
 

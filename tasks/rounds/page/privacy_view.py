@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from tasks.privacy import accounting
 from tasks.report import words
-from tasks.store.records import RoundMetrics, Spend
+from tasks.store.records.ledger import Spend
+from tasks.store.records.report import RoundMetrics
 from tasks.study.privacy import GaussianUpdate, PatientLevel, SparseVector
 from tasks.study.sections import Study
 

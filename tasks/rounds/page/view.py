@@ -9,7 +9,7 @@ from typing import Literal
 from tasks.report import words
 from tasks.rounds.page.privacy_view import warning
 from tasks.store import layout
-from tasks.store.records import Baselines, RoundMetrics, SiteMetrics, SiteRow
+from tasks.store.records.report import Baselines, RoundMetrics, SiteMetrics, SiteRow
 from tasks.study.sections import Study
 
 Tone = Literal["good", "warn", "bad", "plain"]

@@ -15,7 +15,8 @@ from tasks.store import layout, settings
 from tasks.store.hub_signature import check_hub_signature
 from tasks.store.objects import ObjectStore, site_store
 from tasks.store.record_size import max_bytes
-from tasks.store.records import Enrolment, Plan, Settled
+from tasks.store.records.round import Plan, Settled
+from tasks.store.records.site import Enrolment
 from tasks.study.file import load_study
 from tasks.study.sections import Study
 

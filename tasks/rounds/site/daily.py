@@ -9,7 +9,7 @@ from tasks.rounds.site.guard import no_values_in_errors
 from tasks.rounds.site.validation import valid_patients
 from tasks.store import layout
 from tasks.store.objects import to_json
-from tasks.store.records import DailyValidation
+from tasks.store.records.site import DailyValidation
 
 
 def validate_daily(site: str, studies: list[str]) -> None:

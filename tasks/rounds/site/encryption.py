@@ -14,7 +14,7 @@ from tasks.rounds.site.context import SiteContext
 from tasks.store import layout
 from tasks.store.identity import sign
 from tasks.store.objects import to_json
-from tasks.store.records import DecryptedSum, EncryptedSum, Plan
+from tasks.store.records.round import DecryptedSum, EncryptedSum, Plan
 from tasks.store.weights import fetch_model, sha256, to_bytes
 
 

@@ -21,7 +21,8 @@ from tasks.store import layout
 from tasks.store.hub_signature import check_hub_signature
 from tasks.store.objects import ObjectStore
 from tasks.store.record_size import max_bytes
-from tasks.store.records import ModelCard, ModelRef, Plan
+from tasks.store.records.model import ModelCard, ModelRef
+from tasks.store.records.round import Plan
 from tasks.store.weights import Weights, fetch_model, fixed_sha256, trainable
 
 _CHAIN = 100_000

@@ -10,7 +10,7 @@ from tasks.learning.evaluation import count_scores
 from tasks.learning.training import RawUpdate
 from tasks.privacy.noise.grid import STEPS_PER_CLIP
 from tasks.privacy.train_local import train_local
-from tasks.store.records import Plan
+from tasks.store.records.round import Plan
 from tasks.store.weights import Weights, set_parameters
 
 

@@ -36,7 +36,7 @@ from tasks.store.files import write_private
 from tasks.store.identity import sign
 from tasks.store.objects import to_json
 from tasks.store.record_size import max_bytes
-from tasks.store.records import Spend
+from tasks.store.records.ledger import Spend
 from tasks.study.privacy import noise_shares
 from tasks.study.round_terms import fewest_sites
 

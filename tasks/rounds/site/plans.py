@@ -19,7 +19,8 @@ from tasks.store import clock, layout
 from tasks.store.files import alone, write_private
 from tasks.store.hub_signature import check_hub_signature
 from tasks.store.objects import to_json
-from tasks.store.records import Digest, Plan, Record
+from tasks.store.records.record import Digest, Record
+from tasks.store.records.round import Plan
 from tasks.study.round_terms import fewest_sites, phases
 from tasks.study.sections import Study
 

@@ -35,7 +35,10 @@ from tasks.store import layout
 from tasks.store.files import alone, write_private
 from tasks.store.identity import sign
 from tasks.store.objects import to_json
-from tasks.store.records import Manifest, Plan, Refusal, SiteMetrics, Spend, Step
+from tasks.store.records.ledger import Spend
+from tasks.store.records.record import Step
+from tasks.store.records.report import SiteMetrics
+from tasks.store.records.round import Manifest, Plan, Refusal
 from tasks.store.weights import Weights, from_bytes, set_parameters, sha256
 
 Result = TypeVar("Result")

@@ -19,7 +19,8 @@ from tasks.privacy.secure_sum.checks import check_signature
 from tasks.privacy.secure_sum.records import KeyMessage, Presence
 from tasks.store.files import alone, write_private
 from tasks.store.objects import to_json
-from tasks.store.records import Record, Spend
+from tasks.store.records.ledger import Spend
+from tasks.store.records.record import Record
 from tasks.study.sections import SiteName
 
 

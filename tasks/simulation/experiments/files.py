@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from tasks.errors import ConfigError
 from tasks.simulation.experiments.plan import EXPERIMENTS
 from tasks.simulation.experiments.records import Cohort, Measured
-from tasks.store.records import Record
+from tasks.store.records.record import Record
 
 COHORT = "cohort.json"
 

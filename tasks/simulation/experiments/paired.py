@@ -14,7 +14,7 @@ import numpy as np
 from pydantic import Field
 from scipy.special import stdtrit
 
-from tasks.store.records import Record
+from tasks.store.records.record import Record
 
 #: A difference of AUC that is too small to matter: two settings are called equal when the whole interval of their
 #: difference lies within plus or minus this, and one does as well as the other when it is not worse by more.

@@ -9,7 +9,7 @@ from pydantic import Field
 from tasks.errors import ConfigError
 from tasks.simulation.experiments.paired import Summary, Verdict, difference
 from tasks.simulation.runs import Setting
-from tasks.store.records import Record
+from tasks.store.records.record import Record
 
 
 class Curve(Record):

@@ -16,7 +16,7 @@ from tasks.data.checks.runner import CheckResult, ValidationResult, at_every_sit
 from tasks.errors import ConfigError, ValidationFailed
 from tasks.rounds.site.validation import shown
 from tasks.store.objects import to_json
-from tasks.store.records import RoundMetrics
+from tasks.store.records.report import RoundMetrics
 from tasks.study.privacy import promises
 
 Line = dict[str, Any]

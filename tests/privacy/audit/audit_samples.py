@@ -20,7 +20,7 @@ from tasks.privacy.audit.observer import Floats, Groups, Observers
 from tasks.privacy.audit.patients import Audience, synthetic_patients
 from tasks.privacy.audit.promise import promise_of
 from tasks.privacy.audit.setting import Setting
-from tasks.store.records import Spend
+from tasks.store.records.ledger import Spend
 from tasks.store.settings import PROJECT
 from tasks.store.weights import Weights
 from tasks.study.file import load_study

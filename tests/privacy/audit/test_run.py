@@ -13,7 +13,7 @@ from tasks.privacy.audit.patients import SYNTHETIC, audit_patients
 from tasks.privacy.audit.run import run_audit
 from tasks.privacy.audit.setting import layered_study
 from tasks.privacy.audit.verdict import FALSE_ALARM, Audit, Figure, outcome_of
-from tasks.store.records import Spend
+from tasks.store.records.ledger import Spend
 from tasks.store.weights import Weights
 from tasks.study.privacy import NoPrivacy
 from tests.privacy.audit.audit_samples import (

@@ -19,7 +19,9 @@ from tasks.privacy.ledger.chain import FIRST, Link
 from tasks.store import layout
 from tasks.store.identity import ensure_authority, ensure_site_identity
 from tasks.store.objects import ObjectStore, to_json
-from tasks.store.records import Chosen, Enrolment, LedgerEntry, Selection, Spend
+from tasks.store.records.ledger import LedgerEntry, Spend
+from tasks.store.records.round import Chosen, Selection
+from tasks.store.records.site import Enrolment
 from tasks.store.settings import PROJECT
 
 SITE, OTHER = "701", "702"

@@ -16,7 +16,7 @@ from tasks.privacy.ledger.evidence import Anchor, collect, export, load, read_ch
 from tasks.privacy.ledger.ledger import MAX_KEYS, keys_by_site, spent
 from tasks.store import layout
 from tasks.store.objects import ObjectStore, to_json
-from tasks.store.records import Selection
+from tasks.store.records.round import Selection
 from tests.privacy.ledger.ledger_samples import (
     OTHER,
     SITE,

@@ -28,7 +28,7 @@ from tasks.privacy.ledger.verification import verify_chain
 from tasks.store import layout
 from tasks.store.identity import load_key
 from tasks.store.objects import ObjectStore
-from tasks.store.records import LedgerEntry, Spend
+from tasks.store.records.ledger import LedgerEntry, Spend
 from tasks.store.settings import S3Credential
 from tests.privacy.ledger.ledger_samples import (
     OTHER,

@@ -9,7 +9,7 @@ import pytest
 
 from tasks.privacy.ledger.spend_table import StudySpend, read_spend
 from tasks.store.objects import ObjectStore
-from tasks.store.records import Spend
+from tasks.store.records.ledger import Spend
 from tasks.study.sections import Study
 from tests.privacy.ledger.ledger_samples import (
     MemoryClient,

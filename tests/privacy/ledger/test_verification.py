@@ -14,7 +14,7 @@ import pytest
 from tasks.privacy.accounting import compose, gdp_epsilon, pure_epsilon_total
 from tasks.privacy.ledger.chain import FIRST, Link
 from tasks.privacy.ledger.verification import MAX_RELEASES, TOLERANCE, ChainReport, total_epsilon, verify_chain
-from tasks.store.records import Spend
+from tasks.store.records.ledger import Spend
 from tests.privacy.ledger.ledger_samples import (
     OTHER,
     RECORDED,

@@ -42,7 +42,10 @@ from tasks.store import objects as storage
 from tasks.store.files import write_private
 from tasks.store.hub_signature import sign_as_hub
 from tasks.store.objects import ObjectStore, to_json
-from tasks.store.records import LedgerEntry, Manifest, ModelCard, Plan, RoundMetrics, Selection
+from tasks.store.records.ledger import LedgerEntry
+from tasks.store.records.model import ModelCard
+from tasks.store.records.report import RoundMetrics
+from tasks.store.records.round import Manifest, Plan, Selection
 
 DERM, NOCOMP = "xanomeline_derm56", "xanomeline_nocomp24"
 SITES = ("701", "703", "704", "705", "708", "709", "710", "713", "715", "716", "717", "718", "pool")

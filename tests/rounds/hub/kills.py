@@ -20,7 +20,7 @@ import numpy as np
 from tasks.errors import ObjectMissing
 from tasks.privacy.secure_sum import protocol
 from tasks.store.objects import ObjectStore
-from tasks.store.records import LedgerEntry
+from tasks.store.records.ledger import LedgerEntry
 from tests.rounds.hub.federation import _FORKS, Federation, in_child
 
 #: Written instead of a digest where the ledger has no entry.

@@ -20,7 +20,7 @@ from tasks.rounds.hub.masked import freeze_roster, select_masked
 from tasks.store import identity as enrolment
 from tasks.store import layout, settings
 from tasks.store.objects import to_json
-from tasks.store.records import Plan
+from tasks.store.records.round import Plan
 from tasks.store.weights import Weights, fetch_model, to_bytes
 from tests.rounds.hub.federation import FEW, Federation
 

@@ -34,7 +34,9 @@ from tasks.privacy.secure_sum.records import KeyMessage, Roster, Survivors
 from tasks.rounds.site import global_models
 from tasks.store import layout
 from tasks.store.objects import to_json
-from tasks.store.records import LedgerEntry, ModelCard, ModelRef, Plan, Refusal
+from tasks.store.records.ledger import LedgerEntry
+from tasks.store.records.model import ModelCard, ModelRef
+from tasks.store.records.round import Plan, Refusal
 from tasks.store.weights import Weights, parameters, sha256, to_bytes
 from tests.rounds.hub.federation import FEW, LOCAL_DP, Federation
 from tests.rounds.hub.masked_rounds import MASKED

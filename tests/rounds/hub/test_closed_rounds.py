@@ -20,7 +20,7 @@ from tasks.rounds.site import steps
 from tasks.rounds.site.context import SiteContext
 from tasks.store import layout
 from tasks.store.objects import to_json
-from tasks.store.records import Refusal, Settled
+from tasks.store.records.round import Refusal, Settled
 from tests.rounds.hub.federation import FEW, Federation
 from tests.rounds.hub.masked_rounds import MASKED
 

@@ -25,7 +25,8 @@ from tasks.rounds.page.store import fetch_rounds
 from tasks.rounds.site import steps
 from tasks.store import layout, settings
 from tasks.store.objects import to_json
-from tasks.store.records import RoundMetrics, RunRecord
+from tasks.store.records.report import RoundMetrics
+from tasks.store.records.round import RunRecord
 from tasks.store.version import require_layout
 from tests.rounds.hub.federation import FEW, Federation
 from tests.rounds.hub.masked_rounds import MASKED
@@ -138,7 +139,7 @@ def test_a_round_is_found_by_its_run_whatever_the_other_records_are(fed: Federat
 
 def test_a_damaged_cache_of_reference_figures_is_made_anew(fed: Federation, monkeypatch: pytest.MonkeyPatch) -> None:
     from tasks.simulation import reference
-    from tasks.store.records import Baselines
+    from tasks.store.records.report import Baselines
 
     study = fed.hub(fed.new_study()).study
     made = Baselines(

@@ -11,7 +11,7 @@ from tasks.rounds.hub.encrypted import select_encrypted
 from tasks.store import layout, settings
 from tasks.store.files import write_private
 from tasks.store.objects import to_json
-from tasks.store.records import EncryptedSum
+from tasks.store.records.round import EncryptedSum
 from tasks.store.weights import Weights, from_bytes
 from tests.rounds.hub.federation import FEW, Federation
 

@@ -16,7 +16,9 @@ from tasks.rounds.site import steps
 from tasks.store import layout
 from tasks.store.objects import to_json
 from tasks.store.record_size import max_bytes
-from tasks.store.records import LedgerEntry, ModelCard, Refusal
+from tasks.store.records.ledger import LedgerEntry
+from tasks.store.records.model import ModelCard
+from tasks.store.records.round import Refusal
 from tasks.store.weights import sha256
 from tests.rounds.hub.federation import FEW, Federation
 from tests.rounds.hub.masked_rounds import MASKED, PREPARE, UNMASK, UPLOAD, put

@@ -24,7 +24,9 @@ from tasks.store import clock, layout, settings
 from tasks.store.hub_signature import sign_as_hub
 from tasks.store.identity import ensure_authority, ensure_hub_identity
 from tasks.store.objects import ObjectStore, to_json
-from tasks.store.records import LedgerEntry, ModelCard, ModelRef, Plan, Refusal
+from tasks.store.records.ledger import LedgerEntry
+from tasks.store.records.model import ModelCard, ModelRef
+from tasks.store.records.round import Plan, Refusal
 from tasks.store.weights import Weights, fetch_model, from_bytes, parameters, sha256, to_bytes
 from tests.rounds.hub.federation import FEW, LOCAL_DP, Federation
 from tests.rounds.hub.masked_rounds import MASKED, PREPARE, UNMASK, UPLOAD, Seen, folder, of, watching

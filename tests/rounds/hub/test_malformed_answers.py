@@ -27,7 +27,10 @@ from tasks.store import layout, settings
 from tasks.store.files import write_private
 from tasks.store.objects import to_json
 from tasks.store.record_size import max_bytes
-from tasks.store.records import LedgerEntry, ModelCard, Refusal, RoundMetrics, SiteMetrics
+from tasks.store.records.ledger import LedgerEntry
+from tasks.store.records.model import ModelCard
+from tasks.store.records.report import RoundMetrics, SiteMetrics
+from tasks.store.records.round import Refusal
 from tasks.store.weights import fetch_model, sha256, to_bytes
 from tests.rounds.hub.federation import FEW, SITES, Federation
 from tests.rounds.hub.masked_rounds import PREPARE, UPLOAD, put, signing, trained

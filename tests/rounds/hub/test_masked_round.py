@@ -21,7 +21,8 @@ from tasks.privacy.secure_sum.records import KeyMessage, Roster, RoundKeys, sha2
 from tasks.rounds.hub.masked import freeze_roster, select_masked
 from tasks.rounds.site.masking import Masking
 from tasks.store import clock, layout
-from tasks.store.records import ModelCard, Pointer, Refusal, Selection
+from tasks.store.records.model import ModelCard, Pointer
+from tasks.store.records.round import Refusal, Selection
 from tasks.store.weights import from_bytes
 from tests.rounds.hub.federation import FEW, Federation
 from tests.rounds.hub.masked_rounds import (

@@ -22,7 +22,10 @@ from tasks.rounds.hub.answers import read_answers
 from tasks.store import identity as enrolment
 from tasks.store import layout, settings
 from tasks.store.objects import to_json
-from tasks.store.records import Enrolment, LedgerEntry, Manifest, RoundMetrics
+from tasks.store.records.ledger import LedgerEntry
+from tasks.store.records.report import RoundMetrics
+from tasks.store.records.round import Manifest
+from tasks.store.records.site import Enrolment
 from tasks.store.weights import sha256
 from tests.rounds.hub.federation import FEW, Federation, json_of
 

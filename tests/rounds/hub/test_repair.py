@@ -18,7 +18,9 @@ from tasks.store import layout, settings
 from tasks.store.hub_signature import sign_as_hub
 from tasks.store.identity import ensure_authority, ensure_hub_identity
 from tasks.store.objects import to_json
-from tasks.store.records import ModelCard, Pointer, RoundMetrics, Settled
+from tasks.store.records.model import ModelCard, Pointer
+from tasks.store.records.report import RoundMetrics
+from tasks.store.records.round import Settled
 from tasks.store.weights import sha256
 from tests.rounds.hub.federation import FEW, Federation
 

@@ -25,7 +25,10 @@ from tasks.rounds.hub.open import open_round
 from tasks.rounds.site import steps
 from tasks.store import clock, layout
 from tasks.store.objects import to_json
-from tasks.store.records import Enrolment, LedgerEntry, Plan, Pointer, Refusal
+from tasks.store.records.ledger import LedgerEntry
+from tasks.store.records.model import Pointer
+from tasks.store.records.round import Plan, Refusal
+from tasks.store.records.site import Enrolment
 from tasks.store.weights import sha256
 from tasks.study.privacy import NoPrivacy
 from tests.rounds.hub.federation import Federation, hub_step, in_child, run_and_die, site_step

@@ -18,7 +18,10 @@ from tasks.rounds.page.store import CONTENT_TYPES
 from tasks.store import layout
 from tasks.store.identity import is_signed_by
 from tasks.store.objects import to_json
-from tasks.store.records import LedgerEntry, ModelCard, Pointer, RoundMetrics, Selection, SiteMetrics
+from tasks.store.records.ledger import LedgerEntry
+from tasks.store.records.model import ModelCard, Pointer
+from tasks.store.records.report import RoundMetrics, SiteMetrics
+from tasks.store.records.round import Selection
 from tasks.store.weights import fetch_model, sha256
 from tasks.study.privacy import NoPrivacy
 from tests.rounds.hub.federation import DERM, NOCOMP, SITES, Federation, json_of

@@ -17,7 +17,7 @@ from tasks.rounds.site import steps
 from tasks.simulation.data import read_sites, split_sites
 from tasks.simulation.rounds import SimulatedRound, simulate
 from tasks.store import layout
-from tasks.store.records import ModelCard
+from tasks.store.records.model import ModelCard
 from tasks.store.weights import sha256, to_bytes
 from tasks.study.file import load_study
 from tests.rounds.hub.federation import NOCOMP, Federation

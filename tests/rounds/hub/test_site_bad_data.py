@@ -14,7 +14,9 @@ import pytest
 from tasks.data.checks.runner import ValidationResult
 from tasks.errors import DataError, DataPinMismatch, PharmafedError, QuorumMissed, ValidationFailed
 from tasks.store import layout
-from tasks.store.records import LedgerEntry, Refusal, RoundMetrics
+from tasks.store.records.ledger import LedgerEntry
+from tasks.store.records.report import RoundMetrics
+from tasks.store.records.round import Refusal
 from tests.rounds.hub.federation import Federation
 from tests.rounds.hub.masked_rounds import FIVE
 

@@ -19,7 +19,9 @@ from tasks.deploy.finish import finish_round
 from tasks.errors import ConfigError, ValidationFailed
 from tasks.rounds.site.daily import validate_daily
 from tasks.store import layout
-from tasks.store.records import DailyValidation, Refusal, RoundMetrics
+from tasks.store.records.report import RoundMetrics
+from tasks.store.records.round import Refusal
+from tasks.store.records.site import DailyValidation
 from tests.rounds.hub.federation import FEW, Federation
 
 TWO = FEW[:2]

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tasks.store.records import Baselines, RoundMetrics
+from tasks.store.records.report import Baselines, RoundMetrics
 from tasks.store.settings import PROJECT
 from tasks.study.file import load_study
 from tasks.study.sections import Study

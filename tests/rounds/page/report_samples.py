@@ -6,7 +6,8 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from tasks.store.records import RoundMetrics, SiteMetrics, SiteRow, Spend
+from tasks.store.records.ledger import Spend
+from tasks.store.records.report import RoundMetrics, SiteMetrics, SiteRow
 
 PATIENTS = {"701": 34, "703": 15, "704": 21, "705": 13, "708": 21, "709": 17, "710": 26, "713": 7}
 PATIENTS |= {"715": 7, "716": 20, "717": 11, "718": 6, "pool": 13}

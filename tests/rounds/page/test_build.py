@@ -16,7 +16,8 @@ from PIL import Image
 
 from tasks.rounds.page import plots
 from tasks.rounds.page.build import build_report
-from tasks.store.records import Baselines, PrivateAuc, RoundMetrics, SiteMetrics
+from tasks.store.records.model import PrivateAuc
+from tasks.store.records.report import Baselines, RoundMetrics, SiteMetrics
 from tasks.study.sections import Study
 from tests.rounds.page.report_samples import PATIENTS, REASON, Rounds, site_row, spend
 

@@ -15,7 +15,7 @@ from tasks.report import pages
 from tasks.report.canvas import Chart
 from tasks.rounds.page import index, plots
 from tasks.rounds.page.build import build_report, run_entry
-from tasks.store.records import Baselines
+from tasks.store.records.report import Baselines
 from tasks.study.sections import Study
 from tests.page_structure import HARMLESS, HOSTILE, Structure, require_same_structure, with_texts
 from tests.rounds.page.report_samples import Rounds

@@ -8,7 +8,7 @@ import pytest
 
 from tasks.rounds.page.build import build_report
 from tasks.store.objects import to_json
-from tasks.store.records import RoundMetrics, SiteMetrics
+from tasks.store.records.report import RoundMetrics, SiteMetrics
 from tasks.store.settings import PROJECT
 from tasks.study.file import load_study
 from tests.rounds.page.report_samples import PATIENTS, round_metrics, site_row

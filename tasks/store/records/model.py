@@ -1,0 +1,79 @@
+"""The global models: where each lies, what it is, and which is the newest."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from tasks.foreign.bounds import (
+    MAX_INPUTS,
+    MAX_SITES,
+    Count,
+    LongText,
+    Moment,
+    Name,
+    Pem,
+    Round,
+    Signature,
+    Text,
+)
+from tasks.store.records.ledger import LedgerPin, Spend
+from tasks.store.records.record import Digest, Reasons, Record
+from tasks.study.sections import SiteName
+
+
+class ModelRef(Record):
+    """A model in the store, pinned by its digest."""
+
+    server_round: Round
+    key: Name
+    sha256: Digest
+
+
+class PrivateAuc(Record):
+    """AUC over all sites' held-out patients, from noised counts by label and bin of predicted risk."""
+
+    auc: float
+    standard_error: float = Field(description="of the noise alone, not of the few patients")
+    num_examples: float = Field(description="noised count of held-out patients")
+    model_sha256: Digest
+
+
+class ModelCard(Record):
+    """What a model is, where it came from and what it cost. Each names the card of the model before: a chain."""
+
+    study: Name
+    title: Text
+    study_digest: Digest
+    server_round: Round
+    created_at: Moment
+    model: ModelRef
+    evaluated_model: ModelRef
+    averaged_rounds: Count
+    base_model: ModelRef | None
+    architecture: Text
+    inputs: tuple[Name, ...] = Field(max_length=MAX_INPUTS)
+    contributors: dict[SiteName, float] = Field(max_length=MAX_SITES)
+    missing: Reasons
+    spend: Spend | None
+    private_auc: PrivateAuc | None = Field(default=None, description="of the evaluated model before this one")
+    code_version: Name
+    intended_use: LongText
+    limits: LongText
+    previous_sha256: Digest | None = Field(default=None, description="of the base model's card; null: the first model")
+    ledgers: dict[SiteName, LedgerPin] = Field(
+        default_factory=dict,
+        max_length=MAX_SITES,
+        description="site -> the newest ledger entry that the hub has accepted an update for",
+    )
+    certificate_pem: Pem = Field(default="", description="the hub's, issued by the consortium's authority")
+    signature: Signature = Field(default="", description="Ed25519 of the hub over the card without this field, base64")
+
+
+class Pointer(Record):
+    """`latest.json`: the newest closed round and its model."""
+
+    study: Name
+    server_round: Round
+    model: ModelRef
+    evaluated_model: ModelRef
+    averaged_rounds: Count = 0
