@@ -31,7 +31,7 @@ MODELS: dict[str, tuple[str, dict[str, object]]] = {
     "mlp": ("tasks.models:MLP", {"hidden": 16}),
     "wide": ("tasks.models:MLP", {"hidden": 100}),
 }
-#: A site's arrays in the file, by the names of `tasks.data.patients.Patients`.
+#: A site's arrays in the file, by the names of `tasks.data.reading.patients.Patients`.
 PARTS = ("train_inputs", "train_labels", "held_out_inputs", "held_out_labels")
 
 Weights = dict[str, torch.Tensor]
@@ -87,7 +87,7 @@ def ours(model: str, rounds: int, arrays: Path) -> Run:
 
 def _simulate(study: str, model: str, sites: int, rounds: int, arrays: Path) -> Iterable[Any]:
     """Rounds of a study with another model over so many sites: those of the file, dealt again and again."""
-    from tasks.data.patients import Patients
+    from tasks.data.reading.patients import Patients
     from tasks.privacy.noise.source import SeededNoise
     from tasks.simulation.rounds import simulate
     from tasks.simulation.runs import changed

@@ -78,10 +78,25 @@ class House:
         """Every import of one module by another, wherever it stands."""
         known = self.modules
         for name, path in known.items():
-            place = path.relative_to(self.root).as_posix()
+            place = self.place(path)
             for node, late, typed in _imports(_tree(path)):
                 for target in sorted(_targets(node, known) - {name}):
                     yield Import(place, node.lineno, name, target, late, typed)
+
+    def needed_by(self, *entries: str) -> set[str]:
+        """The files of these modules and of all that they import, but for type checkers."""
+        graph = graph_of((each.source, each.target) for each in self.imports() if not each.typed)
+        found: set[str] = set()
+        todo = list(entries)
+        while todo:
+            if (module := todo.pop()) not in found:
+                found.add(module)
+                todo += graph.get(module, ())
+        return {self.place(self.modules[module]) for module in found}
+
+    def place(self, path: Path) -> str:
+        """A file as the project names it, with slashes."""
+        return path.relative_to(self.root).as_posix()
 
     def between_rooms(self) -> list[Import]:
         """The imports from one room into another."""
@@ -215,7 +230,7 @@ def _targets(node: ast.stmt, known: Mapping[str, Path]) -> set[str]:
 def _asking(house: House, at_home: tuple[str, ...], asks: Callable[[ast.AST], bool]) -> list[str]:
     found = set()
     for path in house.files:
-        place = path.relative_to(house.root).as_posix()
+        place = house.place(path)
         if not place.startswith(at_home):
             nodes = (node for node in ast.walk(_tree(path)) if asks(node))
             found |= {(place, _line(node)) for node in nodes}

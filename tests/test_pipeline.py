@@ -15,70 +15,49 @@ import yaml
 from tasks.simulation.experiments import plan
 from tasks.store.settings import PROJECT
 from tasks.study.file import load_study
-from tests.pipeline_imports import needed_by
+from tests.house import ROOMS, House
 
 STAGES: dict[str, Any] = yaml.safe_load((PROJECT / "dvc.yaml").read_text())["stages"]
+HOUSE = House(PROJECT)
+_CHECK = ("tasks.rounds.site.validation", "tasks.data.pin")
+_SIMULATION = ("tasks.simulation.runs", "tasks.simulation.summary", "tasks.models")
+_EXPERIMENTS = ("tasks.simulation.experiments.run", "tasks.simulation.experiments.files", "tasks.models")
+_FINDINGS = ("findings", "gallery", "metrics", "files")
 #: What computes each stage, below its command line.
 ENTRIES = {
-    "validate": ("tasks.deploy.commands.data",),
-    "simulate": ("tasks.deploy.commands.simulate",),
-    "baselines": ("tasks.deploy.commands.simulate",),
-    "validate_experiments": ("tasks.deploy.commands.data",),
-    "cohort": ("tasks.simulation.experiments.run", "tasks.simulation.experiments.files"),
-    "experiments": ("tasks.simulation.experiments.run", "tasks.simulation.experiments.files"),
+    "validate": _CHECK,
+    "simulate": _SIMULATION,
+    "baselines": _SIMULATION,
+    "validate_experiments": _CHECK,
+    "cohort": _EXPERIMENTS[:2],
+    "experiments": _EXPERIMENTS,
     "exam": ("tasks.exam.comparing.archive", "tasks.exam.bank.items"),
-    "report": (
-        "tasks.simulation.experiments.findings",
-        "tasks.simulation.experiments.gallery",
-        "tasks.simulation.experiments.metrics",
-        "tasks.simulation.experiments.files",
-    ),
+    "report": tuple(f"tasks.simulation.experiments.{name}" for name in _FINDINGS),
 }
-#: They name things, read and write files, or say what went wrong: no figure changes with them.
-PLUMBING = {f"tasks/{name}.py" for name in ("errors", "files", "layout", "progress", "settings", "storage")}
-#: They refuse what is too large, too deep or not allowed, and change nothing of what they let through.
-PLUMBING |= {
-    f"tasks/{name}.py"
-    for name in (
-        "bounds",
-        "foreign_files",
-        "inside",
-        "json_file",
-        "model_policy",
-        "record_size",
-        "spelling",
-        "yaml_file",
-    )
-}
-PLUMBING |= {f"tasks/data/checks/{name}.py" for name in ("library", "suite_faults", "suite_file", "value_faults")}
-#: Modules that a stage imports and does not run, or of which it runs nothing that a figure depends on.
-_VALIDATION = {f"tasks/data/checks/{name}.py" for name in ("engine", "parameters", "runner", "waivers")}
-#: What a suite's expectations are tried on before its columns are believed.
-_CHECKING_SUITES = {f"tasks/data/checks/{name}.py" for name in ("engine", "parameters")}
-#: What a site follows of its hub in a round, and what it takes for it: where no hub opens rounds, nothing of it runs.
-_ROUNDS = {f"tasks/{name}.py" for name in ("clock", "enrolment", "hub_signature", "round_terms")}
-_ROUNDS |= {f"tasks/rounds/site/{name}.py" for name in ("global_models", "plans")}
-_AT_A_SITE = (
-    {f"tasks/rounds/site/{name}.py" for name in ("context", "guard", "validation")} | {"tasks/data/pin.py"} | _ROUNDS
-)
-_RECORDS = {"tasks/store/records.py", "tasks/study/privacy.py", "tasks/store/weights.py"}
-_PAGES = needed_by("tasks.report.pages", "tasks.study.sections", "tasks.store.records")
-_PREPARING = needed_by("tasks.data.cdisc", "tasks.exam.bank.practice") - needed_by("tasks.rounds.site.validation")
-_SIMULATION = needed_by("tasks.simulation.runs")
-_NOT_IN_A_CHECK = _RECORDS | _PREPARING | {"tasks/data/patients.py"} | _ROUNDS
+#: Command lines that decide what a stage writes.
+COMMANDS = {"tasks/deploy/commands/data.py", "tasks/deploy/commands/simulate.py"}
+#: They name things, read and write files, refuse, or say what went wrong: no figure changes with them.
+PLUMBING = ("tasks/errors.py", "tasks/foreign/", "tasks/store/")
+#: In the same folders, what figures do come from.
+FIGURES = ("tasks/store/kernels.py", "tasks/store/plans.py", "tasks/store/records/", "tasks/store/weights.py")
+_NO_HUB = ("tasks/rounds/site/global_models.py", "tasks/rounds/site/plans.py")
+#: Rooms and modules that a stage imports and does not run, or of which no figure of its depends on what it runs.
 NOT_RUN = {
-    "validate": _NOT_IN_A_CHECK,
-    "validate_experiments": _NOT_IN_A_CHECK,
-    "simulate": _CHECKING_SUITES,
-    "baselines": _CHECKING_SUITES,
-    "cohort": _VALIDATION
-    | _AT_A_SITE
-    | (_SIMULATION - needed_by("tasks.simulation.data"))
-    | _RECORDS
-    | {"tasks/simulation/experiments/paired.py", "tasks/simulation/reference.py"},
-    "experiments": _VALIDATION | _AT_A_SITE,
-    "exam": {f"tasks/{name}.py" for name in ("exam/report_store", "exam/comparison_records", "report/store")} | _PAGES,
-    "report": needed_by("tasks.simulation.runs", "tasks.simulation.reference") - {"tasks/privacy/accounting.py"},
+    "validate": (*_NO_HUB, *FIGURES[1:]),
+    "validate_experiments": (*_NO_HUB, *FIGURES[1:]),
+    "simulate": ("tasks/data/checks/",),
+    "baselines": ("tasks/data/checks/",),
+    "cohort": (
+        "tasks/data/checks/",
+        "tasks/learning/",
+        "tasks/privacy/",
+        "tasks/rounds/",
+        "tasks/simulation/",
+        *FIGURES[1:],
+    ),
+    "experiments": ("tasks/data/checks/", "tasks/rounds/pooled.py", "tasks/rounds/site/"),
+    "exam": ("tasks/exam/comparing/comparison_records.py", "tasks/study/", "tasks/store/"),
+    "report": tuple(f"tasks/{room}/" for room in ROOMS if room != "report"),
 }
 
 
@@ -87,16 +66,38 @@ def dependencies(stage: str) -> list[str]:
     return list(content.get("do", content)["deps"])
 
 
+def modules_of(stage: str) -> set[str]:
+    """The modules that its lines name, one by one or by their folder."""
+    code = [line for line in dependencies(stage) if line.startswith("tasks/")]
+    return {path for path in map(HOUSE.place, HOUSE.files) if path.startswith(tuple(code))}
+
+
 @pytest.mark.parametrize("stage", ENTRIES)
 def test_a_stage_depends_on_nothing_that_it_does_not_need(stage: str) -> None:
-    code = {dependency for dependency in dependencies(stage) if dependency.startswith("tasks/")}
+    code = {line for line in dependencies(stage) if line.startswith("tasks/")} - COMMANDS
+    needed = HOUSE.needed_by(*ENTRIES[stage])
     assert code
-    assert code - needed_by(*ENTRIES[stage]) == set()
+    assert {line for line in code if not any(path.startswith(line) for path in needed)} == set()
+    assert {line for line in code if not (PROJECT / line).exists()} == set()
 
 
 @pytest.mark.parametrize("stage", ENTRIES)
 def test_a_stage_depends_on_every_module_that_it_runs(stage: str) -> None:
-    assert needed_by(*ENTRIES[stage]) - PLUMBING - NOT_RUN[stage] - set(dependencies(stage)) == set()
+    run = {path for path in HOUSE.needed_by(*ENTRIES[stage]) if not path.startswith(NOT_RUN[stage])}
+    figures = {path for path in run if not path.startswith(PLUMBING) or path.startswith(FIGURES)}
+    assert figures - modules_of(stage) == set()
+
+
+def test_a_module_is_no_dependency_of_a_stage_that_never_imports_it() -> None:
+    """But for those of a room that a stage depends on as a whole: how many is told here, so that it stays few."""
+    idle = {stage: modules_of(stage) - HOUSE.needed_by(*ENTRIES[stage]) - COMMANDS for stage in ENTRIES}
+    found = {stage: {path for path in paths if not path.endswith("__init__.py")} for stage, paths in idle.items()}
+    in_a_simulation = ["tasks/store/records/site.py", "tasks/study/file.py", "tasks/study/round_terms.py"]
+    assert {stage: sorted(paths) for stage, paths in found.items() if paths} == {
+        "simulate": in_a_simulation,
+        "baselines": in_a_simulation,
+        "report": ["tasks/simulation/experiments/run.py"],
+    }
 
 
 def test_what_is_for_any_study_depends_on_all_tables() -> None:

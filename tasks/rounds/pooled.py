@@ -5,22 +5,17 @@ They are made only where the study says `data_are_public`, and only on a machine
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
-import numpy as np
-from torch import nn
-
-from tasks.data.patients import Patients
+from tasks.data.reading.patients import Patients
 from tasks.errors import DataError, PharmafedError
-from tasks.learning.building import build_model
-from tasks.learning.evaluation import auc, log_loss, predict
+from tasks.rounds.scores import score
 from tasks.rounds.site.context import SiteContext
 from tasks.rounds.site.guard import no_values_in_errors
 from tasks.rounds.site.validation import valid_patients
 from tasks.store.objects import ObjectStore
 from tasks.store.records.model import ModelRef
-from tasks.store.weights import Weights, fetch_model, set_parameters
+from tasks.store.weights import fetch_model
 from tasks.study.sections import Study
 
 
@@ -58,20 +53,6 @@ def _patients(study: Study, site: str) -> Patients:
     with no_values_in_errors("reference figures", site):
         return valid_patients(SiteContext.load(study.study, site, connect=False))
     raise AssertionError("unreachable: the guard raises")
-
-
-def score(study: Study, weights: Weights, patients: Mapping[str, Patients]) -> tuple[float | None, float | None]:
-    """AUC and log-loss over the held-out patients of all sites together. Raises DataError: a logit is not finite."""
-    model = _new_model(study)
-    set_parameters(model, weights)
-    logits = np.concatenate([predict(model, p.held_out_inputs) for p in patients.values()])
-    labels = np.concatenate([p.held_out_labels.numpy() for p in patients.values()])
-    return auc(logits, labels), log_loss(logits, labels)
-
-
-def _new_model(study: Study) -> nn.Module:
-    """The study's model, where its class has been looked at already, if need be for another mechanism."""
-    return build_model(study.model.path, len(study.inputs), study.model.options, seed=study.training.seed)
 
 
 def _rounded(value: float | None) -> float | None:

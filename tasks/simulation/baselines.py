@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from tasks.data.patients import Patients
+from tasks.data.reading.patients import Patients
 from tasks.errors import DataError
 from tasks.privacy.noise.source import SeededNoise
-from tasks.rounds.pooled import score
+from tasks.rounds.scores import score
 from tasks.simulation.rounds import SimulatedRound, pool, simulate, without_privacy
 from tasks.store.weights import Weights
 from tasks.study.sections import Study

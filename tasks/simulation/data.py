@@ -14,9 +14,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from tasks.data.features import build_inputs, build_labels, scale_inputs
-from tasks.data.patients import Patients, split
-from tasks.data.tables import read_tables
+from tasks.data.reading.features import build_inputs, build_labels, scale_inputs
+from tasks.data.reading.patients import Patients, split
+from tasks.data.reading.tables import read_tables
 from tasks.store import settings
 from tasks.study.sections import Evaluation, Study
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from contextlib import suppress
 
-from tasks.data.patients import Patients
+from tasks.data.reading.patients import Patients
 from tasks.errors import DataError
 from tasks.rounds.pooled import public_patients
 from tasks.rounds.site.context import SiteContext

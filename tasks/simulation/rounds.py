@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from tasks.data.patients import Patients
+from tasks.data.reading.patients import Patients
 from tasks.learning.averaging import StreamingMean, add_to, averages, running_mean, weight_of
 from tasks.learning.building import checked_model
 from tasks.learning.flat import Shape
@@ -52,7 +52,7 @@ def simulate(
 
     Args:
         study: what to run; its seed decides initial weights and batch order.
-        patients: each site's arrays, as `tasks.data.patients` makes them.
+        patients: each site's arrays, as `tasks.data.reading.patients` makes them.
         rounds: how many rounds, from the initial model.
         noise: where all sites' noise comes from; `SeededNoise` makes a run that can be repeated.
 

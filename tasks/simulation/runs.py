@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import Field, ValidationError
 
-from tasks.data.patients import Patients
+from tasks.data.reading.patients import Patients
 from tasks.errors import ConfigError
 from tasks.learning.building import checked_model
 from tasks.privacy.noise.source import SeededNoise

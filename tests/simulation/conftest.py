@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from tasks.data.patients import Patients
+from tasks.data.reading.patients import Patients
 from tasks.simulation.data import SiteArrays, read_sites, split_sites
 from tasks.store.settings import PROJECT
 from tasks.study.file import load_study

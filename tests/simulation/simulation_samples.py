@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel
 
-from tasks.data.patients import Patients
+from tasks.data.reading.patients import Patients
 from tasks.learning.building import build_model
 from tasks.privacy.noise.source import SeededNoise
-from tasks.rounds.pooled import score
+from tasks.rounds.scores import score
 from tasks.simulation.rounds import SimulatedRound, simulate
 from tasks.store.weights import Weights, parameters
 from tasks.study.privacy import Compression, DistributedDP, GaussianUpdate, LocalDP, NoPrivacy, SparseVector

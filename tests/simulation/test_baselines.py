@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from tasks.data.patients import Patients
+from tasks.data.reading.patients import Patients
 from tasks.errors import DataError
-from tasks.rounds.pooled import score
+from tasks.rounds.scores import score
 from tasks.simulation.baselines import full_score, local_only, local_score, pooled
 from tasks.simulation.reference import YARDSTICK, compute_baselines
 from tasks.simulation.rounds import pool, simulate, without_privacy

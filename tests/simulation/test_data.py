@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from tasks.data.features import build_inputs
-from tasks.data.patients import prepare_patients
-from tasks.data.tables import read_tables
+from tasks.data.reading.features import build_inputs
+from tasks.data.reading.patients import prepare_patients
+from tasks.data.reading.tables import read_tables
 from tasks.errors import DataError
 from tasks.simulation.data import SiteArrays, data_key, read_sites, split_sites
 from tasks.store.settings import PROJECT

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tasks.data.patients import Patients
+from tasks.data.reading.patients import Patients
 from tasks.simulation.reference import YARDSTICK, YARDSTICK_ROUNDS
 from tasks.simulation.rounds import pool, without_privacy
 from tasks.study.sections import Study

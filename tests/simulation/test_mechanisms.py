@@ -10,7 +10,7 @@ import pytest
 import torch
 from scipy.stats import chi2
 
-from tasks.data.patients import Patients
+from tasks.data.reading.patients import Patients
 from tasks.errors import BudgetExhausted
 from tasks.learning.building import build_model
 from tasks.learning.evaluation import auc_of_counts, count_scores

@@ -7,12 +7,12 @@ import pytest
 import torch
 from test_simulated_mechanisms import MECHANISMS
 
-from tasks.data.patients import Patients
+from tasks.data.reading.patients import Patients
 from tasks.errors import ConfigError
 from tasks.privacy.audit.adversary import Adversary
 from tasks.privacy.audit.observe import observers
 from tasks.privacy.noise.source import SeededNoise
-from tasks.rounds.pooled import score
+from tasks.rounds.scores import score
 from tasks.simulation.rounds import simulate
 from tasks.simulation.runs import Setting, changed, run_many
 from tasks.study.sections import Study

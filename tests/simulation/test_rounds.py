@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from tasks.data.patients import Patients
+from tasks.data.reading.patients import Patients
 from tasks.learning.building import build_model
 from tasks.learning.training import RawUpdate
 from tasks.privacy.train_local import train_local

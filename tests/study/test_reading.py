@@ -11,7 +11,7 @@ import yaml
 from pydantic import ValidationError
 
 from tasks.data.checks.parameters import InputReference
-from tasks.data.tables import read_tables
+from tasks.data.reading.tables import read_tables
 from tasks.errors import ConfigError, DataError
 from tasks.store.settings import PROJECT
 from tasks.study.file import load_study

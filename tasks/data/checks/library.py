@@ -20,7 +20,7 @@ from great_expectations.expectations.registry import get_expectation_impl, list_
 from tasks.data.checks.engine import row_condition, run_checks
 from tasks.data.checks.suite import OUTREACHING, Check, ColumnType
 
-#: Three rows that nobody has, by the type of a column, as `tasks.data.tables` would read them.
+#: Three rows that nobody has, by the type of a column, as `tasks.data.reading.tables` would read them.
 MADE_UP: Mapping[ColumnType, pd.Series] = {
     "string": pd.Series(["A", "B", "C"], dtype="str"),
     "integer": pd.Series([1.0, 2.0, 3.0]),

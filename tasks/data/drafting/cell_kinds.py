@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from functools import lru_cache
 
-from tasks.data.cells import LIMIT, PARTIAL_DATE
+from tasks.data.reading.cells import LIMIT, PARTIAL_DATE
 
 
 @dataclass(frozen=True)

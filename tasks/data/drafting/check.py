@@ -6,8 +6,8 @@ from pathlib import Path
 
 from tasks.data.checks.parameters import site_parameters
 from tasks.data.checks.runner import ValidationResult, validate_site
-from tasks.data.features import build_inputs
-from tasks.data.tables import read_tables
+from tasks.data.reading.features import build_inputs
+from tasks.data.reading.tables import read_tables
 from tasks.study.sections import Study
 
 

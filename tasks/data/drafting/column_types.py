@@ -11,13 +11,13 @@ from dataclasses import dataclass, replace
 
 import pandas as pd
 
-from tasks.data.cells import LIMIT, typed
 from tasks.data.checks.suite import ColumnType
 from tasks.data.drafting import cell_kinds as kinds
 from tasks.data.drafting.cell_kinds import Kind, is_no_word, kind_of
 from tasks.data.drafting.questions import Question, at_sites, shared, shell
 from tasks.data.drafting.told import Told
 from tasks.data.drafting.word_meanings import NO, YES, meanings, plain_text
+from tasks.data.reading.cells import LIMIT, typed
 from tasks.study.reading import AppliedRules, ColumnRules
 
 _NUMBERS = frozenset({kinds.INTEGER, kinds.YEAR, kinds.NUMBER})

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import yaml
 
-from tasks.data.cells import trim
 from tasks.data.checks.suites import load_suite
 from tasks.data.drafting.columns import Profile, profile_tables
 from tasks.data.drafting.content import Wishes, as_study, study_content
@@ -22,6 +21,7 @@ from tasks.data.drafting.settle import settle
 from tasks.data.drafting.subjects import Subjects, find_subjects
 from tasks.data.drafting.suites import render_suite
 from tasks.data.drafting.told import Answered, Answers, Told, read_answers, unmatched
+from tasks.data.reading.cells import trim
 from tasks.errors import ConfigError
 from tasks.study.reading import ColumnRules, Reading
 from tasks.study.sections import Identifier, Study

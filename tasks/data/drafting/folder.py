@@ -13,8 +13,8 @@ from typing import Any
 import pandas as pd
 from pydantic import TypeAdapter, ValidationError
 
-from tasks.data.csv_file import read_header
-from tasks.data.tables import read_table
+from tasks.data.reading.csv_file import read_header
+from tasks.data.reading.tables import read_table
 from tasks.errors import ConfigError, DataError
 from tasks.foreign.files import listed
 from tasks.study.sections import Identifier, SiteName

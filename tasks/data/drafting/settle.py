@@ -20,7 +20,7 @@ from tasks.data.drafting.columns import Profile
 from tasks.data.drafting.inputs import Candidates, LeftOut, free_name, typed_tables
 from tasks.data.drafting.rounding import one_digit, plain, power_of_ten, to_place, two_digits
 from tasks.data.drafting.subjects import MIN_CELL
-from tasks.data.features import build_inputs, build_labels
+from tasks.data.reading.features import build_inputs, build_labels
 from tasks.learning.evaluation import auc
 from tasks.study.sections import Input, Study
 

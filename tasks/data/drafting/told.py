@@ -10,9 +10,9 @@ from typing import Any, TypeVar
 import pandas as pd
 from pydantic import ValidationError
 
-from tasks.data.cells import as_number, trim
 from tasks.data.drafting.folder import Table
 from tasks.data.drafting.questions import shell
+from tasks.data.reading.cells import as_number, trim
 from tasks.errors import ConfigError
 from tasks.study.reading import AppliedRules, CellRules, ColumnRules, TableRules
 

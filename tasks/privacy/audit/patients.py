@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from tasks.data.patients import Patients
+from tasks.data.reading.patients import Patients
 from tasks.privacy.audit.observer import Group
 from tasks.study.sections import Study
 

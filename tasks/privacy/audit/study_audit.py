@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from tasks.data.patients import Patients
+from tasks.data.reading.patients import Patients
 from tasks.errors import AuditFailed
 from tasks.privacy.audit.observe import observers
 from tasks.privacy.audit.observer import Progress

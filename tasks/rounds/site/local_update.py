@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from tasks.data.patients import Patients
+from tasks.data.reading.patients import Patients
 from tasks.learning.evaluation import count_scores
 from tasks.learning.training import RawUpdate
 from tasks.privacy.noise.grid import STEPS_PER_CLIP

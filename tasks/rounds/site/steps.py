@@ -13,7 +13,7 @@ from pydantic import BaseModel
 
 from tasks import __version__
 from tasks.data.checks.runner import ValidationResult
-from tasks.data.patients import Patients
+from tasks.data.reading.patients import Patients
 from tasks.errors import ObjectMissing, PharmafedError, RoundRefused, StoreError, StoreUnavailable, Withheld
 from tasks.foreign.bounds import SITE_REASON, shorten
 from tasks.learning.building import build_model, checked_model

@@ -17,10 +17,10 @@ from tasks.data.checks.parameters import input_references, site_parameters
 from tasks.data.checks.runner import Rows, ValidationResult, known_expectations, validate_site
 from tasks.data.checks.suites import all_columns
 from tasks.data.checks.waivers import load_waivers
-from tasks.data.features import build_inputs
-from tasks.data.patients import Patients, cache_file, load_patients, prepare_patients, save_patients
 from tasks.data.pin import folder_version, verify_site
-from tasks.data.tables import read_tables
+from tasks.data.reading.features import build_inputs
+from tasks.data.reading.patients import Patients, cache_file, load_patients, prepare_patients, save_patients
+from tasks.data.reading.tables import read_tables
 from tasks.errors import DataError
 from tasks.foreign.files import listed
 from tasks.rounds.site.context import SiteContext

@@ -6,15 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from tasks.foreign.bounds import (
-    Amount,
-    Count,
-    Moment,
-    Name,
-    Note,
-    Round,
-    Signature,
-)
+from tasks.foreign.bounds import Amount, Count, Moment, Name, Note, Round, Signature
 from tasks.store.records.record import Digest, Record
 from tasks.study.sections import SiteName
 

@@ -6,13 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from tasks.foreign.bounds import (
-    MAX_NAMED,
-    MAX_SITES,
-    Name,
-    Sha256,
-    Text,
-)
+from tasks.foreign.bounds import MAX_NAMED, MAX_SITES, Name, Sha256, Text
 from tasks.study.sections import SiteName
 
 Digest = Sha256

@@ -4,13 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from tasks.foreign.bounds import (
-    MAX_STUDIES,
-    Moment,
-    Name,
-    Pem,
-    Text,
-)
+from tasks.foreign.bounds import MAX_STUDIES, Moment, Name, Pem, Text
 from tasks.store.records.record import Record
 from tasks.study.sections import SiteName
 

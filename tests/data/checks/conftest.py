@@ -11,8 +11,8 @@ import pytest
 from tasks.data.checks.parameters import site_parameters
 from tasks.data.checks.runner import ValidationResult, validate_site
 from tasks.data.checks.waivers import Waiver
-from tasks.data.features import build_inputs
-from tasks.data.tables import read_tables
+from tasks.data.reading.features import build_inputs
+from tasks.data.reading.tables import read_tables
 from tasks.store.settings import PROJECT
 from tasks.study.file import load_study
 from tasks.study.sections import Study

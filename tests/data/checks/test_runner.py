@@ -18,8 +18,8 @@ from tasks.data.checks.parameters import input_references, site_parameters
 from tasks.data.checks.runner import ValidationResult, known_expectations, validate_site
 from tasks.data.checks.suite import Check
 from tasks.data.checks.waivers import Waiver, load_waivers
-from tasks.data.features import build_inputs
-from tasks.data.tables import read_tables
+from tasks.data.reading.features import build_inputs
+from tasks.data.reading.tables import read_tables
 from tasks.errors import ConfigError, ValidationFailed
 from tasks.study.sections import Study
 

@@ -14,7 +14,7 @@ from tasks.data.checks.library import MADE_UP, arguments_of, known_types
 from tasks.data.checks.suite import OUTREACHING
 from tasks.data.checks.suite_file import MAX_TOLD, read_suite
 from tasks.data.checks.suites import load_suite
-from tasks.data.tables import read_table
+from tasks.data.reading.tables import read_table
 from tasks.errors import ConfigError
 from tasks.foreign.bounds import MAX_NAME
 

@@ -16,8 +16,8 @@ from tasks.data.checks.suites import all_columns, load_suite
 from tasks.data.drafting.check import check_sites
 from tasks.data.drafting.place import place
 from tasks.data.drafting.questions import shell
-from tasks.data.features import build_inputs
-from tasks.data.tables import read_tables
+from tasks.data.reading.features import build_inputs
+from tasks.data.reading.tables import read_tables
 from tasks.errors import ConfigError, DataError
 from tasks.simulation.data import read_sites
 from tasks.study.file import load_study

@@ -16,12 +16,12 @@ from tasks.data.checks.suites import all_columns, load_suite
 from tasks.data.drafting.check import check_sites
 from tasks.data.drafting.draft import Draft, Options, draft_study
 from tasks.data.drafting.place import place
-from tasks.data.features import build_inputs
-from tasks.data.patients import prepare_patients
-from tasks.data.tables import read_tables
+from tasks.data.reading.features import build_inputs
+from tasks.data.reading.patients import prepare_patients
+from tasks.data.reading.tables import read_tables
 from tasks.errors import ConfigError
 from tasks.privacy.noise.source import SeededNoise
-from tasks.rounds.pooled import score
+from tasks.rounds.scores import score
 from tasks.simulation.reference import YARDSTICK
 from tasks.simulation.rounds import simulate, without_privacy
 from tasks.study.file import load_study

@@ -14,13 +14,13 @@ from typer.testing import CliRunner
 
 from tasks.data.drafting.check import check_sites
 from tasks.data.drafting.place import place
-from tasks.data.features import build_inputs
 from tasks.data.pin import verify_site, write_pin
-from tasks.data.tables import read_tables
+from tasks.data.reading.features import build_inputs
+from tasks.data.reading.tables import read_tables
 from tasks.deploy.commands.study import app
 from tasks.errors import ConfigError, DataPinMismatch
 from tasks.privacy.noise.source import SeededNoise
-from tasks.rounds.pooled import score
+from tasks.rounds.scores import score
 from tasks.simulation.data import read_sites, split_sites
 from tasks.simulation.reference import YARDSTICK
 from tasks.simulation.rounds import simulate, without_privacy

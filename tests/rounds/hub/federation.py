@@ -23,8 +23,8 @@ from typing import Any
 
 import yaml
 
-from tasks.data.patients import cache_file, save_patients
 from tasks.data.pin import file_digests, listing_digest
+from tasks.data.reading.patients import cache_file, save_patients
 from tasks.deploy import seaweedfs, sockets
 from tasks.deploy.ports import Ports, choose_ports
 from tasks.errors import PharmafedError

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pandas as pd
 import torch
 
-from tasks.data.features import build_labels, scale_inputs
+from tasks.data.reading.features import build_labels, scale_inputs
 from tasks.store.files import write_private
 from tasks.store.weights import from_bytes, to_bytes
 from tasks.study.sections import Evaluation, Study

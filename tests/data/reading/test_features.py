@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.data.features import Tables, build_inputs, build_labels, scale_inputs
+from tasks.data.reading.features import Tables, build_inputs, build_labels, scale_inputs
 from tasks.errors import ConfigError
 from tasks.study.sections import Condition, Input, Study
 

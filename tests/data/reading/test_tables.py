@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from tasks.data.pin import file_digests, listing_digest
-from tasks.data.tables import read_tables
+from tasks.data.reading.tables import read_tables
 from tasks.errors import DataError
 
 TABLES = ("adsl", "advs", "adlbc", "adlbh", "adadas", "adnpix", "mh", "cm", "adtte")

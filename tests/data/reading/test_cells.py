@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tasks.data.cells import as_number, trim, typed
 from tasks.data.checks.suite import ColumnType
+from tasks.data.reading.cells import as_number, trim, typed
 from tasks.study.reading import AppliedRules, CellRules, TableRules
 
 NAN = float("nan")

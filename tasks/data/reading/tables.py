@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from tasks.data.cells import trim, typed
 from tasks.data.checks.suite import ColumnType
 from tasks.data.checks.suites import table_columns
-from tasks.data.csv_file import read_cells
 from tasks.data.pin import RESTORE, differs_from_pin
+from tasks.data.reading.cells import trim, typed
+from tasks.data.reading.csv_file import read_cells
 from tasks.errors import DataError
 from tasks.study.reading import AS_IT_STANDS, Reading, TableRules
 

@@ -15,8 +15,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.data import csv_file
-from tasks.data.csv_file import MAX_CELL, MAX_COLUMNS, MAX_ROW, read_cells, read_header
+from tasks.data.reading import csv_file
+from tasks.data.reading.csv_file import MAX_CELL, MAX_COLUMNS, MAX_ROW, read_cells, read_header
 from tasks.errors import DataError
 
 CANARY = "CANARY7731"
@@ -265,7 +265,7 @@ def test_one_endless_line_takes_no_memory(tmp_path: Path) -> None:
 def growth(statement: str, path: Path) -> float:
     """By how many megabytes the peak of a process of its own grows; an error of ours is what is expected."""
     code = (
-        "import re, sys\nfrom pathlib import Path\nfrom tasks.data.csv_file import read_cells\n"
+        "import re, sys\nfrom pathlib import Path\nfrom tasks.data.reading.csv_file import read_cells\n"
         "from tasks.errors import DataError\npath = Path(sys.argv[1])\n"
         "peak = lambda: int(re.search(r'VmHWM:\\s+(\\d+)', Path('/proc/self/status').read_text())[1]) / 1024\n"
         f"before = peak()\ntry:\n    {statement}\nexcept DataError:\n    pass\nprint(peak() - before)"

@@ -12,9 +12,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.data.features import build_inputs, build_labels, scale_inputs
-from tasks.data.patients import Patients, cache_file, load_patients, prepare_patients, save_patients, split
-from tasks.data.tables import read_tables
+from tasks.data.reading.features import build_inputs, build_labels, scale_inputs
+from tasks.data.reading.patients import Patients, cache_file, load_patients, prepare_patients, save_patients, split
+from tasks.data.reading.tables import read_tables
 from tasks.errors import StoreError
 from tasks.store.settings import PROJECT
 from tasks.study.file import load_study
