@@ -1,5 +1,11 @@
-"""The local deployment: an object store and Airflow on this machine, reachable from this machine only.
+"""What a person or a DAG starts, and the deployment on this machine, reachable from this machine only.
 
+    commands/       every `pharmafed ...` that has subcommands or options of its own
+    follow          triggering rounds and following them
+    watch           what keeps rounds from going on
+    finish          the last step of a round: close it, report it, tell people
+    preload         what is imported once, before tasks are forked
+    enrol           admits this machine's sites
     ports           which port each listener gets
     sockets         the Unix sockets that the object store leaves in /tmp
     preflight       what would keep a deployment from starting, each with its remedy

@@ -1,1 +1,11 @@
-"""learning."""
+"""The mathematics of a round: no store, no site, no privacy.
+
+building     from `model.path` to a model
+own_models/  whether rounds can be made of a model that is not ours
+training     gradient descent on a site's patients, and each patient's own gradient
+evaluation   how good a model is on held-out patients
+flat         named weights as one vector, and back
+averaging    the weighted mean of updates
+seeding      randomness that comes from a seed
+threads      how many threads torch may use
+"""

@@ -1,9 +1,8 @@
-"""The report of a round: one page for clinicians, privacy officers and operators, its plots, and its numbers.
+"""How people are told. Nothing here knows a study, a round or an examination.
 
+canvas   how a chart is made, as PNG and as SVG in the page's colours
+pages    HTML from `templates`; everything that is shown is escaped
 words    numbers, times and privacy in plain words
-plots    the charts, each as PNG and as SVG that follows the page's colours
-view     a closed round as the page shows it
-pages    HTML from templates; no matplotlib
-build    build_report: everything of one round, as files by name
-store    where reports lie, and which round a run closed
+notices  who is told when something fails or nears its end
+stores   what writing and reading a report needs of an object store
 """

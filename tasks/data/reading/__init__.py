@@ -1,1 +1,8 @@
-"""reading."""
+"""From CSV files to inputs and labels: strictly, and never by a guess.
+
+csv_file  a file into columns of text
+cells     from the text in a cell to a value
+tables    a site's tables
+features  from tables to model inputs and labels
+patients  inputs and labels as arrays, split into training and held-out
+"""

@@ -11,6 +11,16 @@ Privacy-Preserving Machine Learning", CCS), with signed key messages and one ans
     survivors    answer               -> UnmaskAnswer   per member one share: self seed or mask key, never both
     hub          open_sum             -> the exact sum of the survivors' vectors
 
+    protocol      the site's side
+    opening       the hub's side
+    records       what they exchange
+    checks        what both verify before they use it
+    masks         masks of 64-bit integers
+    sealing       keys, and what is sealed to them
+    shamir        secret sharing
+    contribution  a site's part, before a mask is on it
+    ckks          sums under homomorphic encryption instead
+
 Guarantee
     against: a hub that reads everything and lies about who dropped out, together with up to c sites, in the sense
         that it learns nothing but the sum over at least max(threshold, members - tolerated_dropouts) survivors.

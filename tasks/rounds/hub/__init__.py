@@ -1,1 +1,16 @@
-"""What the hub does in one round: open it, collect and average the updates, close it."""
+"""What the hub does in one round: open it, collect and average the updates, close it.
+
+open        who takes part, from which model, until when
+context     what a step needs
+answers     who has answered, who has refused, who is silent
+collect     every line of what a site sends, checked
+selection   which updates make the model, frozen once
+select      which hidden updates are summed
+masked      a sum behind masks
+encrypted   a sum under encryption
+aggregate   from updates to the model and its card
+cards       what a model is, what it was made of
+card_chain  the models as their signed cards have them
+close       the pointer moves, and the round is written down
+repair      the pointer, made anew
+"""

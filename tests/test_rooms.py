@@ -1,0 +1,94 @@
+"""The rooms of the house: each imports only rooms above it, has a map, and nothing lies before its doors."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+from tasks.store.settings import PROJECT
+from tests.house import ROOMS, House, cycles, graph_of, room_of, upward
+
+HOUSE = House(PROJECT)
+PACKAGES = [path.parent for path in HOUSE.files if path.name == "__init__.py"]
+
+
+def test_every_folder_is_a_room_and_three_modules_lie_loose() -> None:
+    assert {path.name for path in (PROJECT / "tasks").iterdir() if path.is_dir()} - {"__pycache__"} == set(ROOMS)
+    assert set(HOUSE.loose) == {"errors", "models", "cli"}
+
+
+def test_a_room_imports_only_rooms_above_it() -> None:
+    """Also late, within a function; each line names itself."""
+    found = HOUSE.between_rooms()
+    assert len(found) > 500
+    assert [str(each) for each in upward(found)] == []
+
+
+def test_no_modules_import_each_other() -> None:
+    assert cycles(graph_of((each.source, each.target) for each in HOUSE.imports())) == []
+
+
+def test_what_lies_loose_needs_nothing_of_ours_and_nobody_needs_the_command() -> None:
+    found = list(HOUSE.imports())
+    assert [str(each) for each in found if each.source in ("tasks.errors", "tasks.models")] == []
+    assert [str(each) for each in found if each.target == "tasks.cli"] == []
+
+
+@pytest.mark.parametrize("package", PACKAGES, ids=lambda path: path.relative_to(PROJECT).as_posix())
+def test_every_room_has_a_map_with_a_line_for_each_file(package: Path) -> None:
+    text = ast.get_docstring(ast.parse((package / "__init__.py").read_text())) or ""
+    listed = re.findall(r"^ *(\w+/?) {2,}\S", text, re.MULTILINE)
+    folders = {f"{path.parent.name}/" for path in package.glob("*/__init__.py")}
+    assert set(listed) >= folders | {path.stem for path in package.glob("*.py")} - {"__init__"}
+    inside = {line for line in listed if not (package / line).is_dir() and not (package / f"{line}.py").is_file()}
+    assert inside <= {"every", "hub", "survivors"}, "those are of the steps of a secure sum"
+
+
+# that the test would see it
+
+
+def built(root: Path, **files: str) -> House:
+    """A house of these modules: `room__name` is `tasks/room/name.py`."""
+    for name, text in files.items():
+        path = root.joinpath("tasks", *name.split("__")).with_suffix(".py")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.with_name("__init__.py").touch()
+        path.write_text(text)
+    return House(root)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "from tasks.rounds.open import f",
+        "from tasks.rounds import open as g",
+        "import tasks.rounds.open",
+        "def f():\n    from tasks.rounds.open import f",
+        "class A:\n    def f(self):\n        if True:\n            import tasks.rounds.open as o",
+        "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from tasks.rounds.open import f",
+        "try:\n    from tasks import rounds\nexcept ImportError:\n    pass",
+    ],
+)
+def test_a_wrong_way_is_named_wherever_it_stands(tmp_path: Path, line: str) -> None:
+    house = built(tmp_path, rounds__open="f = 1", study__file=line)
+    (told,) = map(str, upward(house.between_rooms()))
+    number = len(line.split("import tasks")[0].split("from tasks")[0].splitlines()) or 1
+    assert re.fullmatch(rf"tasks/study/file\.py:{number}: tasks\.study\.file imports tasks\.rounds(\.open)?", told)
+
+
+def test_the_right_way_and_a_room_s_own_modules_are_not_named(tmp_path: Path) -> None:
+    right = "from tasks.study.file import f\nfrom tasks.rounds.close import g\nfrom tasks.errors import E"
+    house = built(tmp_path, study__file="f = 1", rounds__close="g = 1", rounds__open=right, errors="E = 1", cli="")
+    assert [room_of(each.target) for each in house.between_rooms()] == ["study", "errors"]
+    assert upward(house.between_rooms()) == []
+    assert cycles(graph_of((each.source, each.target) for each in house.imports())) == []
+
+
+def test_a_circle_is_found_with_all_that_are_in_it(tmp_path: Path) -> None:
+    circle = {"a": "b", "b": "c", "c": "a", "d": "a"}
+    files = {f"study__{name}": f"from tasks.study.{other} import x" for name, other in circle.items()}
+    graph = graph_of((each.source, each.target) for each in built(tmp_path, **files).imports())
+    assert cycles(graph) == [{"tasks.study.a", "tasks.study.b", "tasks.study.c"}]
