@@ -11,7 +11,7 @@ from faults.faults import Fault
 from faults.world import DEADLINE_S, SITES, STUDY, World
 from tasks.deploy.airflow_api import AirflowApiError
 from tasks.errors import ObjectMissing, StoreUnavailable
-from tasks.privacy.ledger.ledger import spent
+from tasks.privacy.ledger.spent import spent
 from tasks.store import layout
 from tasks.store.records.report import RoundMetrics
 from tasks.store.records.round import RunRecord

@@ -24,7 +24,7 @@ from tasks.foreign.bounds import shorten
 from tasks.learning.flat import norm
 from tasks.privacy.codecs.dense import flat_update
 from tasks.privacy.codecs.sparse import sparse_update
-from tasks.privacy.ledger.ledger import spent
+from tasks.privacy.ledger.spent import spent
 from tasks.privacy.ledger.verification import verify_chain
 from tasks.privacy.secure_sum import checks, ckks, opening
 from tasks.privacy.secure_sum.records import KeyMessage, Roster, SealingKey, Survivors, UnmaskAnswer

@@ -24,7 +24,7 @@ import numpy, torch
 from tasks.study.sections import Training
 from tasks.study.privacy import NoPrivacy
 from tasks.learning.building import build_model
-from tasks.learning.training import train_local
+from tasks.privacy.train_local import train_local
 
 rng = numpy.random.default_rng(5)
 inputs = torch.from_numpy(rng.normal(size=(120, 40)).astype(numpy.float32))

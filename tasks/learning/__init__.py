@@ -1,4 +1,4 @@
-"""The mathematics of a round: no store, no site, no privacy.
+"""The mathematics of a round: no site, no hub, no privacy.
 
 building     from `model.path` to a model
 own_models/  whether rounds can be made of a model that is not ours

@@ -38,7 +38,8 @@ class Shape:
 
 def flatten(weights: Weights, *, batch_dims: int = 0) -> torch.Tensor:
     """All values in one vector, (parameters,); behind `batch_dims` axes that all tensors share, such as patients."""
-    return torch.cat([weights[name].flatten(batch_dims) for name in sorted(weights)], dim=batch_dims)
+    rows = [(weights[name], weights[name].shape) for name in sorted(weights)]
+    return torch.cat([w.reshape(*shape[:batch_dims], prod(shape[batch_dims:])) for w, shape in rows], dim=batch_dims)
 
 
 def unflatten(flat: torch.Tensor, like: Weights) -> Weights:

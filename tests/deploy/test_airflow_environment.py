@@ -85,8 +85,8 @@ def test_every_setting_is_known_to_airflow(environ):
 @pytest.mark.parametrize(("argv", "preloads"), [("scheduler", True), ("edge", True), ("api-server", False)])
 def test_only_processes_that_fork_tasks_preload(tmp_path, argv, preloads):
     airflow.prepare(tmp_path)
-    (tmp_path / "tasks").mkdir()
-    (tmp_path / "tasks" / "preload.py").write_text("print('loaded')")
+    (tmp_path / "tasks" / "deploy").mkdir(parents=True)
+    (tmp_path / "tasks" / "deploy" / "preload.py").write_text("print('loaded')")
     script = tmp_path / "airflow" / "config" / "airflow_local_settings.py"
     environ = {"PYTHONPATH": str(tmp_path)}
     done = subprocess.run([sys.executable, script, argv], env=environ, capture_output=True, text=True, check=True)

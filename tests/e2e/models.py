@@ -18,7 +18,7 @@ from tasks.models import LogisticRegression
 def _is_trained() -> bool:
     """Whether a site's training calls, at whatever depth."""
     frame: FrameType | None = sys._getframe()
-    while frame is not None and frame.f_code is not training._descend.__code__:
+    while frame is not None and frame.f_code is not training.descend.__code__:
         frame = frame.f_back
     return frame is not None
 

@@ -248,7 +248,7 @@ PROGRAM = """
 import hashlib, torch
 torch.set_num_threads(1)
 from tests.learning.test_training import LOCAL, ONE_STEP, PERCEPTRON, STOCHASTIC, digest, model, patients, train
-from tasks.learning.training import train_local
+from tasks.privacy.train_local import train_local
 print(digest(train(STOCHASTIC, spec=PERCEPTRON)))
 print(digest(train_local(model(PERCEPTRON), *patients(20), ONE_STEP, LOCAL, seed=1)))
 """

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from test_simulated_mechanisms import MECHANISMS
 
 from tasks.data.reading.patients import Patients
 from tasks.errors import ConfigError
@@ -17,6 +16,7 @@ from tasks.simulation.rounds import simulate
 from tasks.simulation.runs import Setting, changed, run_many
 from tasks.study.sections import Study
 from tests.simulation.simulation_samples import FEW, NONE, SVT, flat, initial, noise, study_with
+from tests.simulation.test_mechanisms import MECHANISMS
 
 
 @pytest.fixture(autouse=True)

@@ -22,7 +22,8 @@ from pydantic import BaseModel, ConfigDict
 from tasks.errors import ConfigError, PrivacyError, StoreError, StoreUnavailable
 from tasks.foreign.files import listed
 from tasks.privacy.ledger.chain import MAX_ENTRY, Link
-from tasks.privacy.ledger.ledger import ENTRY_NAME, keys_by_site
+from tasks.privacy.ledger.ledger import ENTRY_NAME
+from tasks.privacy.ledger.spent import keys_by_site
 from tasks.privacy.ledger.verification import ChainReport, verify_chain
 from tasks.store import layout
 from tasks.store.identity import parse_certificate

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
-from tasks.errors import BudgetExhausted, ObjectExists, ObjectMissing, PrivacyError, StoreError, StoreUnavailable
+from tasks.errors import BudgetExhausted, ObjectExists, ObjectMissing, PrivacyError
 from tasks.privacy.ledger.chain import FIRST, MAX_ENTRY, ChainCheck, Link, terms
 from tasks.store import layout
 from tasks.store.files import alone, write_private
@@ -23,8 +23,6 @@ from tasks.store.records.ledger import LedgerEntry, LedgerPin, Spend
 #: Stands for the bytes that leave where none do: the round is paid for all the same.
 NO_RELEASE = "0" * 64
 ENTRY_NAME = re.compile(r"[0-9]{6}\.json")
-#: Keys of one site's ledger that the hub looks at: more than a study has rounds. A site may write any number.
-MAX_KEYS = 10_001
 #: How far beyond the end of a ledger that is fetched back a site looks for entries, where nobody knows how many rounds
 #: its study has.
 _LOOK_AHEAD = 1 << 13
@@ -343,37 +341,3 @@ class SiteLedger:
 
 def _of_round(links: Sequence[Link], server_round: int) -> Link | None:
     return next((link for link in links if link.entry.server_round == server_round), None)
-
-
-def keys_by_site(store: ObjectStore, study: str) -> dict[str, list[str]]:
-    """The keys under each site's ledger, sorted, whatever they are, up to MAX_KEYS; read with the hub's credential."""
-    above = layout.above("ledger_entry", study=study)
-    found: dict[str, list[str]] = {}
-    for key in store.keys(above):
-        kept = found.setdefault(key.removeprefix(above).partition("/")[0], [])
-        if len(kept) < MAX_KEYS:
-            kept.append(key)
-    return found
-
-
-def spent(store: ObjectStore, study: str) -> dict[str, LedgerEntry | None]:
-    """Each site's newest ledger entry, read with the hub's credential: one listing, and one read a site.
-
-    None where the site has spoilt its ledger: its newest entry is unreadable, of another site or study, or its number
-    is not the number of entries that the store holds. Whether the chain is whole is for `evidence` to say.
-    """
-    return {site: _newest(store, study, site, keys) for site, keys in keys_by_site(store, study).items()}
-
-
-def _newest(store: ObjectStore, study: str, site: str, keys: list[str]) -> LedgerEntry | None:
-    count = len(keys)
-    if keys[-1] != layout.ledger_entry(study, site, count):
-        return None
-    try:
-        entry = store.get_record(keys[-1], LedgerEntry)
-    except StoreUnavailable:
-        raise
-    except StoreError:
-        return None
-    numbers = (entry.sequence, entry.spend.releases)
-    return entry if (entry.study, entry.site, *numbers) == (study, site, count, count) else None

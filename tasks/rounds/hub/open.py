@@ -17,7 +17,7 @@ from tasks.errors import (
     StoreUnavailable,
 )
 from tasks.foreign.bounds import shorten
-from tasks.privacy.ledger.ledger import spent
+from tasks.privacy.ledger.spent import spent
 from tasks.privacy.secure_sum.protocol import open_sealing_keys
 from tasks.privacy.secure_sum.records import SealingKey
 from tasks.rounds.hub.card_chain import require_first, require_newest

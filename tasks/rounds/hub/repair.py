@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from tasks.errors import ObjectExists, ObjectMissing, StoreError, StoreUnavailable
-from tasks.privacy.ledger.ledger import spent
+from tasks.privacy.ledger.spent import spent
 from tasks.rounds.hub.card_chain import CardChain, bases_of_plans, closed_with_model, made_model
 from tasks.rounds.hub.context import HubContext
 from tasks.rounds.page.store import list_rounds

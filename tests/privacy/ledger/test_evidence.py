@@ -13,7 +13,7 @@ import pytest
 from tasks.errors import AccessDenied, ConfigError, PrivacyError
 from tasks.privacy.ledger.chain import Link
 from tasks.privacy.ledger.evidence import Anchor, collect, export, load, read_chain
-from tasks.privacy.ledger.ledger import MAX_KEYS, keys_by_site, spent
+from tasks.privacy.ledger.spent import MAX_KEYS, keys_by_site, spent
 from tasks.store import layout
 from tasks.store.objects import ObjectStore, to_json
 from tasks.store.records.round import Selection

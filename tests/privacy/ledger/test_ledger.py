@@ -23,7 +23,8 @@ from tasks.errors import BudgetExhausted, PrivacyError, StoreUnavailable
 from tasks.privacy.ledger import ledger as ledger_module
 from tasks.privacy.ledger.chain import FIRST, Link
 from tasks.privacy.ledger.evidence import read_chain
-from tasks.privacy.ledger.ledger import SiteLedger, spent
+from tasks.privacy.ledger.ledger import SiteLedger
+from tasks.privacy.ledger.spent import spent
 from tasks.privacy.ledger.verification import verify_chain
 from tasks.store import layout
 from tasks.store.identity import load_key

@@ -26,7 +26,6 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
-from test_site_bad_data import table, write
 
 from tasks.errors import PharmafedError, PrivacyError
 from tasks.privacy.secure_sum import opening, protocol
@@ -40,6 +39,7 @@ from tasks.store.records.round import Plan, Refusal
 from tasks.store.weights import Weights, parameters, sha256, to_bytes
 from tests.rounds.hub.federation import FEW, LOCAL_DP, Federation
 from tests.rounds.hub.masked_rounds import MASKED
+from tests.rounds.hub.test_site_bad_data import table, write
 
 SITE = "717"
 OTHERS = tuple(site for site in FEW if site != SITE)
@@ -278,11 +278,11 @@ def test_a_site_that_takes_any_model_is_found_out(twins: Federation, monkeypatch
             raise PrivacyError("a per-patient gradient is not finite, so it cannot be clipped")
         return CLIP(gradients, clip_norm)
 
-    from tasks.learning import training
+    from tasks.privacy import train_local
     from tasks.rounds.site import steps
 
-    CLIP = training.clip_to_grid
-    monkeypatch.setattr(training, "clip_to_grid", refusing)
+    CLIP = train_local.clip_to_grid
+    monkeypatch.setattr(train_local, "clip_to_grid", refusing)
     monkeypatch.setattr(global_models, "check_weights", lambda *_: None)
     monkeypatch.setattr(steps, "paid_for", _let_through)
     with driving(twins, PLAIN, monkeypatch) as machine:

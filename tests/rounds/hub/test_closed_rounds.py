@@ -9,7 +9,7 @@ import pytest
 
 from tasks.deploy.finish import finish_round
 from tasks.errors import PharmafedError, PrivacyError, QuorumMissed, RoundRefused, SiteStepFailed
-from tasks.privacy.ledger.ledger import spent
+from tasks.privacy.ledger.spent import spent
 from tasks.rounds.hub import collect
 from tasks.rounds.hub.aggregate import aggregate
 from tasks.rounds.hub.context import HubContext
