@@ -3,7 +3,7 @@
 A run's files lie in `<home>/exams/<exam>/<model>/<language>/<run id>/` and under the same keys in the object store:
 `run.json`, `responses.jsonl`, `scores.json`, `comparison.json` (with the last run of equal settings, where there is
 one), `anchor.json` (with an older one, see `drift`), `baseline.json` (with the run that was chosen as baseline), and
-the report's files (see `report_store`).
+the report's files (see `exam.page.store`).
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ A model that loses a few items every month never differs from the month before b
 with an anchor, too: the last run that raised an alarm, or else the oldest with equal settings. An alarm makes its run
 the next anchor, and is not raised again for the same change. Each of the two comparisons is tested at half of ALPHA, so
 that a run raises a false alarm with a probability of at most ALPHA; where both would be with the same run there is one,
-at ALPHA. What that level means over months and arms: see `comparing`.
+at ALPHA. What that level means over months and arms: see `compare`.
 """
 
 from __future__ import annotations

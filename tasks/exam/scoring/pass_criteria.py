@@ -1,4 +1,4 @@
-"""When a sitting passes: three criteria in whole numbers, read as `scoring` says.
+"""When a sitting passes: three criteria in whole numbers, read as `score` says.
 
 An imported examination brings the rules of its year (`Exam.pass_rules`), and what they leave open is not judged. An
 exam of our own has none, and is judged as the paper judges the 107th, by the same share of its own points.
