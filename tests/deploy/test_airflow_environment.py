@@ -86,6 +86,9 @@ def test_every_setting_is_known_to_airflow(environ):
 def test_only_processes_that_fork_tasks_preload(tmp_path, argv, preloads):
     airflow.prepare(tmp_path)
     (tmp_path / "tasks" / "deploy").mkdir(parents=True)
+    (tmp_path / "dags").mkdir()
+    for module in ("tasks/__init__", "tasks/deploy/__init__", "dags/__init__", "dags/preload"):
+        (tmp_path / f"{module}.py").touch()
     (tmp_path / "tasks" / "deploy" / "preload.py").write_text("print('loaded')")
     script = tmp_path / "airflow" / "config" / "airflow_local_settings.py"
     environ = {"PYTHONPATH": str(tmp_path)}
