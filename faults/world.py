@@ -20,8 +20,6 @@ from tasks.deploy.enrol import enrol_local_sites
 from tasks.deploy.ports import variable
 from tasks.deploy.services import read_spec
 from tasks.rounds.hub.context import HubContext
-from tasks.store import objects as storage
-from tasks.store import settings
 from tasks.store.settings import PROJECT
 
 STUDY = "faults"
@@ -71,8 +69,6 @@ def running() -> Iterator[World]:
     _write_project(project)
     mounted = _mount(home)
     os.environ |= {"PHARMAFED_HOME": str(home), "PHARMAFED_PROJECT": str(project)}
-    settings._addresses.cache_clear()
-    storage.hub_store.cache_clear()
     try:
         up = local.up(
             home,

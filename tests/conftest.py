@@ -79,6 +79,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=rank)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _nobodys_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """No test meets the deployment of whoever runs it, and `make demo` leaves one in the project."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PHARMAFED_HOME", str(tmp_path_factory.mktemp("nobodys_home")))
+        yield
+
+
 @pytest.fixture
 def small_disk(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Path]:
     """A file system of its own in memory, with the mount options that the test is parametrized by."""
@@ -126,11 +134,6 @@ def start_deployment(
 def start() -> Start:
     """`start_deployment`, for tests that need a deployment of their own to break."""
     return start_deployment
-
-
-def _forget_stores() -> None:
-    storage.hub_store.cache_clear()
-    storage.site_store.cache_clear()
 
 
 #: Names that the object store's identities know before it starts: one per test that asks for a study of its own.

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from functools import cache
 from ipaddress import ip_address
+from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -250,18 +251,22 @@ def to_json(record: BaseModel) -> bytes:
     return record.model_dump_json(by_alias=True, indent=2).encode() + b"\n"
 
 
-@cache
 def hub_store() -> ObjectStore:
     """The store with the hub's credential."""
-    where = settings.addresses()
-    return ObjectStore.connect(where.s3_endpoint, where.bucket, settings.hub_credential(), "hub")
+    return _connected(settings.home(), "hub")
+
+
+def site_store(site: str) -> ObjectStore:
+    """The store with one site's credential: reads models and plans, writes only the site's own prefix."""
+    return _connected(settings.home(), f"site-{site}")
 
 
 @cache
-def site_store(site: str) -> ObjectStore:
-    """The store with one site's credential: reads models and plans, writes only the site's own prefix."""
-    where = settings.addresses()
-    return ObjectStore.connect(where.s3_endpoint, where.bucket, settings.site_credential(site), f"site-{site}")
+def _connected(home: Path, identity: str) -> ObjectStore:
+    """A client of the deployment at `home`, which stands here for all that is read there."""
+    where, site = settings.addresses(), identity.removeprefix("site-")
+    credential = settings.hub_credential() if identity == "hub" else settings.site_credential(site)
+    return ObjectStore.connect(where.s3_endpoint, where.bucket, credential, identity)
 
 
 def connect_identities() -> None:

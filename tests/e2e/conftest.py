@@ -22,7 +22,7 @@ from tasks.rounds.hub.context import HubContext
 from tasks.store.records.report import RoundMetrics
 from tasks.store.settings import PROJECT
 from tasks.study.file import load_studies
-from tests.conftest import Deployment, _forget_stores, copy_shipped, start_deployment
+from tests.conftest import Deployment, copy_shipped, start_deployment
 from tests.data.drafting.unseen_study import write_unseen_study
 from tests.e2e.examination import place_exam, scripted
 from tests.exam.scripted_server import ScriptedServer
@@ -96,7 +96,6 @@ def federation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Federation]
         patch.setenv("PHARMAFED_MODEL_PACKAGES", "tests")  # our models lie beside the copy, not in it
         patch.setenv("SCRIPTED_BASE_URL", server.url)
         patch.setenv("SCRIPTED_API_KEY", "a key for the scripted model")
-        _forget_stores()
         deployment = start_deployment(
             home,
             {name: list(study.sites) for name, study in studies.items()},
@@ -109,7 +108,6 @@ def federation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Federation]
         finally:
             deployment.api.close()
             local.down(home)
-            _forget_stores()
 
 
 #: A study of six clinics that `pharmafed study init` drafts from their tables.

@@ -18,7 +18,6 @@ from tasks.deploy.commands.privacy import app
 from tasks.errors import ConfigError
 from tasks.privacy.ledger.chain import Link
 from tasks.store import layout, settings
-from tasks.store import objects as storage
 from tasks.store.objects import ObjectStore
 from tests.privacy.ledger.ledger_samples import (
     OTHER,
@@ -66,7 +65,6 @@ def deployed(object_store, _home, monkeypatch: pytest.MonkeyPatch) -> Iterator[D
     home, study, links, theirs = _home
     monkeypatch.setenv("PHARMAFED_HOME", str(home))
     monkeypatch.setenv("PHARMAFED_PROJECT", str(home))
-    _forget()
     hub = object_store.store("hub")
     enrol(hub, home / "identities")
     put_chain(hub, study, SITE, links)
@@ -74,12 +72,6 @@ def deployed(object_store, _home, monkeypatch: pytest.MonkeyPatch) -> Iterator[D
     select(hub, study, 3, {SITE: (3, links[2].sha256), OTHER: (3, theirs[2].sha256)})
     yield Deployed(study, hub, links)
     clear(hub, study)
-    _forget()
-
-
-def _forget() -> None:
-    settings._addresses.cache_clear()
-    storage.hub_store.cache_clear()
 
 
 def test_spend_shows_each_site_the_promise_and_the_end(deployed: Deployed) -> None:
@@ -135,7 +127,6 @@ def test_what_is_exported_verifies_without_store_network_and_deployment(
     for name in ("PHARMAFED_HOME", "PHARMAFED_PROJECT"):
         monkeypatch.setenv(name, str(tmp_path / "nowhere"))
     monkeypatch.setattr(socket.socket, "connect", _no_network)
-    _forget()
     result = deployed.run("verify", str(folder))
     assert (result.exit_code, result.stderr) == (0, "")
     rows = [line.replace("│", " ").split() for line in result.stdout.splitlines() if "valid" in line]

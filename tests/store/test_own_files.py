@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -24,11 +24,9 @@ DAMAGES = {
 
 
 @pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("PHARMAFED_HOME", str(tmp_path))
-    settings._addresses.cache_clear()
-    yield tmp_path
-    settings._addresses.cache_clear()
+    return tmp_path
 
 
 FILES: dict[str, tuple[str, Callable[[Path], object], str]] = {

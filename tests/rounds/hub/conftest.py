@@ -10,7 +10,6 @@ import pytest
 
 from tasks.deploy.enrol import enrol_local_sites
 from tasks.store import clock, settings
-from tasks.store import objects as storage
 from tests.rounds.hub.federation import DERM, NOCOMP, SITES, Federation
 
 
@@ -35,9 +34,7 @@ def in_environment(fed: Federation) -> Iterator[None]:
         patch.setenv("PHARMAFED_HOME", str(fed.home))
         patch.setenv("PHARMAFED_PROJECT", str(fed.project))
         patch.delenv("PHARMAFED_NOTIFY_URLS", raising=False)
-        _forget()
         yield
-        _forget()
 
 
 _NOW = clock.now
@@ -71,9 +68,3 @@ def new_fed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Federation]:
     """A federation in which nothing has happened yet, for tests that read all that it holds."""
     with started(tmp_path_factory.mktemp("new_federation")) as fed, in_environment(fed):
         yield fed
-
-
-def _forget() -> None:
-    settings._addresses.cache_clear()
-    storage.hub_store.cache_clear()
-    storage.site_store.cache_clear()
