@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import json
-import struct
 import subprocess
 import sys
-from typing import Any
 
 import numpy as np
 import pytest
@@ -18,39 +15,13 @@ from safetensors.torch import save
 from tasks.learning.averaging import StreamingMean, add_to, running_mean, weight_of
 from tasks.learning.flat import Shape
 from tasks.privacy.codecs.dense import flat_update
-from tasks.store.weights import Weights
+from tests.learning.named_weights import SHAPE, SHAPES, flat, model
 
 SITE = "701"
 FLOAT32_EPS = float(np.finfo(np.float32).eps)
-SHAPES = {"hidden.bias": (3,), "hidden.weight": (3, 2), "out.weight": (1, 3)}
 
 values = st.floats(-1e3, 1e3, width=32)
 weights_of_sites = st.floats(0.5, 1e4)
-
-
-def model(seed: int, shapes: dict[str, tuple[int, ...]] = SHAPES) -> Weights:
-    generator = torch.Generator().manual_seed(seed)
-    return {name: torch.randn(shape, generator=generator) for name, shape in shapes.items()}
-
-
-def flat(weights: Weights) -> np.ndarray:
-    return np.concatenate([tensor.double().numpy().ravel() for tensor in weights.values()])
-
-
-def body_of(header: Any, data: bytes) -> bytearray:
-    """A safetensors body with any header, valid or not."""
-    raw = header if isinstance(header, bytes) else json.dumps(header).encode()
-    return bytearray(struct.pack("<Q", len(raw)) + raw + data)
-
-
-def header_of(*entries: tuple[str, tuple[int, ...], int, int]) -> dict[str, Any]:
-    return {name: {"dtype": "F32", "shape": list(shape), "data_offsets": [a, b]} for name, shape, a, b in entries}
-
-
-#: The header that `save` would write for SHAPES, in the order of the model: 3, 6 and 3 values.
-GOOD = header_of(("hidden.bias", (3,), 0, 12), ("hidden.weight", (3, 2), 12, 36), ("out.weight", (1, 3), 36, 48))
-DATA = np.arange(12, dtype=np.float32).tobytes()
-SHAPE = Shape.of(model(0))
 
 
 # the mean

@@ -17,31 +17,17 @@ from hypothesis import strategies as st
 from safetensors.torch import save
 
 from tasks.errors import UpdateRejected
-from tasks.learning.flat import Shape, norm
+from tasks.learning.flat import norm
 from tasks.privacy.codecs.dense import flat_update
 from tasks.privacy.codecs.sparse import sparse_update
 from tasks.privacy.codecs.update import read_update
 from tasks.store.records.model import ModelRef
 from tasks.store.records.round import Plan
-from tasks.store.weights import Weights
 from tasks.study.privacy import Compression, NoPrivacy, Privacy, SparseVector
 from tasks.study.sections import Evaluation, Training
+from tests.learning.named_weights import SHAPE, flat, model
 
 SITE = "701"
-FLOAT32_EPS = float(np.finfo(np.float32).eps)
-SHAPES = {"hidden.bias": (3,), "hidden.weight": (3, 2), "out.weight": (1, 3)}
-
-values = st.floats(-1e3, 1e3, width=32)
-weights_of_sites = st.floats(0.5, 1e4)
-
-
-def model(seed: int, shapes: dict[str, tuple[int, ...]] = SHAPES) -> Weights:
-    generator = torch.Generator().manual_seed(seed)
-    return {name: torch.randn(shape, generator=generator) for name, shape in shapes.items()}
-
-
-def flat(weights: Weights) -> np.ndarray:
-    return np.concatenate([tensor.double().numpy().ravel() for tensor in weights.values()])
 
 
 def body_of(header: Any, data: bytes) -> bytearray:
@@ -57,7 +43,6 @@ def header_of(*entries: tuple[str, tuple[int, ...], int, int]) -> dict[str, Any]
 #: The header that `save` would write for SHAPES, in the order of the model: 3, 6 and 3 values.
 GOOD = header_of(("hidden.bias", (3,), 0, 12), ("hidden.weight", (3, 2), 12, 36), ("out.weight", (1, 3), 36, 48))
 DATA = np.arange(12, dtype=np.float32).tobytes()
-SHAPE = Shape.of(model(0))
 
 
 # the bytes of an update
