@@ -258,14 +258,20 @@ def test_a_service_that_cannot_be_started_now_is_tried_again(home):
 
 @pytest.mark.parametrize("content", [None, "", "{", '{"supervisor_pid": 1}'])
 def test_a_state_that_is_gone_or_broken_hides_nothing_that_runs(home, content):
+    """The supervisor is held up, so that it does not write its state anew at the next event."""
     good = read_state(home).services["good"].pid
-    state_file(home).unlink() if content is None else state_file(home).write_text(content)
-    assert read_state(home) is None
     supervisor = living_supervisor(home)
-    assert supervisor.environ()[processes.SERVICE] == SUPERVISOR
-    found = overview.status(home)
-    assert (found.supervised, found.running >= 4) == (True, True)
-    assert good in [process.pid for process in processes.by_service(home)["good"]]
+    supervisor.suspend()
+    try:
+        state_file(home).unlink() if content is None else state_file(home).write_text(content)
+        assert read_state(home) is None
+        assert living_supervisor(home) == supervisor
+        assert supervisor.environ()[processes.SERVICE] == SUPERVISOR
+        found = overview.status(home)
+        assert (found.supervised, found.running >= 4) == (True, True)
+        assert good in [process.pid for process in processes.by_service(home)["good"]]
+    finally:
+        supervisor.resume()
     assert local.down(home) >= 4
     assert (processes.family(home), overview.status(home).running) == ([], 0)
 
