@@ -7,7 +7,7 @@ A bare `epsilon` is the total over `rounds.total` rounds. What each mechanism pr
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -185,14 +185,11 @@ Privacy = Annotated[
     NoPrivacy | Compression | LocalDP | DistributedDP | GaussianUpdate | SparseVector,
     Field(discriminator="mechanism"),
 ]
+#: Mechanism -> its section; one section may have several.
 PRIVACY_SECTIONS: dict[str, type[PrivacySection]] = {
-    "none": NoPrivacy,
-    "top": Compression,
-    "random": Compression,
-    "local_dp": LocalDP,
-    "distributed_dp": DistributedDP,
-    "gaussian_update": GaussianUpdate,
-    "svt": SparseVector,
+    name: section
+    for section in get_args(get_args(Privacy)[0])
+    for name in get_args(section.model_fields["mechanism"].annotation)
 }
 
 
