@@ -24,10 +24,11 @@ from tasks.privacy.secure_sum.contribution import Maskable
 from tasks.store.records.ledger import Spend
 from tasks.store.records.round import Plan, TensorSpec
 from tasks.store.weights import Weights, to_bytes
+from tasks.study.sections import Aggregation
 
 MAX_PARAMETERS = 1_000_000_000
 #: What an update would have to do to travel so.
-_TRAVEL = {
+_TRAVEL: dict[Aggregation, str] = {
     "plain": "leave by itself, it protects a masked sum only: set aggregation: masks",
     "masks": "be summed behind masks",
     "ckks": "be summed under encryption",
@@ -110,8 +111,8 @@ def sanitize(
     if plan.aggregation == "ckks":
         if encrypt is None:
             raise PrivacyError("this plan's updates leave encrypted only, and there is no key: it stays at the site")
-        return Release({"encrypted": _encrypted(_part(raw, base, plan), noise, encrypt)}, spend)
-    sent = mechanism_of(plan).release(_part(raw, base, plan, carried), noise)
+        return Release({"encrypted": _encrypted(_part(raw, base, plan, "ckks"), noise, encrypt)}, spend)
+    sent = mechanism_of(plan).release(_part(raw, base, plan, "plain", carried), noise)
     kept = None if sent.kept is None else torch.from_numpy(sent.kept)
     return Release(_tensors(sent.values, base), spend, kept)
 
@@ -122,14 +123,13 @@ def contribution(raw: RawUpdate, base: Weights, plan: Plan, *, sites: int, noise
     Raises:
         PrivacyError: the update cannot be summed behind masks.
     """
-    return mechanism_of(plan).share(_part(raw, base, plan), sites, noise)
+    return mechanism_of(plan).share(_part(raw, base, plan, "masks"), sites, noise)
 
 
-def _part(raw: RawUpdate, base: Weights, plan: Plan, carried: torch.Tensor | None = None) -> Part:
-    """What the plan's mechanism is given, once it is known that its updates may travel as the plan says."""
-    privacy = plan.privacy
-    if plan.aggregation not in privacy.needs.channels:
-        raise PrivacyError(f"an update of mechanism {privacy.mechanism} cannot {_TRAVEL[plan.aggregation]}")
+def _part(raw: RawUpdate, base: Weights, plan: Plan, channel: Aggregation, carried: torch.Tensor | None = None) -> Part:
+    """What the plan's mechanism is given, once it is known that its updates may travel so."""
+    if channel not in plan.privacy.needs.channels:
+        raise PrivacyError(f"an update of mechanism {plan.privacy.mechanism} cannot {_TRAVEL[channel]}")
     raw = _total_function(raw, plan)
     _check(raw)
     return Part(raw, base, plan, carried)

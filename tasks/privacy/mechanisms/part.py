@@ -34,8 +34,9 @@ class Part:
     @property
     def summed(self) -> torch.Tensor:
         """The summed gradients and the counts that ride on them, int64 grid steps. Raises PrivacyError."""
-        tensors = self.raw.tensors
-        size = Shape.of(self.base).num_values + 2 * (self.plan.evaluation.score_bins or 0)
+        tensors, bins = self.raw.tensors, self.plan.evaluation.score_bins
+        counts = 2 * (bins or 0) if self.plan.privacy.needs.counts else 0
+        size = Shape.of(self.base).num_values + counts
         if set(tensors) != {"sum"} or tensors["sum"].numel() != size:
             raise PrivacyError(f"the plan needs one summed gradient of {size} values: the update stays at the site")
         return tensors["sum"]
