@@ -24,11 +24,10 @@ from tasks.privacy.secure_sum.contribution import Maskable
 from tasks.store.records.ledger import Spend
 from tasks.store.records.round import Plan, TensorSpec
 from tasks.store.weights import Weights, to_bytes
-from tasks.study.sections import Aggregation
 
 MAX_PARAMETERS = 1_000_000_000
 #: What an update would have to do to travel so.
-_TRAVEL: dict[Aggregation, str] = {
+_TRAVEL = {
     "plain": "leave by itself, it protects a masked sum only: set aggregation: masks",
     "masks": "be summed behind masks",
     "ckks": "be summed under encryption",
@@ -126,7 +125,7 @@ def contribution(raw: RawUpdate, base: Weights, plan: Plan, *, sites: int, noise
     return mechanism_of(plan).share(_part(raw, base, plan, "masks"), sites, noise)
 
 
-def _part(raw: RawUpdate, base: Weights, plan: Plan, channel: Aggregation, carried: torch.Tensor | None = None) -> Part:
+def _part(raw: RawUpdate, base: Weights, plan: Plan, channel: str, carried: torch.Tensor | None = None) -> Part:
     """What the plan's mechanism is given, once it is known that its updates may travel so."""
     if channel not in plan.privacy.needs.channels:
         raise PrivacyError(f"an update of mechanism {plan.privacy.mechanism} cannot {_TRAVEL[channel]}")

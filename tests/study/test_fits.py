@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, ClassVar, Literal
 
 import pytest
 
+from tasks.store.settings import PROJECT
 from tasks.study.fits import Combination, require_fit
 from tasks.study.privacy import PRIVACY_SECTIONS, GaussianUpdate, LocalDP, Needs, PrivacySection, Protected, promises
 
@@ -92,3 +94,18 @@ def test_a_delta_of_one_over_the_protected_units_is_refused(privacy: Any, larges
     with pytest.raises(ValueError, match=rf"^privacy\.delta is .* must be below {largest}"):
         require_fit(asked(privacy, num_sites=12))
     require_fit(asked(privacy.model_copy(update={"delta": 1e-5}), num_sites=12))
+
+
+def test_the_table_of_the_docs_is_what_the_mechanisms_say() -> None:
+    rows = [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in (PROJECT / "docs/privacy.md").read_text().splitlines()
+        if re.match(r"\| `\w+` \| `(plain|masks)`", line)
+    ]
+    assert [row[0].strip("`") for row in rows] == list(PRIVACY_SECTIONS)
+    for name, channels, weightings, training, counts in rows:
+        needs = PRIVACY_SECTIONS[name.strip("`")].needs
+        assert set(re.findall(r"\w+", channels)) == needs.channels, name
+        assert set(re.findall(r"\w+", weightings)) == needs.weightings, name
+        assert training == ("one full-batch step of `sgd`" if needs.per_patient else "any"), name
+        assert counts == ("yes" if needs.counts else "no"), name
