@@ -63,7 +63,9 @@ def _require_delta(asked: Combination) -> None:
         return
     units, what = asked.num_sites, "sites"
     if privacy.unit == "patient":
-        units, what = privacy.public_patients or 0, "patients of privacy.public_num_examples"
+        if privacy.public_patients is None:
+            raise ValueError(f"privacy.mechanism {privacy.mechanism} protects patients and does not say how many")
+        units, what = privacy.public_patients, "patients of privacy.public_num_examples"
     if delta * units >= 1:
         raise ValueError(
             f"privacy.delta is {delta:g}; with {units} {what} it must be below {1 / units:.3g}, and should be a tenth "

@@ -27,6 +27,13 @@ class Further(Invented):
     needs: ClassVar[Needs] = Needs(channels=frozenset({"plain"}), weightings=frozenset({"plain"}))
 
 
+class Uncounted(Further):
+    """One that protects patients, with a delta and without a number of them."""
+
+    unit: ClassVar[Protected] = "patient"
+    delta: float = 1e-9
+
+
 def asked(privacy: Any, **changes: Any) -> Combination:
     fields: dict[str, Any] = {
         "privacy": privacy,
@@ -76,6 +83,11 @@ def test_every_mechanism_says_what_it_goes_with_in_values_that_a_study_has(mecha
     assert section.needs.per_patient == (section.unit == "patient")
     assert promises(mechanism) == (mechanism not in ("none", "top", "random"))
     assert "samples" not in section.needs.weightings or not promises(mechanism), "counts of patients scale no noise"
+
+
+def test_a_delta_for_nobody_knows_how_many_patients_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"^privacy\.mechanism invented protects patients and does not say how many"):
+        require_fit(asked(Uncounted()))
 
 
 def test_an_unknown_mechanism_promises_nothing() -> None:

@@ -76,9 +76,23 @@ class Mechanism(ABC):
         raise PrivacyError(f"mechanism {self.settings.mechanism} has no masked sum")
 
     def trace(self, update: Floats, local_iterations: int) -> Floats:
-        """The most that a site's update, (parameters,), can add to what is seen: bounded as before noise."""
+        """The most that a site's update, (parameters,), can add to what is seen: bounded as before noise.
+
+        Raises:
+            PrivacyError: it protects whole sites, and does not say how it bounds one.
+        """
+        if self.settings.unit == "site":
+            raise PrivacyError(
+                f"mechanism {self.settings.mechanism} does not say what a site can add: nothing audits it"
+            )
         return update
 
     def seen(self, sent: Floats, plan: Plan, base: Weights) -> Floats:
-        """What anybody can compute of what was sent, (parameters,): for patient-level mechanisms the gradients."""
+        """What anybody can compute of what was sent, (parameters,): for patient-level mechanisms the gradients.
+
+        Raises:
+            PrivacyError: it protects patients, and does not say how their gradients are had from a step.
+        """
+        if self.settings.unit == "patient":
+            raise PrivacyError(f"mechanism {self.settings.mechanism} does not say what a step tells: nothing audits it")
         return sent
