@@ -31,7 +31,16 @@ ROOMS = (
 DOOR = "cli"
 #: The sections of a study's `privacy`: who asks for one of them by name asks which mechanism it is.
 SECTIONS = frozenset(
-    {"NoPrivacy", "Compression", "PatientLevel", "LocalDP", "DistributedDP", "GaussianUpdate", "SparseVector"}
+    {
+        "NoPrivacy",
+        "Compression",
+        "PatientLevel",
+        "NoiseShares",
+        "LocalDP",
+        "DistributedDP",
+        "GaussianUpdate",
+        "SparseVector",
+    }
 )
 #: Where mechanisms and channels are at home; `study` has their sections.
 PRIVACY_ROOMS = ("tasks/privacy/", "tasks/study/privacy.py", "tasks/study_privacy.py")

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from tasks.store.settings import PROJECT
-from tests.house import ROOMS, House, cycles, graph_of, room_of, upward
+from tasks.study.privacy import PRIVACY_SECTIONS
+from tests.house import ROOMS, SECTIONS, House, asking_for_mechanism, cycles, graph_of, room_of, upward
 
 HOUSE = House(PROJECT)
 PACKAGES = [path.parent for path in HOUSE.files if path.name == "__init__.py"]
@@ -47,6 +48,13 @@ def test_every_room_has_a_map_with_a_line_for_each_file(package: Path) -> None:
     assert inside <= {"every", "hub", "survivors"}, "those are of the steps of a secure sum"
 
 
+def test_one_line_outside_privacy_asks_which_mechanism_it_is() -> None:
+    """The page's, whose study may have another one by now than the round had."""
+    (place,) = asking_for_mechanism(HOUSE)
+    assert place.startswith("tasks/rounds/page/privacy_view.py:")
+    assert {"PatientLevel", "NoiseShares", *(section.__name__ for section in PRIVACY_SECTIONS.values())} == SECTIONS
+
+
 # that the test would see it
 
 
@@ -58,6 +66,23 @@ def built(root: Path, **files: str) -> House:
         path.with_name("__init__.py").touch()
         path.write_text(text)
     return House(root)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "isinstance(privacy, LocalDP)",
+        "isinstance(privacy, (GaussianUpdate | SparseVector))",
+        "match privacy:\n    case NoPrivacy():\n        pass",
+        "match privacy:\n    case PatientLevel(clip_norm=clip):\n        pass",
+        "now.mechanism in ('top', 'random')",
+        "mechanism == 'none'",
+    ],
+)
+def test_a_line_that_asks_is_seen_but_for_those_of_privacy_itself(tmp_path: Path, line: str) -> None:
+    house = built(tmp_path, report__page=line, privacy__door=line, study__privacy=line)
+    (place,) = asking_for_mechanism(house)
+    assert place.startswith("tasks/report/page.py:")
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,6 @@ from tasks.learning.own_models.check import require_fit
 from tasks.learning.own_models.policy import require_allowed
 from tasks.learning.seeding import seeded
 from tasks.store.weights import lay_out
-from tasks.study.privacy import PatientLevel
 from tasks.study.sections import Study
 
 #: The module of models that the tests have looked at.
@@ -29,7 +28,7 @@ def checked_model(study: Study) -> nn.Module:
         ConfigError: as `build_model`, or no round can be made of the model; names the layer: see `own_models.check`.
     """
     spec, limits = study.model, tuple(each.clip * each.gain for each in study.inputs)
-    mechanism = study.privacy.mechanism if isinstance(study.privacy, PatientLevel) else None
+    mechanism = study.privacy.mechanism if study.privacy.needs.per_patient else None
     if spec.path.partition(":")[0] != OURS:
         _look_at(spec.path, json.dumps(spec.options), limits, mechanism)
     return build_model(spec.path, len(limits), spec.options, seed=study.training.seed)

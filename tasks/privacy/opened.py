@@ -11,13 +11,11 @@ import torch
 from tasks.errors import QuorumMissed, UpdateRejected
 from tasks.learning.evaluation import auc_of_counts
 from tasks.learning.flat import Shape, unflatten
-from tasks.privacy.mechanisms.distributed_dp import DistributedDPMechanism
+from tasks.privacy.mechanisms import mechanism_of
 from tasks.privacy.noise.grid import STEPS_PER_CLIP
-from tasks.privacy.sanitizer import FIXED_POINT_STEP
 from tasks.store.records.model import PrivateAuc
 from tasks.store.records.round import Plan
 from tasks.store.weights import Weights
-from tasks.study.privacy import DistributedDP, GaussianUpdate, NoPrivacy
 
 #: A figure with a larger standard error says nothing about the model, so none is shown.
 LARGEST_ERROR = 0.2
@@ -53,21 +51,10 @@ def interpret(total: npt.NDArray[np.int64], plan: Plan, base: Weights, weights: 
     if total.shape != (num_values(plan, shape),):
         raise UpdateRejected("all", f"a masked sum of {total.size} values, the plan needs {num_values(plan, shape)}")
     counts = total[shape.num_values :]
-    pieces = unflatten(torch.from_numpy(total[: shape.num_values].astype(np.float64)), base).items()
-    match plan.privacy:
-        case DistributedDP() as privacy:
-            # Missing sites are made up for as if they were like the others; both numbers are public.
-            share = len(plan.sites) / (len(weights) * privacy.public_num_examples)
-            step = -plan.training.lr * share * (privacy.clip_norm / STEPS_PER_CLIP)
-            delta = {n: step * g - plan.training.lr * plan.training.l2 * base[n].double() for n, g in pieces}
-        case GaussianUpdate() as privacy:
-            delta = {n: v * (privacy.clip_norm / STEPS_PER_CLIP / len(weights)) for n, v in pieces}
-        case NoPrivacy():
-            delta = {n: v * (FIXED_POINT_STEP / sum(weights)) for n, v in pieces}
-        case other:
-            raise UpdateRejected("all", f"mechanism {other.mechanism} has no masked sum")
+    step = mechanism_of(plan).read(total[: shape.num_values].astype(np.float64), plan, base, weights)
+    delta = {name: piece.float() for name, piece in unflatten(torch.from_numpy(step), base).items()}
     table = (counts / STEPS_PER_CLIP).reshape(2, -1) if counts.size else None
-    return OpenedSum({name: piece.float() for name, piece in delta.items()}, table)
+    return OpenedSum(delta, table)
 
 
 def read_mean(total: npt.NDArray[np.float64], base: Weights, weights: list[float]) -> OpenedSum:
@@ -88,10 +75,9 @@ def private_auc(opened: OpenedSum, plan: Plan, num_sites: int) -> PrivateAuc | N
 
     `num_sites`: how many contributed. Each brought its share of the noise, of which a few are to spare.
     """
-    if opened.counts is None or not isinstance(plan.privacy, DistributedDP):
+    if opened.counts is None or not plan.privacy.needs.counts:
         return None
-    mechanism = DistributedDPMechanism(plan.privacy, plan.total_rounds)
-    noise_sd = mechanism.share_sd(num_sites) * num_sites**0.5 / STEPS_PER_CLIP
+    noise_sd = mechanism_of(plan).opened_sd(num_sites) / STEPS_PER_CLIP
     found = auc_of_counts(opened.counts, noise_sd)
     if found is None or found[1] > LARGEST_ERROR:
         return None

@@ -10,7 +10,7 @@ from tasks.learning.seeding import seeded
 from tasks.learning.training import RawUpdate, descend, gradient_rows
 from tasks.privacy.noise.grid import clip_to_grid
 from tasks.store.weights import in_float64
-from tasks.study.privacy import PatientLevel, Privacy
+from tasks.study.privacy import Privacy
 from tasks.study.sections import Training
 
 
@@ -34,8 +34,8 @@ def train_local(
     if len(inputs) == 0:
         raise DataError("there is no patient left to train on after the hold-out split")
     with seeded(seed):
-        if isinstance(privacy, PatientLevel):
-            total = summed_gradients(model, inputs, labels, privacy.clip_norm)
+        if privacy.patient_clip is not None:
+            total = summed_gradients(model, inputs, labels, privacy.patient_clip)
             return RawUpdate({"sum": total}, len(inputs), local_iterations=1)
         return descend(model, inputs, labels, training, seed, optimizer_state)
 

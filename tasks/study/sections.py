@@ -13,17 +13,8 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, model_validator
 
 from tasks.foreign.bounds import MAX_COUNT, MAX_INPUTS, MAX_SITES, SITE_PATTERN, LongText, PlainOptions, Text
-from tasks.study.privacy import (
-    Compression,
-    DistributedDP,
-    GaussianUpdate,
-    LocalDP,
-    PatientLevel,
-    Privacy,
-    Section,
-    SparseVector,
-    noise_shares,
-)
+from tasks.study.fits import Combination, require_fit
+from tasks.study.privacy import Privacy, Section
 from tasks.study.reading import Reading
 
 #: Share of a site's patients that may lack an input, where a study says nothing.
@@ -212,10 +203,23 @@ class Study(Section):
     def _parts_fit(self) -> Study:
         self._check_rounds()
         self._check_tables()
-        _check_private_training(self.training, self.privacy)
-        self._check_delta()
-        self._check_aggregation()
+        require_fit(self._combination)
         return self
+
+    @property
+    def _combination(self) -> Combination:
+        training = self.training
+        return Combination(
+            privacy=self.privacy,
+            channel=self.aggregation,
+            weighting=training.weighting,
+            optimizer=training.optimizer,
+            batch_size=training.batch_size,
+            local_iterations=training.local_iterations,
+            score_bins=self.evaluation.score_bins,
+            num_sites=len(self.sites),
+            min_sites=self.rounds.min_sites,
+        )
 
     def _check_rounds(self) -> None:
         if self.rounds.min_sites > len(self.sites):
@@ -223,43 +227,6 @@ class Study(Section):
         members = [member for group in self.sites.values() for member in group]
         if len(members) != len(set(members)):
             raise ValueError("sites hold one SITEID twice")
-
-    def _check_delta(self) -> None:
-        """A delta of one over the number of protected units allows to publish one of them in the clear."""
-        if isinstance(self.privacy, PatientLevel):
-            units, what = self.privacy.public_num_examples, "patients of privacy.public_num_examples"
-        elif isinstance(self.privacy, GaussianUpdate | SparseVector):
-            units, what = len(self.sites), "sites"
-        else:
-            return
-        if self.privacy.delta * units >= 1:
-            raise ValueError(
-                f"privacy.delta is {self.privacy.delta:g}; with {units} {what} it must be below {1 / units:.3g}, and "
-                "should be a tenth of that or less: it is the chance that a promise for one of them fails"
-            )
-
-    def _check_aggregation(self) -> None:
-        """Masks hide what one site sends, so only what can be summed as it is may go behind them."""
-        name, masked = self.privacy.mechanism, self.aggregation != "plain"
-        if isinstance(self.privacy, DistributedDP) and self.aggregation != "masks":
-            raise ValueError("aggregation must be masks with privacy.mechanism distributed_dp: its noise is in the sum")
-        if masked and isinstance(self.privacy, LocalDP | SparseVector | Compression):
-            raise ValueError(f"aggregation must be plain with privacy.mechanism {name}")
-        if self.evaluation.score_bins and not isinstance(self.privacy, DistributedDP):
-            raise ValueError("evaluation.score_bins needs privacy.mechanism distributed_dp: its counts ride on the sum")
-        if self.aggregation == "masks":
-            self._check_masks()
-
-    def _check_masks(self) -> None:
-        if len(self.sites) < 3:
-            raise ValueError("aggregation masks needs at least 3 sites: of two, each knows the other's part of a sum")
-        lost, colluding = noise_shares(self.privacy)
-        needed = max(3, (len(self.sites) + colluding) // 2 + 1, lost + colluding + 1)
-        if self.rounds.min_sites < needed:
-            raise ValueError(
-                f"rounds.min_sites is {self.rounds.min_sites}, but masks over {len(self.sites)} sites with "
-                f"{colluding} colluding open with {needed} or more"
-            )
 
     def _check_tables(self) -> None:
         names = [spec.name for spec in self.inputs]
@@ -274,16 +241,3 @@ class Study(Section):
         for place, table in places:
             if table not in self.data.tables:
                 raise ValueError(f"{place} is {table}, which is not among data.tables: {', '.join(self.data.tables)}")
-
-
-def _check_private_training(training: Training, privacy: Privacy) -> None:
-    """Patient-level DP here is one clipped full-batch gradient step: anything else would be accounted wrongly."""
-    suffix = f"with privacy.mechanism {privacy.mechanism}"
-    if isinstance(privacy, PatientLevel):
-        for key, value in {"optimizer": "sgd", "batch_size": "full", "local_iterations": 1}.items():
-            if getattr(training, key) != value:
-                raise ValueError(f"training.{key} must be {value} {suffix}")
-    if isinstance(privacy, GaussianUpdate) and training.weighting != "plain":
-        raise ValueError(f"training.weighting must be plain {suffix}")
-    if isinstance(privacy, PatientLevel | SparseVector) and training.weighting == "samples":
-        raise ValueError(f"training.weighting must be plain or iterations {suffix}")

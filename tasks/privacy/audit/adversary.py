@@ -14,7 +14,6 @@ from tasks.learning.flat import unflatten
 from tasks.learning.training import gradient_rows, num_iterations
 from tasks.privacy.audit.observer import Floats, Group, Rows
 from tasks.store.weights import Weights, parameters
-from tasks.study.privacy import DistributedDP, GaussianUpdate, PatientLevel
 from tasks.study.sections import Study
 
 MASKED_SITES = 6
@@ -44,14 +43,15 @@ class Adversary:
     @property
     def clip_norm(self) -> float | None:
         """C of a patient-level mechanism; None where no patient's gradient is clipped."""
-        return self.study.privacy.clip_norm if isinstance(self.study.privacy, PatientLevel) else None
+        return self.study.privacy.patient_clip
 
     def sites(self) -> tuple[str, ...]:
         """The sites that are seen as one: up to `MASKED_SITES` of them behind masks, else one by itself.
 
         Each site of a masked sum brings its share of the noise for so many sites; fewer sites, less time.
         """
-        masked = isinstance(self.study.privacy, DistributedDP | GaussianUpdate)
+        privacy = self.study.privacy
+        masked = privacy.promises and "masks" in privacy.needs.channels
         return tuple(self.study.sites)[: MASKED_SITES if masked else 1]
 
     def contributions(self, weights: Weights, inputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:

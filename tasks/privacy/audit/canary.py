@@ -22,8 +22,8 @@ from tasks.learning.training import num_iterations
 from tasks.privacy.audit.adversary import Adversary, spread
 from tasks.privacy.audit.observer import Floats, Group, Observer, Observers
 from tasks.privacy.audit.trials import Coins, Trials
+from tasks.privacy.mechanisms import mechanism_for
 from tasks.store.weights import Weights
-from tasks.study.privacy import GaussianUpdate, SparseVector
 
 #: Identical patients that fill a canary site.
 _SITE_COPIES = 8
@@ -84,13 +84,9 @@ def _edge_patients(adversary: Adversary, models: Sequence[Weights]) -> Group:
 
 def _as_clipped(adversary: Adversary, update: Floats) -> Floats:
     """A site's update as its mechanism bounds it."""
-    privacy = adversary.study.privacy
-    if isinstance(privacy, GaussianUpdate):
-        return update * min(1.0, privacy.clip_norm / max(float(np.linalg.norm(update)), 1e-300))
-    if isinstance(privacy, SparseVector):
-        limit = privacy.gamma * num_iterations(adversary.study.training, _SITE_COPIES)
-        return np.clip(update, -limit, limit)
-    return update
+    study = adversary.study
+    mechanism = mechanism_for(study.privacy, study.rounds.total)
+    return mechanism.trace(update, num_iterations(study.training, _SITE_COPIES))
 
 
 def attack_canaries(

@@ -13,6 +13,7 @@ from tasks.learning.building import checked_model
 from tasks.learning.flat import Shape, flatten
 from tasks.learning.training import RawUpdate
 from tasks.privacy.audit.observer import Floats, Group, Groups, Observers
+from tasks.privacy.mechanisms import mechanism_of
 from tasks.privacy.noise.grid import STEPS_PER_CLIP
 from tasks.privacy.noise.source import NoiseSource, SystemNoise
 from tasks.privacy.sanitizer import contribution, sanitize
@@ -20,7 +21,7 @@ from tasks.privacy.train_local import train_local
 from tasks.store.plans import plan_round
 from tasks.store.records.round import Plan
 from tasks.store.weights import Weights, set_parameters
-from tasks.study.privacy import LocalDP, PatientLevel, noise_shares
+from tasks.study.privacy import noise_shares
 from tasks.study.sections import Study
 
 
@@ -48,7 +49,7 @@ def _train(model: nn.Module, plan: Plan, weights: Weights, group: Group) -> RawU
     """A site's raw update; a site without patients has a zero one, which `train_local` refuses to make."""
     inputs, labels = group
     if len(inputs) == 0:
-        if isinstance(plan.privacy, PatientLevel):
+        if plan.privacy.needs.per_patient:
             return RawUpdate(
                 {"sum": torch.zeros(Shape.of(weights).num_values, dtype=torch.int64)}, 0, local_iterations=1
             )
@@ -59,8 +60,8 @@ def _train(model: nn.Module, plan: Plan, weights: Weights, group: Group) -> RawU
 
 
 def _raw_vector(update: RawUpdate, plan: Plan) -> Floats:
-    if isinstance(plan.privacy, PatientLevel):
-        steps: Floats = update.tensors["sum"].numpy() * (plan.privacy.clip_norm / STEPS_PER_CLIP)
+    if (clip_norm := plan.privacy.patient_clip) is not None:
+        steps: Floats = update.tensors["sum"].numpy() * (clip_norm / STEPS_PER_CLIP)
         return steps
     return _flat(update.tensors)
 
@@ -98,12 +99,7 @@ def _uploaded(update: RawUpdate, weights: Weights, plan: Plan, noise: NoiseSourc
         dense = np.zeros(Shape.of(weights).num_values)
         dense[sent["indices"].numpy()] = sent["values"].numpy()
         return dense
-    step = _flat(sent)
-    if not isinstance(plan.privacy, LocalDP):
-        return step
-    share = len(plan.sites) / plan.privacy.public_num_examples
-    gradient: Floats = (-step / plan.training.lr - plan.training.l2 * _flat(weights)) / share
-    return gradient
+    return mechanism_of(plan).seen(_flat(sent), plan, weights)
 
 
 def _flat(tensors: Weights) -> Floats:

@@ -6,13 +6,52 @@ no privacy (`i_accept_no_privacy`); for sparse updates under differential privac
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import numpy.typing as npt
 
 from tasks.errors import PrivacyError
 from tasks.privacy.codecs.sparse import Sparse, num_shared
+from tasks.privacy.mechanisms.mechanism import Mechanism, Sent
+from tasks.privacy.mechanisms.no_privacy import nothing_spent
+from tasks.privacy.mechanisms.part import Part
 from tasks.privacy.noise.grid import Update, check_update, to_float32
 from tasks.privacy.noise.source import NoiseSource
+from tasks.store.records.ledger import Spend
+from tasks.study.privacy import Compression
+
+
+@dataclass(frozen=True)
+class CompressionMechanism(Mechanism):
+    """Some components of an update, each of them raw, with error feedback where the study asks for it.
+
+    Guarantee
+        unit: none.
+
+    Edge cases
+        NaN, infinity, beyond float32: PrivacyError. what was kept back is of another model: PrivacyError.
+    """
+
+    settings: Compression
+    total_rounds: int
+
+    def spend(self, releases: int, channel: str = "plain") -> Spend:
+        return nothing_spent(self.settings, releases, channel)
+
+    def words(self) -> str:
+        return f"{self.settings.mechanism}: compression only"
+
+    def release(self, part: Part, noise: NoiseSource) -> Sent:
+        update, settings = part.update, self.settings
+        if part.carried is not None:
+            if part.carried.shape != update.shape:
+                raise PrivacyError("what error feedback kept is of another model: remove the site's residual and go on")
+            update = update + part.carried.numpy()
+        sent = (
+            top(update, settings.fraction) if settings.mechanism == "top" else random(update, settings.fraction, noise)
+        )
+        return Sent(sent, residual(update, sent) if settings.error_feedback else None)
 
 
 def top(update: Update, fraction: float) -> Sparse:

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 
+from tasks.learning.flat import flatten
 from tasks.privacy.accounting import noise_multiplier_for, noise_share
 from tasks.privacy.mechanisms.gaussian import check_sampler, gaussian_spend, masks_trust
 from tasks.privacy.mechanisms.local_dp import NEIGHBOURS
+from tasks.privacy.mechanisms.mechanism import Floats, Mechanism
+from tasks.privacy.mechanisms.part import Part
 from tasks.privacy.noise.grid import STEPS_PER_CLIP, Steps, check_steps
 from tasks.privacy.noise.source import NoiseSource
 from tasks.privacy.secure_sum.contribution import Maskable
 from tasks.store.records.ledger import Spend
+from tasks.store.records.round import Plan
+from tasks.store.weights import Weights
 from tasks.study.privacy import DistributedDP
 
 
 @dataclass(frozen=True)
-class DistributedDPMechanism:
+class DistributedDPMechanism(Mechanism):
     """Gaussian mechanism on the sum over all sites of clipped per-patient gradients.
 
     One contribution is NOT private by itself at the stated epsilon: it has 1/sqrt(sites - lost - colluding) of the
@@ -64,7 +70,11 @@ class DistributedDPMechanism:
         sd = self.noise_multiplier * STEPS_PER_CLIP
         return noise_share(sd, sites, self.settings.tolerated_dropouts, self.settings.colluding_sites)
 
-    def spend(self, releases: int) -> Spend:
+    def opened_sd(self, contributors: int) -> float:
+        """The shares that are there; of all that were made a few may be lost."""
+        return self.share_sd(contributors) * float(contributors**0.5)
+
+    def spend(self, releases: int, channel: str = "plain") -> Spend:
         """What each patient has spent after the `releases`-th sum.
 
         Raises:
@@ -91,3 +101,20 @@ class DistributedDPMechanism:
         noisy = noise.gaussian(steps.size, sd)
         noisy += steps
         return Maskable(noisy, self.settings.clip_norm / STEPS_PER_CLIP, sites)
+
+    def share(self, part: Part, sites: int, noise: NoiseSource) -> Maskable:
+        return self.privatize(part.summed, sites, noise)
+
+    def read(self, total: Floats, plan: Plan, base: Weights, weights: Sequence[float]) -> Floats:
+        """-lr * (sum of gradients / N + l2 * w); missing sites are made up for as if they were like the others."""
+        lr, l2 = plan.training.lr, plan.training.l2
+        share = len(plan.sites) / (len(weights) * self.settings.public_num_examples)
+        step = -lr * share * (self.settings.clip_norm / STEPS_PER_CLIP)
+        decay: Floats = lr * l2 * flatten(base).double().numpy()
+        return step * total - decay
+
+    def words(self) -> str:
+        return (
+            f"distributed_dp: a site clips each patient's gradient to norm {self.settings.clip_norm:g}, adds its share "
+            "of Gaussian noise, and hides the result behind masks that cancel only in the sum"
+        )

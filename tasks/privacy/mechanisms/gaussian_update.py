@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,17 +10,21 @@ import numpy.typing as npt
 
 from tasks.privacy.accounting import noise_multiplier_for, noise_share
 from tasks.privacy.mechanisms.gaussian import NOBODY, check_sampler, gaussian_spend, masks_trust
+from tasks.privacy.mechanisms.mechanism import Floats, Mechanism, Sent
+from tasks.privacy.mechanisms.part import Part
 from tasks.privacy.noise.grid import STEPS_PER_CLIP, Steps, Update, check_update, clipped_steps, to_float32
 from tasks.privacy.noise.source import NoiseSource
 from tasks.privacy.secure_sum.contribution import Maskable
 from tasks.store.records.ledger import Spend
+from tasks.store.records.round import Plan
+from tasks.store.weights import Weights
 from tasks.study.privacy import GaussianUpdate
 
 NEIGHBOURS = "federations that differ in whether one site contributes, or nothing (zero) stands in its place"
 
 
 @dataclass(frozen=True)
-class GaussianUpdateMechanism:
+class GaussianUpdateMechanism(Mechanism):
     """Gaussian mechanism on a site's whole update, clipped in L2. The update may come from any number of local steps.
 
     Guarantee
@@ -56,13 +61,13 @@ class GaussianUpdateMechanism:
         sd = self.noise_multiplier * STEPS_PER_CLIP
         return noise_share(sd, sites, self.settings.tolerated_dropouts, self.settings.colluding_sites)
 
-    def spend(self, releases: int, *, masked: bool = False) -> Spend:
+    def spend(self, releases: int, channel: str = "plain") -> Spend:
         """What the site has spent after its `releases`-th release, by itself or behind masks.
 
         Raises:
             BudgetExhausted: the study's budget pays for fewer releases.
         """
-        trust = masks_trust(self.settings) if masked else NOBODY
+        trust = masks_trust(self.settings) if channel == "masks" else NOBODY
         return gaussian_spend(
             self.settings, self.total_rounds, releases, unit="site", neighbours=NEIGHBOURS, trust=trust
         )
@@ -98,3 +103,19 @@ class GaussianUpdateMechanism:
             steps += noise.gaussian(steps.size, sd)
             values[part] = steps
         return Maskable(values, self.settings.clip_norm / STEPS_PER_CLIP, sites)
+
+    def release(self, part: Part, noise: NoiseSource) -> Sent:
+        return Sent(self.privatize(part.update, noise))
+
+    def share(self, part: Part, sites: int, noise: NoiseSource) -> Maskable:
+        return self.privatize_share(part.update, sites, noise)
+
+    def read(self, total: Floats, plan: Plan, base: Weights, weights: Sequence[float]) -> Floats:
+        """The mean over who contributed."""
+        return total * (self.settings.clip_norm / STEPS_PER_CLIP / len(weights))
+
+    def trace(self, update: Floats, local_iterations: int) -> Floats:
+        return update * min(1.0, self.settings.clip_norm / max(float(np.linalg.norm(update)), 1e-300))
+
+    def words(self) -> str:
+        return f"gaussian_update: a site clips its update to norm {self.settings.clip_norm:g} and adds Gaussian noise"

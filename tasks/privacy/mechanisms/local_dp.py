@@ -7,11 +7,16 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from tasks.learning.flat import flatten
 from tasks.privacy.accounting import noise_multiplier_for
 from tasks.privacy.mechanisms.gaussian import NOBODY, check_sampler, gaussian_spend
+from tasks.privacy.mechanisms.mechanism import Floats, Mechanism, Sent
+from tasks.privacy.mechanisms.part import Part
 from tasks.privacy.noise.grid import STEPS_PER_CLIP, Steps, check_steps
 from tasks.privacy.noise.source import NoiseSource
 from tasks.store.records.ledger import Spend
+from tasks.store.records.round import Plan
+from tasks.store.weights import Weights
 from tasks.study.privacy import LocalDP
 
 NEIGHBOURS = (
@@ -20,7 +25,7 @@ NEIGHBOURS = (
 
 
 @dataclass(frozen=True)
-class LocalDPMechanism:
+class LocalDPMechanism(Mechanism):
     """Gaussian mechanism on the sum of clipped per-patient gradients.
 
     Guarantee
@@ -48,7 +53,7 @@ class LocalDPMechanism:
         """sd of the noise over the sensitivity, for the whole study's epsilon."""
         return noise_multiplier_for(self.settings.epsilon, self.settings.delta, self.total_rounds)
 
-    def spend(self, releases: int) -> Spend:
+    def spend(self, releases: int, channel: str = "plain") -> Spend:
         """What the site has spent after its `releases`-th release.
 
         Raises:
@@ -69,3 +74,24 @@ class LocalDPMechanism:
         check_sampler(steps.size, sd, self.total_rounds, self.settings.delta)
         noisy = steps + noise.gaussian(steps.size, sd)
         return torch.from_numpy(noisy.astype(np.float64) * (self.settings.clip_norm / STEPS_PER_CLIP))
+
+    def release(self, part: Part, noise: NoiseSource) -> Sent:
+        """The site's share of one global step: the mean of all shares is -lr * (sum of gradients / N + l2 * w)."""
+        plan = part.plan
+        gradient = self.privatize(part.summed, noise)
+        decay = plan.training.l2 * flatten(part.base).double()
+        return Sent((-plan.training.lr * (self._share(plan) * gradient + decay)).numpy())
+
+    def seen(self, sent: Floats, plan: Plan, base: Weights) -> Floats:
+        """The noised gradient, back from the step."""
+        decay: Floats = plan.training.l2 * flatten(base).double().numpy()
+        return (-sent / plan.training.lr - decay) / self._share(plan)
+
+    def words(self) -> str:
+        return (
+            f"local_dp: a site clips each patient's gradient to norm {self.settings.clip_norm:g} and adds Gaussian "
+            "noise to its sum"
+        )
+
+    def _share(self, plan: Plan) -> float:
+        return len(plan.sites) / self.settings.public_num_examples

@@ -23,6 +23,8 @@ from tasks.errors import PrivacyError
 from tasks.privacy.accounting import pure_epsilon_for, pure_epsilon_total
 from tasks.privacy.codecs.sparse import Sparse, num_shared
 from tasks.privacy.mechanisms.gaussian import NOBODY, check_release
+from tasks.privacy.mechanisms.mechanism import Floats, Mechanism, Sent
+from tasks.privacy.mechanisms.part import Part
 from tasks.privacy.noise.grid import Update, check_update, chunks, to_float32
 from tasks.privacy.noise.source import NoiseSource
 from tasks.store.records.ledger import Spend
@@ -39,7 +41,7 @@ Steps32 = npt.NDArray[np.int32]
 
 
 @dataclass(frozen=True)
-class SparseVectorMechanism:
+class SparseVectorMechanism(Mechanism):
     """The sparse vector technique on a site's update, divided by its local iterations and clipped to [-gamma, gamma].
 
     With s = 2 gamma, q components to send and epsilon_1, 2, 3 the query, threshold and release parts of one round:
@@ -73,7 +75,7 @@ class SparseVectorMechanism:
         """epsilon_1 + epsilon_2 + epsilon_3 of one round."""
         return pure_epsilon_for(self.settings.epsilon, self.settings.delta, self.total_rounds)
 
-    def spend(self, releases: int) -> Spend:
+    def spend(self, releases: int, channel: str = "plain") -> Spend:
         """What the site has spent after its `releases`-th release.
 
         Raises:
@@ -111,6 +113,17 @@ class SparseVectorMechanism:
         np.clip(noisy, -scales.steps_per_gamma, scales.steps_per_gamma, out=noisy)
         values = to_float32(noisy * (self.settings.gamma / scales.steps_per_gamma * local_iterations))
         return Sparse(chosen.astype(np.int32), values, update.size, wanted - chosen.size)
+
+    def release(self, part: Part, noise: NoiseSource) -> Sent:
+        return Sent(self.privatize(part.update, part.raw.local_iterations, noise))
+
+    def trace(self, update: Floats, local_iterations: int) -> Floats:
+        limit = self.settings.gamma * local_iterations
+        return np.clip(update, -limit, limit)
+
+    def words(self) -> str:
+        sent = f"{self.settings.fraction:.0%} of its update"
+        return f"svt: a site sends {sent}, chosen and noised by the sparse vector technique"
 
     def _choose(
         self, magnitudes: Steps32, wanted: int, scales: Scales, noise: NoiseSource

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tasks.privacy import accounting
+from tasks.privacy.mechanisms import mechanism_for
 from tasks.report import words
 from tasks.store.records.ledger import Spend
 from tasks.store.records.report import RoundMetrics
-from tasks.study.privacy import GaussianUpdate, PatientLevel, SparseVector
 from tasks.study.sections import Study
 
 _PROTECTED = {"patient": "one patient", "site": "one site's whole update", "nothing": "nobody"}
@@ -78,7 +78,7 @@ def _facts(study: Study, now: RoundMetrics, unit: str) -> tuple[tuple[str, str],
     small = f"cells under {study.evaluation.min_cell} patients"
     promise = now.promise
     if not now.promises or promise is None:
-        why = f"{now.mechanism}: compression only" if now.mechanism in ("top", "random") else now.mechanism
+        why = now.mechanism if now.promises else _mechanism(study, now)
         return (("Mechanism", why), ("Protects", "nobody"), ("ε, δ", "none are accounted for"), ("Suppressed", small))
     spent = (
         f"{words.spend(now.epsilon)} of {words.spend(now.epsilon_budget)}: all rounds so far, the site with the most"
@@ -107,17 +107,7 @@ def _facts(study: Study, now: RoundMetrics, unit: str) -> tuple[tuple[str, str],
 
 
 def _mechanism(study: Study, now: RoundMetrics) -> str:
-    match study.privacy:
-        case PatientLevel(clip_norm=clip) if now.mechanism == "distributed_dp":
-            return (
-                f"distributed_dp: a site clips each patient's gradient to norm {clip:g}, adds its share of Gaussian "
-                "noise, and hides the result behind masks that cancel only in the sum"
-            )
-        case PatientLevel(clip_norm=clip):
-            return f"local_dp: a site clips each patient's gradient to norm {clip:g} and adds Gaussian noise to its sum"
-        case GaussianUpdate(clip_norm=clip):
-            return f"gaussian_update: a site clips its update to norm {clip:g} and adds Gaussian noise"
-        case SparseVector(fraction=fraction):
-            return f"svt: a site sends {fraction:.0%} of its update, chosen and noised by the sparse vector technique"
-        case _:
-            return now.mechanism
+    """What a site did, in words; the study as it is now may be another one than the round's."""
+    if study.privacy.mechanism != now.mechanism:
+        return now.mechanism
+    return mechanism_for(study.privacy, now.total_rounds).words()

@@ -16,7 +16,7 @@ from tasks.privacy.ledger.ledger import SiteLedger
 from tasks.privacy.sanitizer import plan_spend
 from tasks.rounds.site.context import PlannedRound, SiteContext
 from tasks.store.files import write_private
-from tasks.study.privacy import PatientLevel, Privacy
+from tasks.study.privacy import Privacy
 
 #: All that leaves a site about such a failure.
 WITHHELD = "withheld"
@@ -56,8 +56,8 @@ def require_honest_counts(privacy: Privacy, num_examples: int, site: str) -> Non
     Raises:
         ConfigError: the site alone has more patients than the study says that all have.
     """
-    if isinstance(privacy, PatientLevel) and num_examples > privacy.public_num_examples:
+    if privacy.public_patients is not None and num_examples > privacy.public_patients:
         raise ConfigError(
             f"site {site} trains on {num_examples} patients, and privacy.public_num_examples says that all sites "
-            f"together have {privacy.public_num_examples}: correct the study"
+            f"together have {privacy.public_patients}: correct the study"
         )

@@ -185,7 +185,7 @@ def test_the_last_release_spends_the_budget_and_the_next_is_refused() -> None:
         "gaussian_update",
         "nobody: holds against the hub too",
     )
-    assert "up to 2 colluding sites and 1 lost ones" in MECHANISM.spend(1, masked=True).trust
+    assert "up to 2 colluding sites and 1 lost ones" in MECHANISM.spend(1, "masks").trust
     with pytest.raises(BudgetExhausted, match="release 21 is refused"):
         MECHANISM.spend(21)
 

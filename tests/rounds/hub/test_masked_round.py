@@ -15,8 +15,8 @@ from safetensors.numpy import load, load_file
 from scipy.stats import chi2
 
 from tasks.errors import AccessDenied, QuorumMissed, RoundRefused, StoreUnavailable
+from tasks.privacy.mechanisms.no_privacy import FIXED_POINT_STEP
 from tasks.privacy.noise.grid import STEPS_PER_CLIP
-from tasks.privacy.sanitizer import FIXED_POINT_STEP
 from tasks.privacy.secure_sum.records import KeyMessage, Roster, RoundKeys, sha256
 from tasks.rounds.hub.masked import freeze_roster, select_masked
 from tasks.rounds.site.masking import Masking

@@ -1,0 +1,185 @@
+"""Every mechanism with every channel, weighting, length of training, averaging and kind of model.
+
+Each combination is refused in words that name a key of the study when it is read, or its model is before a patient is
+looked at; or it makes rounds.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from itertools import product
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+from pydantic import ValidationError
+
+from tasks.data.reading.patients import Patients
+from tasks.errors import ConfigError
+from tasks.learning.building import checked_model
+from tasks.privacy.noise.source import SeededNoise
+from tasks.simulation.rounds import simulate
+from tasks.store.weights import parameters
+from tasks.study.privacy import PRIVACY_SECTIONS
+from tasks.study.sections import Study
+
+BUDGET = {"epsilon": 3, "delta": 1e-5}
+PATIENTS = BUDGET | {"clip_norm": 1.0, "public_num_examples": 60}
+MECHANISMS: dict[str, dict[str, Any]] = {
+    "none": {"i_accept_no_privacy": True},
+    "top": {"i_accept_no_privacy": True, "fraction": 0.4},
+    "random": {"i_accept_no_privacy": True, "fraction": 0.4, "error_feedback": True},
+    "local_dp": PATIENTS,
+    "distributed_dp": PATIENTS,
+    "gaussian_update": BUDGET | {"clip_norm": 1.0},
+    "svt": BUDGET | {"fraction": 0.4, "gamma": 0.1, "tau": 0.01},
+}
+CHANNELS = ("plain", "masks", "ckks")
+WEIGHTINGS = ("plain", "iterations", "samples")
+LENGTHS: dict[str, dict[str, Any]] = {
+    "one step": {"local_iterations": 1},
+    "iterations": {"local_iterations": 3, "batch_size": 4},
+    "epochs": {"local_epochs": 2, "batch_size": 4},
+}
+AVERAGES = ("none", "second_half")
+MODELS = {"logistic": "tasks.models:LogisticRegression", "with a mode": "tests.own_models:Drops"}
+SITES = ("a", "b", "c", "d")
+#: What is meant to go together, said here a second time: mechanism -> channels, weightings, lengths, models.
+MEANT: dict[str, tuple[set[str], set[str], set[str], set[str]]] = {
+    "none": (set(CHANNELS), set(WEIGHTINGS), set(LENGTHS), set(MODELS)),
+    "top": ({"plain"}, set(WEIGHTINGS), set(LENGTHS), set(MODELS)),
+    "random": ({"plain"}, set(WEIGHTINGS), set(LENGTHS), set(MODELS)),
+    "local_dp": ({"plain"}, {"plain", "iterations"}, {"one step"}, {"logistic"}),
+    "distributed_dp": ({"masks"}, {"plain", "iterations"}, {"one step"}, {"logistic"}),
+    "gaussian_update": (set(CHANNELS), {"plain"}, set(LENGTHS), set(MODELS)),
+    "svt": ({"plain"}, {"plain", "iterations"}, set(LENGTHS), set(MODELS)),
+}
+#: How a refusal begins: with the key at fault; and it says what there would have to be.
+REFUSED = re.compile(
+    r"Value error, (aggregation|training\.(weighting|batch_size|local_iterations)) must be [\w ]+ "
+    r"with privacy\.mechanism (?P<mechanism>\w+)"
+)
+
+
+class Case(NamedTuple):
+    mechanism: str
+    channel: str
+    weighting: str
+    length: str
+    average: str
+    model: str
+
+    @property
+    def meant(self) -> bool:
+        channels, weightings, lengths, models = MEANT[self.mechanism]
+        fits = self.channel in channels and self.weighting in weightings
+        return fits and self.length in lengths and self.model in models
+
+    def read(self) -> Study:
+        return Study.model_validate(
+            {
+                "study": "combined",
+                "title": "t",
+                "description": "d",
+                "owner": "o",
+                "data": {"tables": ["adsl"]},
+                "sites": {site: [site] for site in SITES},
+                "label": {"name": "y", "table": "adsl", "positive_when": [{"column": "Y", "is": 1}]},
+                "inputs": [
+                    {"name": name, "table": "adsl", "column": name.upper(), "centre": 0, "scale": 1}
+                    for name in ("u", "v")
+                ],
+                "model": {"path": MODELS[self.model]},
+                "training": {"lr": 0.3, "weighting": self.weighting, "average_iterates": self.average}
+                | LENGTHS[self.length],
+                "privacy": {"mechanism": self.mechanism} | MECHANISMS[self.mechanism],
+                "aggregation": self.channel,
+                "rounds": {"total": 2, "min_sites": 3, "deadline_seconds": 60},
+                "evaluation": {"holdout_fraction": 0.2},
+            }
+        )
+
+
+CASES = [Case(*values) for values in product(MECHANISMS, CHANNELS, WEIGHTINGS, LENGTHS, AVERAGES, MODELS)]
+
+
+@pytest.fixture(autouse=True)
+def _own_models(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("PHARMAFED_MODEL_PACKAGES", "tests")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def refusal(case: Case) -> str | None:
+    """What is said of a combination before a round; None where nothing is."""
+    try:
+        study = case.read()
+    except ValidationError as error:
+        (problem,) = error.errors()
+        return str(problem["msg"])
+    try:
+        checked_model(study)
+    except ConfigError as error:
+        return str(error)
+    return None
+
+
+def test_the_product_is_whole() -> None:
+    assert set(MECHANISMS) == set(PRIVACY_SECTIONS) == set(MEANT)
+    assert len(CASES) == len(set(CASES)) == 7 * 3 * 3 * 3 * 2 * 2
+    counted = {name: sum(case.meant for case in CASES if case.mechanism == name) for name in MECHANISMS}
+    assert counted == {
+        "none": 108,
+        "top": 36,
+        "random": 36,
+        "local_dp": 4,
+        "distributed_dp": 4,
+        "gaussian_update": 36,
+        "svt": 24,
+    }
+
+
+@pytest.mark.parametrize("mechanism", MECHANISMS)
+def test_what_is_not_meant_to_go_together_is_refused_by_its_key(mechanism: str) -> None:
+    own = [case for case in CASES if case.mechanism == mechanism]
+    assert len(own) == 108
+    for case in own:
+        said = refusal(case)
+        assert (said is None) == case.meant, case
+        if said is None:
+            continue
+        if (told := REFUSED.match(said)) is not None:
+            assert told["mechanism"] == mechanism
+        else:
+            assert said.startswith("model.path 'tests.own_models:Drops'"), said
+            assert f"mechanism {mechanism}" in said
+
+
+def cohort() -> dict[str, Patients]:
+    """Sites of different size, so that a weighting that is forgotten shows."""
+    generator, made = torch.Generator().manual_seed(3), {}
+    for place, site in enumerate(SITES):
+        size = 8 + 2 * place
+        x = torch.randn(size + 4, 2, generator=generator)
+        y = (torch.arange(size + 4) % 2).float()
+        made[site] = Patients(x[:size], y[:size], x[size:], y[size:])
+    return made
+
+
+@pytest.mark.parametrize("mechanism", MECHANISMS)
+def test_what_goes_together_makes_rounds(mechanism: str) -> None:
+    """Two of them, through the simulation: under encryption it leaves the encryption out."""
+    own, patients = [case for case in CASES if case.mechanism == mechanism and case.meant], cohort()
+    assert own
+    for case in own:
+        study = case.read()
+        made = list(simulate(study, patients, 2, noise=SeededNoise(bytes(32))))
+        assert len(made) == 2, case
+        for one in made:
+            assert all(torch.isfinite(weight).all() for weight in one.weights.values()), case
+        assert any(
+            not torch.equal(made[1].weights[name], start) for name, start in parameters(checked_model(study)).items()
+        )
