@@ -79,7 +79,7 @@ def open_encrypted(hub: HubContext, plan: Plan, selection: Selection, base: Weig
 
 
 def _select(hub: HubContext, plan: Plan) -> Selection:
-    answers = end_uploads(hub, plan, wait_for_answers(hub, plan, until=plan.upload_deadline))
+    answers = end_uploads(hub, plan, wait_for_answers(hub, plan))
     enrolments = hub.enrolments()
     length = _num_values(hub, plan)
 

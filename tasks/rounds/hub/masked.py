@@ -50,7 +50,7 @@ def freeze_roster(hub: HubContext, server_round: int) -> Roster:
         return roster_of(hub, plan)
     except ObjectMissing:
         pass
-    answers = wait_for_answers(hub, plan, "keys", until=plan.keys_deadline)
+    answers = wait_for_answers(hub, plan, "keys")
     messages, missing = _key_messages(hub, plan, answers)
     if len(messages) < plan.min_sites:
         reasons = "; ".join(f"{site}: {reason}" for site, reason in sorted(missing.items()))
@@ -75,7 +75,7 @@ def select_masked(hub: HubContext, server_round: int) -> Selection:
     roster = roster_of(hub, plan)
     selection = frozen_selection(hub, plan)
     if selection is None:
-        answers = wait_for_answers(hub, plan, "updates", roster.members, until=plan.upload_deadline)
+        answers = wait_for_answers(hub, plan, "updates", roster.members)
         selection = _select(hub, plan, roster, end_uploads(hub, plan, answers))
         require_quorum(plan, selection)
         fewest = min_survivors(roster)

@@ -31,7 +31,7 @@ from tasks.store.objects import to_json
 from tasks.store.records.model import ModelRef, Pointer
 from tasks.store.records.round import Plan, RunRecord
 from tasks.store.weights import fixed_sha256, parameters, sha256, to_bytes
-from tasks.study.round_terms import fewest_sites, phases
+from tasks.study.round_terms import deadlines, fewest_sites
 
 
 def open_round(hub: HubContext, run_id: str, *, min_sites: int | None = None) -> Plan:
@@ -126,7 +126,7 @@ def _new_plan(
     if len(sites) < quorum:
         _refuse_few(hub, quorum, sites, left_out)
     now = clock.now()
-    deadline, keys_deadline, upload_deadline = phases(study, now)
+    deadline, keys_deadline, upload_deadline = deadlines(study, now)
     plan = Plan(
         study=hub.name,
         study_digest=study.digest,

@@ -36,10 +36,10 @@ from tasks.store.files import alone, write_private
 from tasks.store.identity import sign
 from tasks.store.objects import to_json
 from tasks.store.records.ledger import Spend
-from tasks.store.records.record import Step
 from tasks.store.records.report import SiteMetrics
 from tasks.store.records.round import Manifest, Plan, Refusal
 from tasks.store.weights import Weights, from_bytes, set_parameters, sha256
+from tasks.study.channels import Step
 
 Result = TypeVar("Result")
 
@@ -368,10 +368,8 @@ def _create_if_new(ctx: SiteContext, key: str, record: BaseModel) -> None:
 
 
 def _deadline(plan: Plan, step: Step) -> datetime:
-    """Masked rounds go in phases: who misses the end of one is lost to the next."""
-    if step in ("validate_data", "train_local"):
-        return plan.keys_deadline or plan.deadline
-    return (plan.upload_deadline if step == "privatize_and_upload" else None) or plan.deadline
+    """Rounds go in phases: who misses the end of one is lost to the next."""
+    return plan.end_of(plan.channel.phase_of(step))
 
 
 def _model(ctx: SiteContext) -> torch.nn.Module:
