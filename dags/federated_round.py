@@ -119,7 +119,7 @@ def privatize_and_upload(study: str, site: str) -> None:
 @task(trigger_rule="one_success")
 def freeze_roster(study: str) -> None:
     """Masked rounds: wait for the sites' keys, then fix who takes part before anybody masks anything."""
-    from tasks.rounds.hub.masked import freeze_roster
+    from tasks.rounds.hub.phases import freeze_roster
 
     roster = freeze_roster(*_hub_and_round(study))
     print(f"{len(roster.members)} sites on the roster; missing: {roster.missing or 'none'}")
@@ -128,9 +128,9 @@ def freeze_roster(study: str) -> None:
 @task(trigger_rule="one_success")
 def select_updates(study: str) -> None:
     """Hidden updates: wait for them, then fix whose sum is opened before any site helps to open it."""
-    from tasks.rounds.hub.select import select_hidden
+    from tasks.rounds.hub.phases import select_updates
 
-    selection = select_hidden(*_hub_and_round(study))
+    selection = select_updates(*_hub_and_round(study))
     print(f"{len(selection.chosen)} updates; missing: {selection.missing or 'none'}")
 
 
