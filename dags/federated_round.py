@@ -35,7 +35,6 @@ does not wait for a dead site beyond the deadline.
 
 from __future__ import annotations
 
-from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOperator
@@ -242,8 +241,8 @@ def _wire(study: Study, sites: list[str]) -> None:
             chain(opened, *own.values())
             for phase in channel.phases:
                 own[phase.site[-1]] >> at_hub[phase.hub]
-            for earlier, later in pairwise(channel.phases):
-                at_hub[earlier.hub] >> own[later.site[0]]
+            for ended, begun in channel.turns:
+                at_hub[ended] >> own[begun]
             uploads[site] = own["privatize_and_upload"]
             uploads[site] >> all_in
     with TaskGroup("validation", tooltip="The new model on each site's held-out patients"):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 #: What a study may write as `aggregation`.
@@ -39,17 +40,25 @@ class Channel:
     """One way for updates to travel.
 
     phases: in order; the last one ends with `aggregate`.
-    adds_only: the hub learns the sum of the updates, so only what can be summed as it is may go this way.
-    exact: the sum is one of integers, to the last bit what it would be without the channel.
+    sums: what the hub learns the sum of and nothing else; None where it reads every update.
     hides: nobody but the site itself can read its update, even with the help of another site.
     copies: how often a model's bytes lie in one upload.
     """
 
     phases: tuple[Phase, ...]
-    adds_only: bool = False
-    exact: bool = False
+    sums: Literal["integers", "reals"] | None = None
     hides: bool = False
     copies: int = 1
+
+    @property
+    def adds_only(self) -> bool:
+        """Whether the hub learns a sum, so that only what can be summed as it is may go this way."""
+        return self.sums is not None
+
+    @property
+    def exact(self) -> bool:
+        """Whether that sum is to the last bit what it would be without the channel."""
+        return self.sums == "integers"
 
     @property
     def joins(self) -> bool:
@@ -60,6 +69,11 @@ class Channel:
     def site_steps(self) -> tuple[Step, ...]:
         """A site's tasks from its data to the new model, in order."""
         return tuple(dict.fromkeys((*TO_UPLOAD, *(step for phase in self.phases for step in phase.site))))
+
+    @property
+    def turns(self) -> list[tuple[HubStep, Step]]:
+        """Where one phase follows another: the hub's task that ends it, and a site's first one of the next."""
+        return [(earlier.hub, later.site[0]) for earlier, later in pairwise(self.phases)]
 
     def phase_of(self, step: Step) -> PhaseName | None:
         """The phase that a site's task belongs to, if it is over before the round is."""
@@ -79,12 +93,11 @@ PLAIN = Channel(phases=(Phase("updates", site=("privatize_and_upload",), hub="ag
 #: Behind masks that cancel in the sum only, after a roster of whose masks there are.
 MASKS = Channel(
     phases=(Phase("keys", site=("validate_data", "train_local"), hub="freeze_roster", until=0.6), _HIDDEN, _UNMASK),
-    adds_only=True,
-    exact=True,
+    sums="integers",
     hides=True,
     copies=2,
 )
 #: Under a key that the sites share: the hub adds what it cannot read, and the sites decrypt the sum.
-CKKS = Channel(phases=(_HIDDEN, _UNMASK), adds_only=True, copies=14)
+CKKS = Channel(phases=(_HIDDEN, _UNMASK), sums="reals", copies=14)
 
 CHANNELS: Mapping[str, Channel] = {"plain": PLAIN, "masks": MASKS, "ckks": CKKS}

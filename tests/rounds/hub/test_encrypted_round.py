@@ -78,6 +78,19 @@ def test_a_lost_site_is_survived(fed: Federation) -> None:
     assert fed.close(study, 1).status == "partial"
 
 
+def test_who_uploaded_to_a_round_without_a_model_is_not_called_rejected(fed: Federation) -> None:
+    """What is checked is what the channel takes: a ciphertext has other tensors than the model."""
+    study = encrypted_study(fed)
+    fed.open(study)
+    assert fed.run_sites(study, 1, FEW[:2], BEFORE) == {}
+    fed.set_deadline(study, 1, 0, "upload_deadline")
+    with pytest.raises(QuorumMissed):
+        select_updates(fed.hub(study), 1)
+    rows = {row.site: row.reason for row in fed.close(study, 1).sites}
+    assert {rows[site] for site in FEW[:2]} == {"a valid update, but the round made no model"}
+    assert {rows[site] for site in FEW[2:]} == {"no answer before the deadline"}
+
+
 def test_a_site_decrypts_no_sum_without_its_own_update(fed: Federation) -> None:
     study = encrypted_study(fed)
     upload(fed, study)
