@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tasks.store.settings import PROJECT
-from tests.house import ROOMS, House, cycles, graph_of, room_of, upward
+from tests.house import ROOMS, House, asking_for_channel, cycles, graph_of, room_of, upward
 
 HOUSE = House(PROJECT)
 PACKAGES = [path.parent for path in HOUSE.files if path.name == "__init__.py"]
@@ -45,6 +45,13 @@ def test_every_room_has_a_map_with_a_line_for_each_file(package: Path) -> None:
     assert set(listed) >= folders | {path.stem for path in package.glob("*.py")} - {"__init__"}
     inside = {line for line in listed if not (package / line).is_dir() and not (package / f"{line}.py").is_file()}
     assert inside <= {"every", "hub", "survivors"}, "those are of the steps of a secure sum"
+
+
+def test_only_a_study_s_rules_and_privacy_ask_which_channel_it_is() -> None:
+    """Everybody else asks a channel what it does: a new one is a module, and its entry among the study's channels."""
+    asking = asking_for_channel(HOUSE)
+    assert {place.split("/")[1] for place in asking} <= {"study", "privacy"}
+    assert len(asking) <= 10, asking
 
 
 # that the test would see it
@@ -85,6 +92,14 @@ def test_the_right_way_and_a_room_s_own_modules_are_not_named(tmp_path: Path) ->
     assert [room_of(each.target) for each in house.between_rooms()] == ["study", "errors"]
     assert upward(house.between_rooms()) == []
     assert cycles(graph_of((each.source, each.target) for each in house.imports())) == []
+
+
+@pytest.mark.parametrize(
+    "line", ['x = plan.aggregation == "masks"', 'if channel != "plain":\n    pass', "y = plan.channel in MASKED"]
+)
+def test_who_asks_for_a_channel_is_named_outside_its_room(tmp_path: Path, line: str) -> None:
+    house = built(tmp_path, rounds__open=line, rounds__channels__open=line, study__file="x = plan.channel.adds_only")
+    assert asking_for_channel(house) == ["tasks/rounds/open.py:1"]
 
 
 def test_a_circle_is_found_with_all_that_are_in_it(tmp_path: Path) -> None:

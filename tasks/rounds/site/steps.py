@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from functools import partial
+from typing import NamedTuple
 
 import torch
 from pydantic import BaseModel
@@ -32,6 +33,15 @@ from tasks.store.records.ledger import LedgerEntry, Spend
 from tasks.store.records.report import SiteMetrics
 from tasks.store.records.round import Manifest, Plan
 from tasks.store.weights import Weights, from_bytes, set_parameters, sha256
+
+
+class Upload(NamedTuple):
+    """Bytes that may leave: of which data, among whom, and the entry that pays for them, with its sha256."""
+
+    body: bytes
+    data_version: str
+    roster_sha256: str | None
+    paid: tuple[LedgerEntry, str]
 
 
 def validate_data(ctx: SiteContext, server_round: int) -> None:
@@ -110,7 +120,7 @@ def privatize_and_upload(ctx: SiteContext, server_round: int) -> None:
         require_asked(ctx, plan)
         files, version, ledger = RoundFiles(ctx.round_dir(server_round)), data_version(ctx), _ledger(ctx)
         channel = site_channel(ctx, planned)
-        roster_sha256 = channel.enter(ledger, partial(plan_spend, plan))
+        roster = channel.enter(ledger, partial(plan_spend, plan))
         spend = plan_spend(plan, ledger.read().next_release(server_round))
         body = files.load_release() or _draw(ctx, planned, files, ledger, spend, channel)
         channel.use_up(sha256(body))
@@ -118,7 +128,7 @@ def privatize_and_upload(ctx: SiteContext, server_round: int) -> None:
             return
         paid = ledger.record(server_round, spend, sha256(body), planned.sha256)
         ctx.store.create(layout.update_tensors(plan.study, server_round, ctx.site), body)
-        manifest = _manifest(ctx, planned, files, body, paid, roster_sha256, version, started)
+        manifest = _manifest(ctx, planned, files, Upload(body, version, roster, paid), started)
         _create_if_new(ctx, layout.update_manifest(plan.study, server_round, ctx.site), manifest)
         files.forget_raw()
 
@@ -167,18 +177,9 @@ def _draw(
         return files.save_release(release)
 
 
-def _manifest(
-    ctx: SiteContext,
-    planned: PlannedRound,
-    files: RoundFiles,
-    body: bytes,
-    paid: tuple[LedgerEntry, str],
-    roster_sha256: str | None,
-    data_version: str,
-    started: float,
-) -> Manifest:
-    """What the site says of an upload that is paid for, signed."""
-    plan, (entry, entry_sha256) = planned.plan, paid
+def _manifest(ctx: SiteContext, planned: PlannedRound, files: RoundFiles, upload: Upload, started: float) -> Manifest:
+    """What the site says of an upload, signed."""
+    plan, body, (entry, entry_sha256) = planned.plan, upload.body, upload.paid
     num_examples, iterations, train_seconds = files.facts()
     manifest = Manifest(
         study=plan.study,
@@ -189,12 +190,12 @@ def _manifest(
         plan_sha256=planned.sha256,
         num_examples=num_examples,
         local_iterations=iterations,
-        data_version=data_version,
+        data_version=upload.data_version,
         code_version=__version__,
         spend=entry.spend,
         ledger_sequence=entry.sequence,
         ledger_sha256=entry_sha256,
-        roster_sha256=roster_sha256,
+        roster_sha256=upload.roster_sha256,
         tensors=specs_of(from_bytes(body)),
         num_bytes=len(body),
         sha256=sha256(body),
