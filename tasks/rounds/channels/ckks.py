@@ -27,7 +27,8 @@ from tasks.privacy.opened import OpenedSum, read_mean
 from tasks.privacy.secure_sum import ckks
 from tasks.rounds.channels.channel import Seal, SiteChannel, SumChannel
 from tasks.rounds.hub.answers import wait_for_answers
-from tasks.rounds.hub.collect import checked_encrypted, read_vector
+from tasks.rounds.hub.collect import checked_manifest, read_body, read_vector
+from tasks.rounds.hub.context import HubContext
 from tasks.rounds.hub.selection import (
     end_uploads,
     freeze_selection,
@@ -39,9 +40,12 @@ from tasks.rounds.hub.selection import (
 from tasks.store import layout
 from tasks.store.identity import is_signed_by, sign
 from tasks.store.objects import to_json
-from tasks.store.records.round import DecryptedSum, EncryptedSum, Manifest, Selection
+from tasks.store.records.round import DecryptedSum, EncryptedSum, Manifest, Plan, Selection, TensorSpec
 from tasks.store.records.site import Enrolment
 from tasks.store.weights import Weights, fetch_model, sha256, to_bytes
+
+#: About 15 million values.
+MAX_CIPHERTEXT = 1 << 30
 
 
 class Site(SiteChannel):
@@ -188,6 +192,29 @@ class Hub(SumChannel):
         if (answer.site, answer.sum_sha256, answer.values_sha256) != (site, total.sha256, sha256(body)):
             raise UpdateRejected(site, "it is about another sum")
         return read_decrypted(body, num_values, site)
+
+
+def checked_encrypted(
+    hub: HubContext, plan: Plan, site: str, enrolment: Enrolment | None, num_values: int
+) -> tuple[Manifest, bytes]:
+    """One site's manifest and its ciphertext of so many values, which nobody here can read. Raises UpdateRejected."""
+    manifest = checked_manifest(hub, plan, site, enrolment)
+    shape = manifest.tensors[0].shape if len(manifest.tensors) == 1 else ()
+    if manifest.tensors != (TensorSpec(name="encrypted", shape=shape, dtype="U8"),) or len(shape) != 1:
+        raise UpdateRejected(site, "wrong tensors in its manifest")
+    if shape[0] > MAX_CIPHERTEXT:
+        raise UpdateRejected(site, f"{shape[0]} bytes of ciphertext, more than {MAX_CIPHERTEXT}")
+    return manifest, read_encrypted(read_body(hub, plan, manifest), num_values, site)
+
+
+def read_encrypted(body: bytes | bytearray, num_values: int, site: str) -> bytes:
+    """The ciphertext of an upload, which can be added to others of this length. Raises UpdateRejected."""
+    encrypted = read_vector(body, "encrypted", torch.uint8, site).numpy().tobytes()
+    try:
+        ckks.check(encrypted, num_values)
+    except PrivacyError as error:
+        raise UpdateRejected(site, str(error)) from None
+    return encrypted
 
 
 def read_decrypted(body: bytes, num_values: int, site: str) -> npt.NDArray[np.float64]:

@@ -21,7 +21,6 @@ from tasks.privacy.secure_sum import checks, ckks
 from tasks.privacy.secure_sum.records import KeyMessage
 from tasks.rounds.channels.ckks import Hub, read_decrypted
 from tasks.rounds.channels.masks import hub as hub_masked
-from tasks.rounds.hub import collect
 from tasks.rounds.hub.phases import freeze_roster, select_updates
 from tasks.store import layout, settings
 from tasks.store.files import write_private
@@ -178,7 +177,7 @@ def test_only_a_vector_of_float64_is_a_decrypted_sum(dtype: torch.dtype) -> None
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64, torch.int64, torch.uint8])
 def test_only_a_vector_of_uint64_is_masked(dtype: torch.dtype) -> None:
     with pytest.raises(UpdateRejected, match=r"not one vector masked of torch\.uint64"):
-        collect.read_masked(to_bytes({"masked": torch.zeros(3, dtype=dtype)}), 3, LIAR)
+        hub_masked.read_masked(to_bytes({"masked": torch.zeros(3, dtype=dtype)}), 3, LIAR)
 
 
 # the most of everything

@@ -4,9 +4,18 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from cryptography import x509
 
-from tasks.errors import ObjectExists, ObjectMissing, PrivacyError, QuorumMissed, StoreError, StoreUnavailable
+from tasks.errors import (
+    ObjectExists,
+    ObjectMissing,
+    PrivacyError,
+    QuorumMissed,
+    StoreError,
+    StoreUnavailable,
+    UpdateRejected,
+)
 from tasks.foreign.bounds import shorten
 from tasks.learning.flat import Shape
 from tasks.privacy.opened import OpenedSum, interpret, num_values
@@ -17,7 +26,7 @@ from tasks.privacy.secure_sum.records import KeyMessage, Roster, SealingKey, Sur
 from tasks.privacy.secure_sum.shamir import threshold_for
 from tasks.rounds.channels.channel import SumChannel
 from tasks.rounds.hub.answers import Answers, read_answers, reason_of, wait_for_answers
-from tasks.rounds.hub.collect import checked_masked
+from tasks.rounds.hub.collect import checked_manifest, read_body, read_vector
 from tasks.rounds.hub.context import HubContext
 from tasks.rounds.hub.selection import (
     end_uploads,
@@ -30,7 +39,8 @@ from tasks.rounds.hub.selection import (
 from tasks.store import layout
 from tasks.store.objects import to_json
 from tasks.store.record_size import max_bytes
-from tasks.store.records.round import Manifest, Selection
+from tasks.store.records.round import Manifest, Plan, Selection, TensorSpec
+from tasks.store.records.site import Enrolment
 from tasks.store.weights import Weights, fetch_model
 from tasks.store.weights import sha256 as body_sha256
 from tasks.study.privacy import noise_shares
@@ -221,3 +231,25 @@ class Hub(SumChannel):
             except StoreError as error:
                 print(shorten(f"the answer of site {site} cannot be read: {error}"))
         return answers
+
+
+def checked_masked(
+    hub: HubContext, plan: Plan, site: str, enrolment: Enrolment | None, num_values: int, roster_sha256: str
+) -> tuple[Manifest, npt.NDArray[np.uint64]]:
+    """One site's manifest and its masked integers, (values,). What they hide is checked once their sum is opened.
+
+    Raises:
+        UpdateRejected: with the first reason found. StoreUnavailable: worth a retry.
+    """
+    manifest = checked_manifest(hub, plan, site, enrolment, roster_sha256)
+    if manifest.tensors != (TensorSpec(name="masked", shape=(num_values,), dtype="U64"),):
+        raise UpdateRejected(site, "wrong tensors in its manifest")
+    return manifest, read_masked(read_body(hub, plan, manifest), num_values, site)
+
+
+def read_masked(body: bytes | bytearray, num_values: int, site: str) -> npt.NDArray[np.uint64]:
+    """The masked integers of an upload, (values,). Raises UpdateRejected: it holds anything else."""
+    masked = read_vector(body, "masked", torch.uint64, site)
+    if len(masked) != num_values:
+        raise UpdateRejected(site, f"{len(masked)} masked integers, the plan asks for {num_values}")
+    return masked.numpy()
