@@ -13,6 +13,9 @@ import pytest
 import torch
 
 from tasks.errors import PrivacyError, RoundRefused
+from tasks.learning.training import RawUpdate
+from tasks.privacy.noise.source import SystemNoise
+from tasks.privacy.sanitizer import sanitize
 from tasks.rounds.channels.channel import HubChannel, Seal, SiteChannel, SumChannel, hub_channel, hub_side, site_channel
 from tasks.rounds.hub.context import HubContext
 from tasks.rounds.site.context import PlannedRound, SiteContext
@@ -101,6 +104,20 @@ def test_a_site_has_no_sum_to_open_where_there_is_none(study: Study, tmp_path: P
 def test_nothing_is_masked_before_the_site_has_joined_a_roster(study: Study, tmp_path: Path) -> None:
     with pytest.raises(PrivacyError, match="masks nothing before it has joined a roster"):
         at_site(study, "masks", tmp_path).seal()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_where_the_hub_learns_a_sum_only_nothing_leaves_without_its_seal(name: Aggregation, study: Study) -> None:
+    raw = RawUpdate({"weight": torch.ones(3)}, 10, 1)
+
+    def leaves() -> set[str]:
+        return set(sanitize(raw, BASE, plan(study, name), releases=1, noise=SystemNoise()).tensors)
+
+    if CHANNELS[name].adds_only:
+        with pytest.raises(PrivacyError, match="it stays at the site"):
+            leaves()
+    else:
+        assert leaves() == {"weight"}
 
 
 def test_who_has_published_nothing_is_left_out_of_no_round_that_needs_nothing(study: Study) -> None:
