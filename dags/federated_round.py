@@ -35,10 +35,10 @@ does not wait for a dead site beyond the deadline.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOperator
-from airflow.sdk import DAG, Param, TaskGroup, get_current_context, get_parsing_context, task
+from airflow.sdk import DAG, Param, TaskGroup, chain, get_current_context, get_parsing_context, task
 from airflow.sdk.exceptions import AirflowSkipException
 
 from dags.wiring import (
@@ -56,6 +56,7 @@ from dags.wiring import (
     the_round,
     without_templates,
 )
+from tasks.study.channels import HubStep, Step
 from tasks.study.sections import Study
 
 if TYPE_CHECKING:
@@ -117,7 +118,7 @@ def privatize_and_upload(study: str, site: str) -> None:
 @task(trigger_rule="one_success")
 def freeze_roster(study: str) -> None:
     """Masked rounds: wait for the sites' keys, then fix who takes part before anybody masks anything."""
-    from tasks.rounds.hub.masked import freeze_roster
+    from tasks.rounds.hub.phases import freeze_roster
 
     roster = freeze_roster(*_hub_and_round(study))
     print(f"{len(roster.members)} sites on the roster; missing: {roster.missing or 'none'}")
@@ -126,9 +127,9 @@ def freeze_roster(study: str) -> None:
 @task(trigger_rule="one_success")
 def select_updates(study: str) -> None:
     """Hidden updates: wait for them, then fix whose sum is opened before any site helps to open it."""
-    from tasks.rounds.hub.select import select_hidden
+    from tasks.rounds.hub.phases import select_updates
 
-    selection = select_hidden(*_hub_and_round(study))
+    selection = select_updates(*_hub_and_round(study))
     print(f"{len(selection.chosen)} updates; missing: {selection.missing or 'none'}")
 
 
@@ -174,6 +175,14 @@ def close_round(study: str) -> None:
     print(finish_round(study, opened_round(), get_current_context()["run_id"]))
 
 
+#: The tasks of a round whose places follow from the channel's phases, by name.
+AT_SITE: dict[Step, Any] = {
+    "validate_data": validate_data,
+    "train_local": train_local,
+    "privatize_and_upload": privatize_and_upload,
+    "unmask": unmask,
+}
+AT_HUB: dict[HubStep, Any] = {"freeze_roster": freeze_roster, "select_updates": select_updates}
 #: Airflow keeps 250 characters.
 _LONGEST_RUN_ID = 200
 
@@ -221,25 +230,21 @@ def build_dag(study: Study) -> DAG:
 
 
 def _wire(study: Study, sites: list[str]) -> None:
-    name, opened, model = study.study, open_round(study.study), aggregate(study.study)
-    roster = freeze_roster(name) if study.aggregation == "masks" else None
-    selected = select_updates(name) if study.aggregation != "plain" else None
-    all_in, closed = all_sites_in(name), close_round(name)
+    """The tasks, as the channel's phases order them: the hub ends each before any site begins the next."""
+    name, channel, opened, model = study.study, study.channel, open_round(study.study), aggregate(study.study)
+    before = {phase.hub: AT_HUB[phase.hub](name) for phase in channel.phases if phase.hub != "aggregate"}
+    at_hub, all_in, closed = {**before, "aggregate": model}, all_sites_in(name), close_round(name)
     uploads = {}
     for site in sites:
         with TaskGroup(site_group(site), tooltip=f"What happens at site {site}; nothing but its update leaves"):
-            where = in_round(site)
-            checked = validate_data.override(**where)(name, site)
-            trained = train_local.override(**where)(name, site)
-            uploads[site] = privatize_and_upload.override(**where)(name, site)
-            opened >> checked >> trained >> uploads[site] >> all_in
-            if roster:
-                trained >> roster >> uploads[site]
-            if selected:
-                unmasked = unmask.override(**where)(name, site)
-                [uploads[site] >> selected, uploads[site]] >> unmasked >> model
-            else:
-                uploads[site] >> model
+            own = {step: AT_SITE[step].override(**in_round(site))(name, site) for step in channel.site_steps}
+            chain(opened, *own.values())
+            for phase in channel.phases:
+                own[phase.site[-1]] >> at_hub[phase.hub]
+            for ended, begun in channel.turns:
+                at_hub[ended] >> own[begun]
+            uploads[site] = own["privatize_and_upload"]
+            uploads[site] >> all_in
     with TaskGroup("validation", tooltip="The new model on each site's held-out patients"):
         for site in sites:
             validated = validate_global.override(task_id=site_group(site), **at_site(site))(name, site)

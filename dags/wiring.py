@@ -107,7 +107,8 @@ def tell_hub(context: Any) -> None:
     that was killed again and again.
     """
     from tasks.errors import PharmafedError, StoreUnavailable
-    from tasks.rounds.site import steps
+    from tasks.rounds.site.context import SiteContext
+    from tasks.rounds.site.running import refuse
 
     error, ti = context.get("exception"), context["ti"]
     if isinstance(error, PharmafedError) and not isinstance(error, StoreUnavailable):
@@ -117,8 +118,8 @@ def tell_hub(context: Any) -> None:
         return
     study, site = context["task"].op_args
     why = type(error).__name__ if isinstance(error, BaseException) else "its worker was killed"
-    ctx = steps.SiteContext.load(study, site, run_id=ti.run_id)
-    steps.refuse(ctx, server_round, ti.task_id.rpartition(".")[2], why)
+    ctx = SiteContext.load(study, site, run_id=ti.run_id)
+    refuse(ctx, server_round, ti.task_id.rpartition(".")[2], why)
 
 
 def opened_round() -> int | None:

@@ -29,9 +29,10 @@ from tasks.privacy.ledger.verification import verify_chain
 from tasks.privacy.secure_sum import checks, ckks, opening
 from tasks.privacy.secure_sum.records import KeyMessage, Roster, SealingKey, Survivors, UnmaskAnswer
 from tasks.privacy.secure_sum.records import sha256 as record_sha256
+from tasks.rounds.channels.ckks import read_decrypted, read_encrypted
+from tasks.rounds.channels.masks.hub import read_masked
 from tasks.rounds.hub.card_chain import CardChain
-from tasks.rounds.hub.collect import checked_manifest, read_encrypted, read_masked
-from tasks.rounds.hub.encrypted import read_decrypted
+from tasks.rounds.hub.collect import checked_manifest
 from tasks.rounds.site.plans import checked_plan
 from tasks.store import layout
 from tasks.store.hub_signature import sign_as_hub

@@ -33,7 +33,7 @@ from tasks.store.records.site import Enrolment
 from tasks.store.settings import PROJECT
 from tasks.store.weights import Weights, sha256, to_bytes
 from tasks.study.file import load_study
-from tasks.study.round_terms import phases
+from tasks.study.round_terms import deadlines
 from tasks.study.sections import Study
 
 SITES = ("701", "703", "704")
@@ -159,7 +159,7 @@ def _study() -> Study:
 def _plan(study: Study, folder: Path) -> Plan:
     now = clock.now()
     ref = ModelRef(server_round=0, key=layout.model(study.study, 0), sha256=sha256(to_bytes(BASE)))
-    deadline, keys_deadline, upload_deadline = phases(study, now)
+    deadline, keys_deadline, upload_deadline = deadlines(study, now)
     plan = Plan(
         study=study.study,
         study_digest=study.digest,

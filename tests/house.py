@@ -167,7 +167,7 @@ def asking_for_mechanism(house: House) -> list[str]:
 
 def asking_for_channel(house: House) -> list[str]:
     """`file:line` of what outside the channels' room asks how updates travel."""
-    return _asking(house, CHANNEL_ROOMS, lambda node: isinstance(node, ast.Compare) and _named(node, "aggregation"))
+    return _asking(house, CHANNEL_ROOMS, _asks_channel)
 
 
 def functions(house: House) -> list[tuple[int, str]]:
@@ -262,6 +262,10 @@ def _asks_mechanism(node: ast.AST) -> bool:
         case ast.Compare():
             return _named(node, "mechanism") or _named(node, "WITHOUT_PRIVACY")
     return False
+
+
+def _asks_channel(node: ast.AST) -> bool:
+    return isinstance(node, ast.Compare) and (_named(node, "aggregation") or _named(node, "channel"))
 
 
 def _named(node: ast.Compare, name: str) -> bool:

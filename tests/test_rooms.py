@@ -10,7 +10,17 @@ import pytest
 
 from tasks.store.settings import PROJECT
 from tasks.study.privacy import PRIVACY_SECTIONS
-from tests.house import ROOMS, SECTIONS, House, asking_for_mechanism, cycles, graph_of, room_of, upward
+from tests.house import (
+    ROOMS,
+    SECTIONS,
+    House,
+    asking_for_channel,
+    asking_for_mechanism,
+    cycles,
+    graph_of,
+    room_of,
+    upward,
+)
 
 HOUSE = House(PROJECT)
 PACKAGES = [path.parent for path in HOUSE.files if path.name == "__init__.py"]
@@ -53,6 +63,13 @@ def test_one_line_outside_privacy_asks_which_mechanism_it_is() -> None:
     (place,) = asking_for_mechanism(HOUSE)
     assert place.startswith("tasks/rounds/page/privacy_view.py:")
     assert {"PatientLevel", "NoiseShares", *(section.__name__ for section in PRIVACY_SECTIONS.values())} == SECTIONS
+
+
+def test_only_a_study_s_rules_and_privacy_ask_which_channel_it_is() -> None:
+    """Everybody else asks a channel what it does: a new one is a module, and its entry among the study's channels."""
+    asking = asking_for_channel(HOUSE)
+    assert {place.split("/")[1] for place in asking} <= {"study", "privacy"}
+    assert len(asking) <= 10, asking
 
 
 # that the test would see it
@@ -110,6 +127,14 @@ def test_the_right_way_and_a_room_s_own_modules_are_not_named(tmp_path: Path) ->
     assert [room_of(each.target) for each in house.between_rooms()] == ["study", "errors"]
     assert upward(house.between_rooms()) == []
     assert cycles(graph_of((each.source, each.target) for each in house.imports())) == []
+
+
+@pytest.mark.parametrize(
+    "line", ['x = plan.aggregation == "masks"', 'if channel != "plain":\n    pass', "y = plan.channel in MASKED"]
+)
+def test_who_asks_for_a_channel_is_named_outside_its_room(tmp_path: Path, line: str) -> None:
+    house = built(tmp_path, rounds__open=line, rounds__channels__open=line, study__file="x = plan.channel.adds_only")
+    assert asking_for_channel(house) == ["tasks/rounds/open.py:1"]
 
 
 def test_a_circle_is_found_with_all_that_are_in_it(tmp_path: Path) -> None:

@@ -23,9 +23,11 @@ from tasks.store.records.model import ModelCard
 from tasks.store.records.report import RoundMetrics, SiteMetrics
 from tasks.store.records.round import Manifest, Plan, Refusal, Selection
 from tasks.store.records.site import Enrolment
+from tasks.study.channels import CHANNELS
 from tasks.study.file import load_study, readable_studies
 
 HEAVY = (
+    *(f"tasks.rounds.channels.{name}" for name in CHANNELS),
     "tasks.rounds.hub.aggregate",
     "tasks.deploy.finish",
     "tasks.rounds.hub.open",

@@ -100,14 +100,14 @@ def sanitize(
         PrivacyError: the update cannot be privatised or masked; nothing may leave. BudgetExhausted: it cannot be paid.
     """
     spend = plan_spend(plan, releases)
-    if plan.aggregation == "masks":
+    if plan.channel.sums == "integers":
         if mask is None:
             raise PrivacyError("this plan's updates leave behind masks only, and there are none: it stays at the site")
         masked = mask(contribution(raw, base, plan, sites=num_masked, noise=noise))
         return Release({"masked": torch.from_numpy(masked)}, spend)
     if mask is not None:
         raise PrivacyError("this plan has no masks: the update stays at the site")
-    if plan.aggregation == "ckks":
+    if plan.channel.sums == "reals":
         if encrypt is None:
             raise PrivacyError("this plan's updates leave encrypted only, and there is no key: it stays at the site")
         return Release({"encrypted": _encrypted(_part(raw, base, plan, "ckks"), noise, encrypt)}, spend)

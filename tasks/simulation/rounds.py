@@ -104,14 +104,14 @@ class SimulatedSites:
         initial = parameters(self.model)
         self._shape = Shape.of(initial)
         plan = plan_round(study, tuple(patients), initial, initial, 1)
-        if plan.aggregation == "ckks":  # encryption changes the 8th digit only
+        if not plan.channel.exact:  # as updates in the open: encryption changes the 8th digit only
             plan = plan.model_copy(update={"aggregation": "plain"})
         self._plan, self._names = plan, sorted(patients)
 
     def one_round(self, base: Weights, evaluated: Weights, server_round: int) -> tuple[Weights, PrivateAuc | None, int]:
         """The next global weights, the private AUC of `evaluated` where the study asks for one, and bytes uploaded."""
         plan = self._plan.model_copy(update=of_round(base, evaluated, server_round))
-        if plan.aggregation == "masks":
+        if plan.channel.exact:
             return self._masked(plan, base, evaluated)
         mean, num_bytes = StreamingMean(self._shape), 0
         for site in self._names:

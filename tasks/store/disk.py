@@ -30,8 +30,6 @@ STORE_RESERVE_MIB = 256
 FULL = (errno.ENOSPC, errno.EDQUOT)
 """No room on the disk, or none left of the user's share of it."""
 _PART, _LOGS_BYTES, _MIN_FILES, _FEW_FILES = 0.05, 64_000_000, 2_000, 20_000
-#: How often a model's bytes lie in one upload: as they are, as integers behind masks, as ciphertexts.
-_COPIES = {"plain": 1, "masks": 2, "ckks": 14}
 REMEDY = "free some space there (old logs under logs/ and airflow/logs/ of the deployment may go)"
 
 
@@ -113,7 +111,7 @@ def round_bytes(study: Study, model_bytes: int) -> int:
 
     Each site keeps the model, its update and what it uploads; the store keeps the upload too, and the new model.
     """
-    per_site = 2 + 2 * _COPIES[study.aggregation]
+    per_site = 2 + 2 * study.channel.copies
     return model_bytes * (2 + per_site * len(study.sites)) + _LOGS_BYTES
 
 

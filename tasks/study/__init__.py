@@ -1,7 +1,8 @@
 """What is asked: a study is one YAML file, read once, and refused with line, key and remedy.
 
 sections     the sections of a study
-privacy      the `privacy` section: which mechanism, its budget, and what it may be combined with
+channels     how updates travel, in which phases
+privacy      the `privacy` section: which mechanism, and its budget
 fits         what goes with what, asked once when a study is read
 reading      the `data.reading` section: what cells mean
 round_terms  deadlines and quorum of a round, as they follow from its study alone

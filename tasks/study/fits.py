@@ -9,10 +9,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
+from tasks.study.channels import CHANNELS
 from tasks.study.privacy import PRIVACY_SECTIONS, Privacy, noise_shares
 
 #: In which order values are told.
-_CHANNELS = ("plain", "masks", "ckks")
+_CHANNELS = tuple(CHANNELS)
 _WEIGHTINGS = ("plain", "iterations", "samples")
 
 
@@ -41,7 +42,7 @@ def require_fit(asked: Combination) -> None:
     _require_delta(asked)
     _require_channel(asked)
     _require_counts(asked)
-    if asked.channel == "masks":
+    if CHANNELS[asked.channel].joins:
         _require_masks(asked)
 
 

@@ -13,6 +13,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, model_validator
 
 from tasks.foreign.bounds import MAX_COUNT, MAX_INPUTS, MAX_SITES, SITE_PATTERN, LongText, PlainOptions, Text
+from tasks.study.channels import CHANNELS, Aggregation, Channel
 from tasks.study.fits import Combination, require_fit
 from tasks.study.privacy import Privacy, Section
 from tasks.study.reading import Reading
@@ -35,7 +36,6 @@ def _not_leaking(column: str) -> str:
 Identifier = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=64)]
 SiteName = Annotated[str, Field(pattern=SITE_PATTERN, max_length=32)]
 Cell = str | int | float
-Aggregation = Literal["plain", "masks", "ckks"]
 InputColumn = Annotated[str, AfterValidator(_not_leaking)]
 
 
@@ -194,6 +194,11 @@ class Study(Section):
         """
         canonical = json.dumps(self.model_dump(mode="json", by_alias=True, exclude_defaults=True), sort_keys=True)
         return hashlib.sha256(canonical.encode()).hexdigest()
+
+    @property
+    def channel(self) -> Channel:
+        """How updates travel from the sites to the hub."""
+        return CHANNELS[self.aggregation]
 
     @property
     def input_names(self) -> list[str]:

@@ -19,6 +19,7 @@ from airflow.sdk.exceptions import AirflowRuntimeError, ErrorType
 from airflow.sdk.execution_time.comms import ErrorResponse
 from jsonschema import Draft202012Validator
 
+from dags.federated_round import AT_HUB, AT_SITE, build_dag
 from dags.llm_exam import POOL
 from dags.wiring import RETRY_POLICY, sites_to_wire, tell_of_drift, tell_of_failure
 from tasks.errors import (
@@ -34,6 +35,8 @@ from tasks.errors import (
 )
 from tasks.report import notices as notify
 from tasks.store.settings import PROJECT
+from tasks.study.channels import CHANNELS, Channel
+from tasks.study.file import load_study
 from tests.conftest import SHIPPED, copy_shipped
 
 MASKED, PLAIN = (f"federated_round.{study}" for study in SHIPPED)
@@ -107,6 +110,28 @@ def test_a_masked_round_goes_in_phases(bag: DagBag) -> None:
         assert tasks[f"{group}.unmask"].upstream_task_ids == {f"{group}.privatize_and_upload", "select_updates"}
     for name in ("freeze_roster", "select_updates", "aggregate"):
         assert tasks[name].trigger_rule == "one_success", "a lost site does not stop the round"
+
+
+def test_an_encrypted_round_has_no_roster_and_opens_a_sum() -> None:
+    """Wired from its phases: no study that ships has this channel."""
+    study = load_study(PROJECT / "studies" / "xanomeline_nocomp24.yaml").model_copy(update={"aggregation": "ckks"})
+    tasks = build_dag(study).task_dict
+    groups = [name.removesuffix(".unmask") for name in tasks if name.endswith(".unmask")]
+    assert len(groups) == len(study.sites) == 13
+    assert "freeze_roster" not in tasks
+    assert tasks["select_updates"].upstream_task_ids == {f"{group}.privatize_and_upload" for group in groups}
+    assert tasks["aggregate"].upstream_task_ids == {f"{group}.unmask" for group in groups}
+    for group in groups:
+        assert tasks[f"{group}.train_local"].upstream_task_ids == {f"{group}.validate_data"}
+        assert tasks[f"{group}.privatize_and_upload"].upstream_task_ids == {f"{group}.train_local"}
+        assert tasks[f"{group}.unmask"].upstream_task_ids == {f"{group}.privatize_and_upload", "select_updates"}
+
+
+@pytest.mark.parametrize("channel", CHANNELS.values(), ids=CHANNELS)
+def test_a_task_of_every_phase_can_be_wired(channel: Channel) -> None:
+    assert set(channel.site_steps) <= set(AT_SITE)
+    assert {phase.hub for phase in channel.phases} <= {*AT_HUB, "aggregate"}
+    assert all(task.function.__name__ == name for name, task in (AT_SITE | AT_HUB).items())
 
 
 def test_a_plain_round_has_no_masks(bag: DagBag) -> None:

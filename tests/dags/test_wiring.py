@@ -18,7 +18,8 @@ from dags import wiring
 from dags.federated_round import NextRound
 from tasks.errors import ConfigError, RoundRefused, SiteStepFailed, StoreUnavailable
 from tasks.report import notices as notify
-from tasks.rounds.site import steps
+from tasks.rounds.site import running
+from tasks.rounds.site.context import SiteContext
 from tasks.store.settings import PROJECT
 from tests.conftest import SHIPPED, copy_shipped
 
@@ -170,8 +171,8 @@ def test_the_hub_is_told_of_a_task_that_fails_outside_its_step(
     monkeypatch: pytest.MonkeyPatch, error: Exception | None, reason: str | None
 ) -> None:
     told: list[tuple[Any, ...]] = []
-    monkeypatch.setattr(steps, "refuse", lambda *arguments: told.append(arguments))
-    monkeypatch.setattr(steps.SiteContext, "load", lambda study, site, run_id: (study, site, run_id))
+    monkeypatch.setattr(running, "refuse", lambda *arguments: told.append(arguments))
+    monkeypatch.setattr(SiteContext, "load", lambda study, site, run_id: (study, site, run_id))
     ti = SimpleNamespace(task_id="site_701.train_local", run_id="night", xcom_pull=lambda task_ids: 3)
     wiring.tell_hub({"exception": error, "ti": ti, "task": SimpleNamespace(op_args=("derm", "701"))})
     assert told == ([(("derm", "701", "night"), 3, "train_local", reason)] if reason else [])

@@ -17,8 +17,9 @@ from tasks.learning.evaluation import auc_of_counts, count_scores
 from tasks.privacy.accounting import noise_multiplier_for
 from tasks.simulation.rounds import simulate
 from tasks.store.weights import set_parameters, sha256, to_bytes
+from tasks.study.channels import Aggregation
 from tasks.study.privacy import PRIVACY_SECTIONS, Compression, NoPrivacy, Privacy, SparseVector
-from tasks.study.sections import Aggregation, Study, Training
+from tasks.study.sections import Study, Training
 from tests.simulation.simulation_samples import (
     DISTRIBUTED,
     EPOCHS,

@@ -104,7 +104,7 @@ def _tell(draft: Draft, written: list[str]) -> None:
 
 def _dropouts(study: Study) -> str:
     lost, _ = noise_shares(study.privacy)
-    return "; a site lost within a round costs the round" if study.aggregation == "masks" and not lost else ""
+    return "; a site lost within a round costs the round" if study.channel.joins and not lost else ""
 
 
 def _print_sites(draft: Draft, results: dict[str, ValidationResult]) -> None:

@@ -38,7 +38,7 @@ def observers(study: Study, noise: Callable[[], NoiseSource] = SystemNoise) -> O
     def released(weights: Weights, groups: Groups, server_round: int) -> Floats:
         plan = plan_round(study, tuple(groups), weights, weights, server_round)
         updates = [_train(model, plan, weights, group) for group in groups.values()]
-        if plan.aggregation == "masks":
+        if plan.channel.exact:
             return _opened(updates, weights, plan, noise())
         return _total([_uploaded(update, weights, plan, noise()) for update in updates])
 

@@ -18,6 +18,7 @@ from tasks.privacy.secure_sum.contribution import Maskable
 from tasks.store.records.ledger import Spend
 from tasks.store.records.round import Plan
 from tasks.store.weights import Weights
+from tasks.study.channels import CHANNELS
 from tasks.study.privacy import GaussianUpdate
 
 NEIGHBOURS = "federations that differ in whether one site contributes, or nothing (zero) stands in its place"
@@ -67,7 +68,7 @@ class GaussianUpdateMechanism(Mechanism):
         Raises:
             BudgetExhausted: the study's budget pays for fewer releases.
         """
-        trust = masks_trust(self.settings) if channel == "masks" else NOBODY
+        trust = masks_trust(self.settings) if CHANNELS[channel].exact else NOBODY
         return gaussian_spend(
             self.settings, self.total_rounds, releases, unit="site", neighbours=NEIGHBOURS, trust=trust
         )

@@ -15,6 +15,7 @@ from tasks.privacy.secure_sum.masks import encode_fixed_point
 from tasks.store.records.ledger import Spend
 from tasks.store.records.round import Plan
 from tasks.store.weights import Weights
+from tasks.study.channels import CHANNELS
 from tasks.study.privacy import Compression, NoPrivacy
 
 #: Step of the fixed-point grid of a masked sum without noise: a billionth of a weight.
@@ -23,7 +24,7 @@ FIXED_POINT_STEP = 2.0**-30
 
 def nothing_spent(settings: NoPrivacy | Compression, releases: int, channel: str) -> Spend:
     """The `releases`-th release of what protects nobody: there is no budget."""
-    what = "raw updates are shared" if channel == "plain" else "the sum of raw updates is told"
+    what = "the sum of raw updates is told" if CHANNELS[channel].adds_only else "raw updates are shared"
     return Spend(mechanism=settings.mechanism, unit="nothing", neighbours=f"none: {what}", releases=releases)
 
 

@@ -5,9 +5,7 @@ context     what a step needs
 answers     who has answered, who has refused, who is silent
 collect     every line of what a site sends, checked
 selection   which updates make the model, frozen once
-select      which hidden updates are summed
-masked      a sum behind masks
-encrypted   a sum under encryption
+phases      how phases end before the last one
 aggregate   from updates to the model and its card
 cards       what a model is, what it was made of
 card_chain  the models as their signed cards have them

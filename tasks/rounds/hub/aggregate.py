@@ -2,28 +2,14 @@
 
 from __future__ import annotations
 
-from tasks.errors import ObjectMissing, QuorumMissed
-from tasks.learning.averaging import StreamingMean, add_to, averages, running_mean
-from tasks.learning.flat import Shape
-from tasks.privacy.opened import private_auc, require_step
-from tasks.rounds.hub.answers import wait_for_answers
+from tasks.errors import ObjectMissing
+from tasks.learning.averaging import add_to, averages, running_mean
+from tasks.rounds.channels.channel import hub_channel
 from tasks.rounds.hub.cards import CardModels, write_card
-from tasks.rounds.hub.collect import checked_update
 from tasks.rounds.hub.context import HubContext
-from tasks.rounds.hub.encrypted import open_encrypted
-from tasks.rounds.hub.masked import open_masked
-from tasks.rounds.hub.selection import (
-    chosen_update,
-    end_uploads,
-    freeze_selection,
-    frozen_selection,
-    require_quorum,
-    require_selected,
-    select,
-)
 from tasks.store import layout
 from tasks.store.records.model import ModelCard, ModelRef, PrivateAuc
-from tasks.store.records.round import Manifest, Plan, Selection
+from tasks.store.records.round import Plan, Selection
 from tasks.store.weights import Weights, fetch_model, sha256, to_bytes
 
 
@@ -39,57 +25,9 @@ def aggregate(hub: HubContext, server_round: int) -> Selection:
     """
     plan = hub.open_plan(server_round)
     base = fetch_model(hub.store, plan.base_model)
-    if plan.aggregation != "plain":
-        selection, delta, quality = _hidden(hub, plan, base)
-    else:
-        selection, delta, quality = *_plain(hub, plan, base), None
-    _write_model(hub, plan, selection, add_to(base, delta), quality)
-    return selection
-
-
-def _hidden(hub: HubContext, plan: Plan, base: Weights) -> tuple[Selection, Weights, PrivateAuc | None]:
-    selection = frozen_selection(hub, plan)
-    if selection is None:
-        raise QuorumMissed(f"round {plan.server_round} of {plan.study}: no updates were selected")
-    open_sum = open_masked if plan.aggregation == "masks" else open_encrypted
-    opened = open_sum(hub, plan, selection, base)
-    require_step(opened, hub.study.rounds.max_update_norm)
-    return selection, opened.delta, private_auc(opened, plan, len(selection.chosen))
-
-
-def _plain(hub: HubContext, plan: Plan, base: Weights) -> tuple[Selection, Weights]:
-    shape = Shape.of(base)
-    selection, selected, mean = frozen_selection(hub, plan), None, StreamingMean(shape)
-    if selection is None:
-        selected = _select_and_add(hub, plan, mean)
-        selection = freeze_selection(hub, plan, selected)
-    if selection == selected:
-        return selection, mean.mean()
-    return selection, _mean_of_selected(hub, plan, selection, shape)
-
-
-def _select_and_add(hub: HubContext, plan: Plan, mean: StreamingMean) -> Selection:
-    """One pass over the updates, by site name: each is checked, added and freed before the next is read."""
-    answers, enrolments = end_uploads(hub, plan, wait_for_answers(hub, plan)), hub.enrolments()
-
-    def admit(site: str) -> Manifest:
-        manifest, update = checked_update(hub, plan, site, enrolments.get(site), mean.shape)
-        mean.add(update, chosen_update(manifest, plan).weight)
-        return manifest
-
-    selection = select(hub, plan, plan.sites, plan.left_out, answers, admit)
-    require_quorum(plan, selection)
-    return selection
-
-
-def _mean_of_selected(hub: HubContext, plan: Plan, selection: Selection, shape: Shape) -> Weights:
-    """The mean over what another run selected. Raises UpdateRejected: an update was exchanged since."""
-    enrolments, mean = hub.enrolments(), StreamingMean(shape)
-    for chosen in selection.chosen:
-        manifest, update = checked_update(hub, plan, chosen.site, enrolments.get(chosen.site), shape)
-        require_selected(manifest, chosen)
-        mean.add(update, chosen.weight)
-    return mean.mean()
+    opened = hub_channel(hub, plan).open(base)
+    _write_model(hub, plan, opened.selection, add_to(base, opened.delta), opened.quality)
+    return opened.selection
 
 
 def _write_model(

@@ -5,18 +5,15 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from datetime import datetime
-from typing import Literal
 
 from tasks.errors import ObjectMissing, StoreError, StoreUnavailable
 from tasks.foreign.bounds import shorten
 from tasks.rounds.hub.context import HubContext
 from tasks.store import clock, layout
 from tasks.store.records.round import Plan, Refusal
+from tasks.study.channels import PhaseName
 
 POLL_SECONDS = 0.2
-#: What sites answer with in a phase.
-Phase = Literal["updates", "keys", "unmask"]
 _ANSWERS = {"updates": layout.update_manifest, "keys": layout.key_message, "unmask": layout.unmask_answer}
 
 
@@ -37,10 +34,9 @@ class Answers:
 def wait_for_answers(
     hub: HubContext,
     plan: Plan,
-    phase: Phase = "updates",
+    phase: PhaseName = "updates",
     asked: Iterable[str] | None = None,
     *,
-    until: datetime | None = None,
     enough: int | None = None,
     say: Callable[[str], None] = print,
     sleep: Callable[[float], None] = time.sleep,
@@ -48,7 +44,7 @@ def wait_for_answers(
     """Until every site that was asked has answered, the phase is over, or the quorum is out of reach.
 
     Args:
-        asked: the plan's sites unless given. until: the round's deadline unless given.
+        asked: the plan's sites unless given.
         enough: so many answers will do, and fewer will not; otherwise all are waited for, and `min_sites` will do.
     """
     last, given = "", set[str]()
@@ -61,7 +57,7 @@ def wait_for_answers(
             last = line
         hopeless = len(answers.given) + len(answers.silent) < (enough or plan.min_sites)
         settled = not answers.silent or (enough is not None and len(answers.given) >= enough)
-        if settled or hopeless or clock.now() >= (until or plan.deadline):
+        if settled or hopeless or clock.now() >= plan.end_of(phase):
             return answers
         sleep(POLL_SECONDS)
 
@@ -69,7 +65,7 @@ def wait_for_answers(
 def read_answers(
     hub: HubContext,
     plan: Plan,
-    phase: Phase = "updates",
+    phase: PhaseName = "updates",
     asked: Iterable[str] | None = None,
     known: Iterable[str] = (),
 ) -> Answers:
@@ -87,7 +83,7 @@ def read_answers(
     return answers
 
 
-def _refuses(hub: HubContext, plan: Plan, site: str, phase: Phase) -> bool:
+def _refuses(hub: HubContext, plan: Plan, site: str, phase: PhaseName) -> bool:
     """Whether a site has refused in this run, and not tried again since. Who has uploaded may still help to unmask."""
     try:
         refusal = _refusal(hub, plan, site)

@@ -17,14 +17,10 @@ from tasks.errors import (
     RoundRefused,
     StoreError,
     StoreUnavailable,
-    UpdateRejected,
 )
 from tasks.foreign.bounds import MAX_LONG_TEXT, MAX_NAMED, shorten
-from tasks.learning.flat import Shape
-from tasks.rounds.hub.answers import read_answers, reason_of
-from tasks.rounds.hub.collect import checked_update
+from tasks.rounds.channels.channel import hub_channel
 from tasks.rounds.hub.context import HubContext
-from tasks.rounds.hub.masked import missing_from
 from tasks.rounds.hub.selection import largest_spend
 from tasks.rounds.pooled import PooledFigures, pooled_figures
 from tasks.store import layout
@@ -33,7 +29,6 @@ from tasks.store.objects import to_json
 from tasks.store.records.model import ModelCard, ModelRef, Pointer
 from tasks.store.records.report import RoundMetrics, SiteMetrics, SiteRow
 from tasks.store.records.round import Chosen, Plan, Selection, Settled
-from tasks.store.weights import fetch_model
 
 log = logging.getLogger(__name__)
 Record = TypeVar("Record", bound=BaseModel)
@@ -132,7 +127,7 @@ def _is_moved(hub: HubContext, pointer: Pointer | None, card: ModelCard) -> bool
 
 
 def _summarise(hub: HubContext, plan: Plan, selection: Selection | None, card: ModelCard | None) -> RoundMetrics:
-    missing = selection.missing if selection else _missing(hub, plan)
+    missing = selection.missing if selection else hub_channel(hub, plan).missing()
     chosen = {c.site: c for c in selection.chosen} if selection and card else {}
     metrics = {site: _site_metrics(hub, plan, site, card) for site in hub.study.sites}
     data = {site: _validation(hub, plan, site) for site in metrics}
@@ -180,25 +175,6 @@ def _pooled(hub: HubContext, card: ModelCard) -> PooledFigures:
     except Exception:
         log.exception("round %d of %s is closed without pooled figures", card.server_round, hub.name)
         return PooledFigures()
-
-
-def _missing(hub: HubContext, plan: Plan) -> dict[str, str]:
-    """Why each site is not in, where no selection says so: the round made no model."""
-    if plan.aggregation == "masks":
-        return missing_from(hub, plan)
-    answers = read_answers(hub, plan)
-    shape, enrolments = Shape.of(fetch_model(hub.store, plan.base_model)), hub.enrolments()
-    reasons = dict(plan.left_out)
-    for site in plan.sites:
-        if site not in answers.given:
-            reasons[site] = reason_of(hub, plan, site, answers)
-            continue
-        try:
-            checked_update(hub, plan, site, enrolments.get(site), shape)
-            reasons[site] = "a valid update, but the round made no model"
-        except UpdateRejected as error:
-            reasons[site] = shorten(f"rejected: {error.reason}")
-    return reasons
 
 
 def _message(rows: Sequence[SiteRow], plan: Plan) -> str:

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
-import numpy.typing as npt
 import torch
 
 from tasks import __version__
-from tasks.errors import BudgetExhausted, ObjectMissing, PrivacyError, StoreError, StoreUnavailable, UpdateRejected
+from tasks.errors import BudgetExhausted, ObjectMissing, StoreError, StoreUnavailable, UpdateRejected
 from tasks.learning.flat import Shape, norm
 from tasks.learning.training import num_iterations
 from tasks.privacy.codecs.sparse import num_shared
 from tasks.privacy.codecs.update import read_update
 from tasks.privacy.ledger.chain import MAX_ENTRY
 from tasks.privacy.sanitizer import plan_spend
-from tasks.privacy.secure_sum import ckks
 from tasks.rounds.hub.context import HubContext
 from tasks.store import layout
 from tasks.store.identity import is_signed_by
@@ -28,8 +25,6 @@ from tasks.store.weights import DTYPE_BYTES, MAX_HEADER, from_bytes, sha256
 from tasks.study.privacy import sent_fraction
 
 MAX_EXAMPLES = 10_000_000
-#: About 15 million values.
-MAX_CIPHERTEXT = 1 << 30
 
 
 def checked_update(
@@ -42,57 +37,12 @@ def checked_update(
     """
     manifest = checked_manifest(hub, plan, site, enrolment)
     _check_tensors(manifest, plan, shape)
-    update = read_update(_body(hub, plan, manifest), plan, shape, site)
+    update = read_update(read_body(hub, plan, manifest), plan, shape, site)
     size = norm(update)
     if not size <= hub.study.rounds.max_update_norm:
         what = "holds NaN or infinity" if size != size or size == float("inf") else f"has norm {size:.3g}"
         raise UpdateRejected(site, f"{what}; the largest norm allowed is {hub.study.rounds.max_update_norm:g}")
     return manifest, update
-
-
-def checked_masked(
-    hub: HubContext, plan: Plan, site: str, enrolment: Enrolment | None, num_values: int, roster_sha256: str
-) -> tuple[Manifest, npt.NDArray[np.uint64]]:
-    """One site's manifest and its masked integers, (values,). What they hide is checked once their sum is opened.
-
-    Raises:
-        UpdateRejected: with the first reason found. StoreUnavailable: worth a retry.
-    """
-    manifest = checked_manifest(hub, plan, site, enrolment, roster_sha256)
-    if manifest.tensors != (TensorSpec(name="masked", shape=(num_values,), dtype="U64"),):
-        raise UpdateRejected(site, "wrong tensors in its manifest")
-    return manifest, read_masked(_body(hub, plan, manifest), num_values, site)
-
-
-def checked_encrypted(
-    hub: HubContext, plan: Plan, site: str, enrolment: Enrolment | None, num_values: int
-) -> tuple[Manifest, bytes]:
-    """One site's manifest and its ciphertext of so many values, which nobody here can read. Raises UpdateRejected."""
-    manifest = checked_manifest(hub, plan, site, enrolment)
-    shape = manifest.tensors[0].shape if len(manifest.tensors) == 1 else ()
-    if manifest.tensors != (TensorSpec(name="encrypted", shape=shape, dtype="U8"),) or len(shape) != 1:
-        raise UpdateRejected(site, "wrong tensors in its manifest")
-    if shape[0] > MAX_CIPHERTEXT:
-        raise UpdateRejected(site, f"{shape[0]} bytes of ciphertext, more than {MAX_CIPHERTEXT}")
-    return manifest, read_encrypted(_body(hub, plan, manifest), num_values, site)
-
-
-def read_masked(body: bytes | bytearray, num_values: int, site: str) -> npt.NDArray[np.uint64]:
-    """The masked integers of an upload, (values,). Raises UpdateRejected: it holds anything else."""
-    masked = read_vector(body, "masked", torch.uint64, site)
-    if len(masked) != num_values:
-        raise UpdateRejected(site, f"{len(masked)} masked integers, the plan asks for {num_values}")
-    return masked.numpy()
-
-
-def read_encrypted(body: bytes | bytearray, num_values: int, site: str) -> bytes:
-    """The ciphertext of an upload, which can be added to others of this length. Raises UpdateRejected."""
-    encrypted = read_vector(body, "encrypted", torch.uint8, site).numpy().tobytes()
-    try:
-        ckks.check(encrypted, num_values)
-    except PrivacyError as error:
-        raise UpdateRejected(site, str(error)) from None
-    return encrypted
 
 
 def read_vector(body: bytes | bytearray, name: str, dtype: torch.dtype, site: str) -> torch.Tensor:
@@ -104,6 +54,22 @@ def read_vector(body: bytes | bytearray, name: str, dtype: torch.dtype, site: st
     if list(tensors) != [name] or tensors[name].dtype != dtype or tensors[name].ndim != 1:
         raise UpdateRejected(site, f"its tensors are not one vector {name} of {dtype}")
     return tensors[name]
+
+
+def read_body(hub: HubContext, plan: Plan, manifest: Manifest) -> bytearray:
+    """The tensors' bytes, read once; never more than their announced size and a header. Raises UpdateRejected."""
+    site, key = manifest.site, layout.update_tensors(plan.study, plan.server_round, manifest.site)
+    most = sum(_num_bytes(spec) for spec in manifest.tensors) + MAX_HEADER
+    try:
+        size = hub.store.size(key)
+        if size != manifest.num_bytes or size > most:
+            raise UpdateRejected(site, f"{size} bytes uploaded, its manifest says {manifest.num_bytes}")
+        body = hub.store.get_into(key, bytearray(size))
+    except ObjectMissing:
+        raise UpdateRejected(site, "a manifest without tensors") from None
+    if sha256(body) != manifest.sha256:
+        raise UpdateRejected(site, "the tensors' sha256 is not the one in its manifest")
+    return body
 
 
 def checked_manifest(
@@ -201,22 +167,6 @@ def _ledger_entry(hub: HubContext, manifest: Manifest, plan: Plan) -> LedgerEntr
     if sha256(body) != manifest.ledger_sha256:
         raise UpdateRejected(site, "its ledger entry is not the one that its manifest names")
     return entry
-
-
-def _body(hub: HubContext, plan: Plan, manifest: Manifest) -> bytearray:
-    """Read the tensors once; never more than their announced size and a header."""
-    site, key = manifest.site, layout.update_tensors(plan.study, plan.server_round, manifest.site)
-    most = sum(_num_bytes(spec) for spec in manifest.tensors) + MAX_HEADER
-    try:
-        size = hub.store.size(key)
-        if size != manifest.num_bytes or size > most:
-            raise UpdateRejected(site, f"{size} bytes uploaded, its manifest says {manifest.num_bytes}")
-        body = hub.store.get_into(key, bytearray(size))
-    except ObjectMissing:
-        raise UpdateRejected(site, "a manifest without tensors") from None
-    if sha256(body) != manifest.sha256:
-        raise UpdateRejected(site, "the tensors' sha256 is not the one in its manifest")
-    return body
 
 
 def _num_bytes(spec: TensorSpec) -> int:

@@ -11,15 +11,12 @@ from tasks.errors import (
     ObjectExists,
     ObjectMissing,
     PharmafedError,
-    PrivacyError,
     RoundRefused,
-    StoreError,
     StoreUnavailable,
 )
 from tasks.foreign.bounds import shorten
 from tasks.privacy.ledger.spent import spent
-from tasks.privacy.secure_sum.protocol import open_sealing_keys
-from tasks.privacy.secure_sum.records import SealingKey
+from tasks.rounds.channels.channel import hub_side
 from tasks.rounds.hub.card_chain import require_first, require_newest
 from tasks.rounds.hub.cards import write_first_card
 from tasks.rounds.hub.close import close_round
@@ -31,7 +28,7 @@ from tasks.store.objects import to_json
 from tasks.store.records.model import ModelRef, Pointer
 from tasks.store.records.round import Plan, RunRecord
 from tasks.store.weights import fixed_sha256, parameters, sha256, to_bytes
-from tasks.study.round_terms import fewest_sites, phases
+from tasks.study.round_terms import deadlines, fewest_sites
 
 
 def open_round(hub: HubContext, run_id: str, *, min_sites: int | None = None) -> Plan:
@@ -126,7 +123,7 @@ def _new_plan(
     if len(sites) < quorum:
         _refuse_few(hub, quorum, sites, left_out)
     now = clock.now()
-    deadline, keys_deadline, upload_deadline = phases(study, now)
+    deadline, keys_deadline, upload_deadline = deadlines(study, now)
     plan = Plan(
         study=hub.name,
         study_digest=study.digest,
@@ -156,9 +153,9 @@ def _left_out(hub: HubContext) -> dict[str, str]:
     """Sites that cannot take part: not enrolled, or their share of the privacy budget is spent."""
     found = {site: hub.enrolment(site) for site in hub.study.sites}
     reasons = {site: shorten(why) for site, why in found.items() if isinstance(why, str)}
-    if hub.study.aggregation == "masks":
-        sealing = {site: _why_unsealed(hub, site) for site in hub.study.sites if site not in reasons}
-        reasons |= {site: shorten(why) for site, why in sealing.items() if why}
+    why_out = hub_side(hub.study.aggregation).why_out
+    others = {site: why_out(hub, site) for site in hub.study.sites if site not in reasons}
+    reasons |= {site: shorten(why) for site, why in others.items() if why}
     if not hub.study.privacy.promises:
         return reasons
     for site, entry in spent(hub.store, hub.name).items():
@@ -167,20 +164,6 @@ def _left_out(hub: HubContext) -> dict[str, str]:
         elif entry.spend.releases >= hub.study.rounds.total:
             reasons.setdefault(site, f"privacy budget spent: {entry.spend.releases} of {hub.study.rounds.total} rounds")
     return reasons
-
-
-def _why_unsealed(hub: HubContext, site: str) -> str:
-    """Why nobody can seal to a site, where nobody can: one such site would keep all others from their masks."""
-    try:
-        record = hub.store.get_record(layout.sealing_key(site), SealingKey)
-        open_sealing_keys({site: record}, hub.authority)
-    except ObjectMissing:
-        return "it has published no sealing key"
-    except StoreUnavailable:
-        raise
-    except (StoreError, PrivacyError) as error:
-        return f"its sealing key: {error}"
-    return ""
 
 
 def _refuse_few(hub: HubContext, quorum: int, sites: tuple[str, ...], left_out: dict[str, str]) -> None:

@@ -48,7 +48,7 @@ def warning(now: RoundMetrics) -> str | None:
     """What a study without privacy must say at the top of its page."""
     if now.promises:
         return None
-    if now.aggregation == "masks":
+    if now.channel.hides:
         return "The hub reads only the sum, but nothing bounds what the sum tells. Only for public data."
     return "Anyone who reads an update may reconstruct patient records from it. Only for public data."
 
@@ -60,7 +60,7 @@ def _in_plain_words(now: RoundMetrics) -> str:
     if promise is None or promise.epsilon is None or promise.delta is None:
         return "No guarantee is on record for this round."
     right = f"{100 * _guess_accuracy(promise, promise.epsilon, promise.delta):.0f}\u00a0%"
-    reads = "every opened sum" if now.aggregation == "masks" else "every update"
+    reads = "every opened sum" if now.channel.hides else "every update"
     who = "patient" if promise.unit == "patient" else "site"
     return (
         f"Someone who reads {reads} so far and guesses whether a given {who} took part is right at most {right} "
@@ -93,7 +93,7 @@ def _facts(study: Study, now: RoundMetrics, unit: str) -> tuple[tuple[str, str],
         ("ε spent", spent),
         ("ε left", words.left(now.epsilon, now.epsilon_budget)),
         ("δ", words.small(now.delta)),
-        ("Covered", covered if now.aggregation == "masks" else "every update, and every model made from them"),
+        ("Covered", covered if now.channel.hides else "every update, and every model made from them"),
         ("Not covered", f"counts of patients, timings and data checks; {small} are suppressed"),
     ]
     if now.private_auc is not None:

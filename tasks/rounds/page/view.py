@@ -63,7 +63,7 @@ def banners(now: RoundMetrics, damaged: Sequence[str] = ()) -> list[Banner]:
     """The status of the round, the warning that a study without privacy carries, and what cannot be read."""
     shown = [_status(now)]
     if (text := warning(now)) is not None:
-        what = "raw updates leave the sites" if now.aggregation == "plain" else "the sum of raw updates is told"
+        what = "the sum of raw updates is told" if now.channel.adds_only else "raw updates leave the sites"
         shown.insert(0, Banner("bad", f"NO PRIVACY: {what}", text))
     if damaged:
         what = words.count(len(damaged), "record") + " of this study cannot be read, and no figure here is of them"

@@ -1,6 +1,7 @@
 """What happens at a site in one round: validate its data, train, sanitise and upload, validate the global model.
 
 steps          the steps, each one task
+running        how a step runs, and how the hub hears of one that failed
 context        what a step needs
 guard          no patient value in errors, no work past the deadline
 plans          which plans a site follows
@@ -8,8 +9,6 @@ global_models  which models it works with
 validation     its data, checked
 local_update   its part before anything protects it
 accounted      whatever comes of it is paid for
-masking        its side of the masks
-encryption     its side of an encrypted sum
 witness        what it knows of the others' ledgers
 round_files    what it keeps of a round
 daily          the daily check of its data

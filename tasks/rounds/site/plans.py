@@ -21,7 +21,7 @@ from tasks.store.hub_signature import check_hub_signature
 from tasks.store.objects import to_json
 from tasks.store.records.record import Digest, Record
 from tasks.store.records.round import Plan
-from tasks.study.round_terms import fewest_sites, phases
+from tasks.study.round_terms import deadlines, fewest_sites
 from tasks.study.sections import Study
 
 #: How far the hub's clock may be ahead of the site's.
@@ -151,7 +151,7 @@ def _refuse_other_terms(plan: Plan, study: Study, site: str) -> None:
         "sites": (sorted(asked + left_out), sorted(study.sites)),
         "quorum": (plan.min_sites, fewest_sites(study, plan.min_sites)),
         "number of sites": (len(asked), max(len(asked), fewest_sites(study, plan.min_sites))),
-        "deadline": ((plan.deadline, plan.keys_deadline, plan.upload_deadline), phases(study, plan.opened_at)),
+        "deadline": ((plan.deadline, plan.keys_deadline, plan.upload_deadline), deadlines(study, plan.opened_at)),
         "strictness": (plan.strict, study.rounds.strict),
         "training": (plan.training, study.training),
         "evaluation": (plan.evaluation, study.evaluation),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -12,7 +12,6 @@ from tasks.study.sections import SiteName
 Digest = Sha256
 Reasons = Annotated[dict[SiteName, Text], Field(max_length=MAX_SITES)]
 Expectations = Annotated[tuple[Name, ...], Field(max_length=MAX_NAMED)]
-Step = Literal["validate_data", "train_local", "privatize_and_upload", "unmask", "validate_global"]
 
 
 class Record(BaseModel):

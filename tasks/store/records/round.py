@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Literal
 
 from pydantic import Field
@@ -22,9 +23,10 @@ from tasks.foreign.bounds import (
 )
 from tasks.store.records.ledger import Spend
 from tasks.store.records.model import ModelRef
-from tasks.store.records.record import Digest, Reasons, Record, Step
+from tasks.store.records.record import Digest, Reasons, Record
+from tasks.study.channels import CHANNELS, Aggregation, Channel, PhaseName, Step
 from tasks.study.privacy import Privacy
-from tasks.study.sections import Aggregation, Evaluation, SiteName, Training
+from tasks.study.sections import Evaluation, SiteName, Training
 
 
 class Plan(Record):
@@ -54,6 +56,16 @@ class Plan(Record):
     total_rounds: Count
     certificate_pem: Pem = Field(default="", description="the hub's, issued by the consortium's authority")
     signature: Signature = Field(default="", description="Ed25519 of the hub over the plan without this field, base64")
+
+    @property
+    def channel(self) -> Channel:
+        """How updates travel from the sites to the hub."""
+        return CHANNELS[self.aggregation]
+
+    def end_of(self, phase: PhaseName | None) -> datetime:
+        """When a phase is over for the sites; what belongs to none ends with the round."""
+        ends = {"keys": self.keys_deadline, "updates": self.upload_deadline}
+        return (ends.get(phase) if phase else None) or self.deadline
 
 
 class TensorSpec(Record):

@@ -31,8 +31,8 @@ from tasks.errors import PharmafedError
 from tasks.rounds.hub.aggregate import aggregate
 from tasks.rounds.hub.close import close_round
 from tasks.rounds.hub.context import HubContext
-from tasks.rounds.hub.masked import freeze_roster, select_masked
 from tasks.rounds.hub.open import open_round
+from tasks.rounds.hub.phases import freeze_roster, select_updates
 from tasks.rounds.site import steps
 from tasks.rounds.site.context import SiteContext
 from tasks.rounds.site.validation import _check_key, checked_patients, data_version
@@ -257,7 +257,7 @@ class Federation:
         freeze_roster(self.hub(study), server_round)
         uploading = [s for s in self.hub(study).study.sites if s not in failed and s not in set(lost)]
         failed |= self.run_sites(study, server_round, uploading, names=("privatize_and_upload",))
-        select_masked(self.hub(study), server_round)
+        select_updates(self.hub(study), server_round)
         survivors = [site for site in uploading if site not in failed]
         return failed | self.run_sites(study, server_round, survivors, names=("unmask",))
 

@@ -15,8 +15,8 @@ from tasks.learning.averaging import add_to
 from tasks.privacy.opened import interpret
 from tasks.privacy.secure_sum import checks, protocol
 from tasks.privacy.secure_sum.records import Roster, RoundKeys, Survivors, UnmaskAnswer
-from tasks.rounds.hub import masked as hub_masked
-from tasks.rounds.hub.masked import freeze_roster, select_masked
+from tasks.rounds.channels.masks import hub as hub_masked
+from tasks.rounds.hub.phases import freeze_roster, select_updates
 from tasks.store import identity as enrolment
 from tasks.store import layout, settings
 from tasks.store.objects import to_json
@@ -111,7 +111,7 @@ def uploaded(fed: Federation, *, lost: Iterable[str] = (), **parts: Any) -> str:
 def selected(fed: Federation, **parts: Any) -> str:
     """... and the survivors frozen."""
     study = uploaded(fed, **parts)
-    select_masked(fed.hub(study), 1)
+    select_updates(fed.hub(study), 1)
     return study
 
 

@@ -13,8 +13,8 @@ from tasks.privacy.ledger.spent import spent
 from tasks.rounds.hub import collect
 from tasks.rounds.hub.aggregate import aggregate
 from tasks.rounds.hub.context import HubContext
-from tasks.rounds.hub.masked import freeze_roster, select_masked
 from tasks.rounds.hub.open import open_round
+from tasks.rounds.hub.phases import freeze_roster, select_updates
 from tasks.rounds.hub.selection import require_all_in
 from tasks.rounds.site import steps
 from tasks.rounds.site.context import SiteContext
@@ -78,13 +78,13 @@ def test_a_masked_round_that_failed_is_not_worked_on_either(fed: Federation, mon
     study = fed.new_study(**MASKED)
     fed.open(study)
     fails_once(fed, study, FEW, monkeypatch)
-    for step in (freeze_roster, select_masked, aggregate):
+    for step in (freeze_roster, select_updates, aggregate):
         with pytest.raises(PharmafedError):
             step(fed.hub(study), 1)
     fed.close(study, 1)
     before = objects(fed, study)
     assert fed.run_sites(study, 1).keys() == set(FEW)
-    for step in (freeze_roster, select_masked, aggregate):
+    for step in (freeze_roster, select_updates, aggregate):
         with pytest.raises(RoundRefused):
             step(fed.hub(study), 1)
     assert objects(fed, study) == before
@@ -325,7 +325,7 @@ def test_a_site_that_is_cleared_while_the_hub_checks_updates_pays_nothing(
                 refused.append(error)
         return usual(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr("tasks.rounds.hub.aggregate.checked_update", slow)
+    monkeypatch.setattr("tasks.rounds.channels.plain.checked_update", slow)
     assert fed.aggregate(study, 1).missing.keys() == {SITE}
     assert isinstance(refused[0], RoundRefused)
     assert releases(fed, study) == dict.fromkeys(OTHERS, 1)

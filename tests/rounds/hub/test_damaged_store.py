@@ -17,8 +17,8 @@ from tasks.errors import PharmafedError, RoundRefused, StoreError
 from tasks.privacy.ledger import evidence
 from tasks.rounds.hub.aggregate import aggregate
 from tasks.rounds.hub.close import close_round
-from tasks.rounds.hub.masked import freeze_roster, select_masked
 from tasks.rounds.hub.open import open_round
+from tasks.rounds.hub.phases import freeze_roster, select_updates
 from tasks.rounds.hub.repair import find_repair
 from tasks.rounds.page import plots
 from tasks.rounds.page.store import fetch_rounds
@@ -225,7 +225,7 @@ def readers(fed: Federation, study: str) -> dict[str, Callable[[], object]]:
     return {
         "open_round": lambda: open_round(hub, "next"),
         "freeze_roster": lambda: freeze_roster(hub, number),
-        "select": lambda: select_masked(hub, number),
+        "select": lambda: select_updates(hub, number),
         "aggregate": lambda: aggregate(hub, number),
         "close_round": lambda: close_round(hub, number),
         "publish": lambda: publish(hub, closed),

@@ -7,7 +7,7 @@ import torch
 
 from tasks.errors import ConfigError, PharmafedError, PrivacyError, QuorumMissed
 from tasks.privacy.secure_sum import ckks
-from tasks.rounds.hub.encrypted import select_encrypted
+from tasks.rounds.hub.phases import select_updates
 from tasks.store import layout, settings
 from tasks.store.files import write_private
 from tasks.store.objects import to_json
@@ -34,7 +34,7 @@ def encrypted_study(fed: Federation, **parts: object) -> str:
 def upload(fed: Federation, study: str) -> dict[str, PharmafedError]:
     fed.open(study)
     failed = fed.run_sites(study, 1, FEW, BEFORE)
-    select_encrypted(fed.hub(study), 1)
+    select_updates(fed.hub(study), 1)
     return failed
 
 
@@ -72,10 +72,23 @@ def test_a_lost_site_is_survived(fed: Federation) -> None:
     fed.open(study)
     fed.run_sites(study, 1, FEW[:3], BEFORE)
     fed.set_deadline(study, 1, 0, "upload_deadline")
-    select_encrypted(fed.hub(study), 1)
+    select_updates(fed.hub(study), 1)
     assert fed.run_sites(study, 1, FEW[:3], ("unmask",)) == {}
     fed.aggregate(study, 1)
     assert fed.close(study, 1).status == "partial"
+
+
+def test_who_uploaded_to_a_round_without_a_model_is_not_called_rejected(fed: Federation) -> None:
+    """What is checked is what the channel takes: a ciphertext has other tensors than the model."""
+    study = encrypted_study(fed)
+    fed.open(study)
+    assert fed.run_sites(study, 1, FEW[:2], BEFORE) == {}
+    fed.set_deadline(study, 1, 0, "upload_deadline")
+    with pytest.raises(QuorumMissed):
+        select_updates(fed.hub(study), 1)
+    rows = {row.site: row.reason for row in fed.close(study, 1).sites}
+    assert {rows[site] for site in FEW[:2]} == {"a valid update, but the round made no model"}
+    assert {rows[site] for site in FEW[2:]} == {"no answer before the deadline"}
 
 
 def test_a_site_decrypts_no_sum_without_its_own_update(fed: Federation) -> None:

@@ -11,7 +11,7 @@ from tasks.deploy.finish import publish
 from tasks.errors import PharmafedError
 from tasks.foreign.bounds import HUB_REASON, MAX_TEXT, SITE_REASON
 from tasks.privacy.ledger.chain import Link
-from tasks.rounds.hub.masked import freeze_roster, select_masked
+from tasks.rounds.hub.phases import freeze_roster, select_updates
 from tasks.rounds.site import steps
 from tasks.store import layout
 from tasks.store.objects import to_json
@@ -98,7 +98,7 @@ def test_one_malformed_update_is_one_sites_loss(fed: Federation, monkeypatch: py
     )
     fed.put_tensors(study, 1, "717", forged)
     fed.put_manifest(study, 1, "717", to_json(fed.sign(manifest)))
-    selection = select_masked(fed.hub(study), 1)
+    selection = select_updates(fed.hub(study), 1)
     assert set(selection.missing) == {"717"}
     assert selection.missing["717"].startswith("rejected: ")
     others = [chosen.site for chosen in selection.chosen]

@@ -17,7 +17,8 @@ import torch
 from tasks.errors import AccessDenied, ConfigError, PharmafedError, PrivacyError, Withheld
 from tasks.privacy.ledger.ledger import NO_RELEASE, SiteLedger
 from tasks.privacy.secure_sum import protocol
-from tasks.rounds.hub.masked import freeze_roster, select_masked
+from tasks.rounds.channels.masks.site import Site as Masking
+from tasks.rounds.hub.phases import freeze_roster, select_updates
 from tasks.rounds.site import context, global_models, steps
 from tasks.rounds.site.plans import PlanBook
 from tasks.store import clock, layout, settings
@@ -334,7 +335,7 @@ def test_keys_do_not_serve_a_second_time_even_where_the_disk_has_them(fed: Feder
     freeze_roster(fed.hub(study), 1)
     fed.run_site(study, 1, SITE, UPLOAD)
     keys = context.SiteContext.load(study, SITE)
-    masking = steps.Masking(keys, keys.plan(1))
+    masking = Masking(keys, keys.plan(1))
     assert masking._keys().mask_private_key == masking._keys().self_seed == bytes(32)
     with pytest.raises(PrivacyError, match="two vectors under one mask"):
         masking.use_up("0" * 64)
@@ -476,7 +477,7 @@ def test_a_round_whose_end_was_lost_with_the_disk_is_paid_for(fed: Federation) -
     for part in ("rounds", "followed", "witness", "ledger"):
         shutil.rmtree(fed.home / "sites" / SITE / part / study)
     fed.set_deadline(study, 2, 0, "upload_deadline")
-    select_masked(fed.hub(study), 2)
+    select_updates(fed.hub(study), 2)
     assert fed.run_sites(study, 2, others, names=UNMASK) == {}
     fed.aggregate(study, 2)
     fed.close(study, 2)
@@ -495,7 +496,7 @@ def test_a_site_that_missed_a_round_pays_nothing_for_it(fed: Federation) -> None
     assert fed.run_sites(study, 1, others, names=UPLOAD) == {}
     now = clock.now
     fed.set_deadline(study, 1, 0, "upload_deadline")
-    select_masked(fed.hub(study), 1)
+    select_updates(fed.hub(study), 1)
     clock.now = now
     assert fed.run_sites(study, 1, others, names=UNMASK) == {}
     fed.aggregate(study, 1)

@@ -19,10 +19,9 @@ from tasks.foreign.bounds import MAX_EXPECTATIONS, MAX_NAME, MAX_NAMED, MAX_NOTE
 from tasks.privacy.ledger.chain import Link
 from tasks.privacy.secure_sum import checks, ckks
 from tasks.privacy.secure_sum.records import KeyMessage
-from tasks.rounds.hub import collect
-from tasks.rounds.hub import masked as hub_masked
-from tasks.rounds.hub.encrypted import open_encrypted, read_decrypted, select_encrypted
-from tasks.rounds.hub.masked import freeze_roster
+from tasks.rounds.channels.ckks import Hub, read_decrypted
+from tasks.rounds.channels.masks import hub as hub_masked
+from tasks.rounds.hub.phases import freeze_roster, select_updates
 from tasks.store import layout, settings
 from tasks.store.files import write_private
 from tasks.store.objects import to_json
@@ -149,9 +148,9 @@ def test_a_ciphertext_that_does_not_add_is_one_sites_loss(
     with monkeypatch.context() as patch:  # the control: what the hub selects, it cannot add
         patch.setattr(ckks, "_is_fresh", lambda _: True)
         with pytest.raises((PrivacyError, ValueError)):
-            select_encrypted(fed.hub(study), 1)
+            select_updates(fed.hub(study), 1)
     fed.restore(study, before)
-    selection = select_encrypted(fed.hub(study), 1)
+    selection = select_updates(fed.hub(study), 1)
     assert {chosen.site for chosen in selection.chosen} == OTHERS
     assert selection.missing[LIAR].startswith("rejected: an encrypted vector cannot be read")
     assert fed.run_sites(study, 1, sorted(OTHERS), ("unmask",)) == {}
@@ -160,12 +159,12 @@ def test_a_ciphertext_that_does_not_add_is_one_sites_loss(
 
 def test_a_decrypted_sum_of_an_odd_type_counts_as_not_given(fed: Federation, key: bytes) -> None:
     study = _encrypted_round(fed)
-    selection = select_encrypted(fed.hub(study), 1)
+    selection = select_updates(fed.hub(study), 1)
     assert fed.run_sites(study, 1, FEW, ("unmask",)) == {}
     hub, plan = fed.hub(study), fed.hub(study).plan(1)
     put(fed, layout.decrypted_sum(study, 1, LIAR), to_bytes({"sum": torch.zeros(23, dtype=torch.bfloat16)}))
     base = fetch_model(fed.store(), plan.base_model)
-    assert set(open_encrypted(hub, plan, selection, base).delta) == set(base)
+    assert set(Hub(hub, plan).total(selection, base).delta) == set(base)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.int64, torch.uint8])
@@ -178,7 +177,7 @@ def test_only_a_vector_of_float64_is_a_decrypted_sum(dtype: torch.dtype) -> None
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64, torch.int64, torch.uint8])
 def test_only_a_vector_of_uint64_is_masked(dtype: torch.dtype) -> None:
     with pytest.raises(UpdateRejected, match=r"not one vector masked of torch\.uint64"):
-        collect.read_masked(to_bytes({"masked": torch.zeros(3, dtype=dtype)}), 3, LIAR)
+        hub_masked.read_masked(to_bytes({"masked": torch.zeros(3, dtype=dtype)}), 3, LIAR)
 
 
 # the most of everything

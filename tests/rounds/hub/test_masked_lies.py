@@ -17,7 +17,7 @@ from tasks.privacy.ledger.ledger import SiteLedger
 from tasks.privacy.sanitizer import specs_of
 from tasks.privacy.secure_sum import checks, protocol
 from tasks.privacy.secure_sum.records import KeyMessage, Roster, SealingKey, Survivors, UnmaskAnswer, sha256
-from tasks.rounds.hub.masked import freeze_roster, select_masked
+from tasks.rounds.hub.phases import freeze_roster, select_updates
 from tasks.store import identity as enrolment
 from tasks.store import layout, settings
 from tasks.store.objects import to_json
@@ -356,7 +356,7 @@ def test_forged_uploads_are_named_and_the_others_are_summed(fed: Federation, see
     for forge in UPLOADS:
         fed.restore(study, before)
         expected = forge(fed, study)
-        selection = select_masked(fed.hub(study), 1)
+        selection = select_updates(fed.hub(study), 1)
         assert [chosen.site for chosen in selection.chosen] == ["713", "715", "718"]
         reasons[forge.__name__] = selection.missing[SITE]
         assert selection.missing[SITE].startswith(f"rejected: {expected}")
@@ -461,7 +461,7 @@ def test_forged_key_messages_keep_their_site_off_the_roster(fed: Federation, see
     assert list(failed) == [SITE]
     assert isinstance(failed[SITE], RoundRefused)
     wrote_nothing(fed, study, SITE, seen)
-    select_masked(fed.hub(study), 1)
+    select_updates(fed.hub(study), 1)
     assert fed.run_sites(study, 1, ("713", "715", "718"), names=UNMASK) == {}
     fed.aggregate(study, 1)
     assert np.array_equal(seen.opened[study], seen.total(study, ("713", "715", "718")))

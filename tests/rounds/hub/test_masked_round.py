@@ -18,8 +18,8 @@ from tasks.errors import AccessDenied, QuorumMissed, RoundRefused, StoreUnavaila
 from tasks.privacy.mechanisms.no_privacy import FIXED_POINT_STEP
 from tasks.privacy.noise.grid import STEPS_PER_CLIP
 from tasks.privacy.secure_sum.records import KeyMessage, Roster, RoundKeys, sha256
-from tasks.rounds.hub.masked import freeze_roster, select_masked
-from tasks.rounds.site.masking import Masking
+from tasks.rounds.channels.masks.site import Site as Masking
+from tasks.rounds.hub.phases import freeze_roster, select_updates
 from tasks.store import clock, layout
 from tasks.store.records.model import ModelCard, Pointer
 from tasks.store.records.round import Refusal, Selection
@@ -126,7 +126,7 @@ def test_two_lost_where_one_is_tolerated_leave_the_sum_shut(fed: Federation, see
     roster = roster_of(fed, study)
     assert (roster.threshold, roster.tolerated_dropouts, fed.hub(study).plan(1).min_sites) == (3, 1, 3)
     with pytest.raises(QuorumMissed, match=r"3 of 5 masked updates can be used\. With under 4 .* too little noise"):
-        select_masked(fed.hub(study), 1)
+        select_updates(fed.hub(study), 1)
     failed = fed.run_sites(study, 1, ("713", "715", "718"), names=UNMASK)
     assert {site: type(error) for site, error in failed.items()} == dict.fromkeys(("713", "715", "718"), RoundRefused)
     with pytest.raises(QuorumMissed, match="no updates were selected"):
@@ -293,7 +293,7 @@ def test_no_contribution_lies_in_clear_in_the_store(fed: Federation, seen: Seen)
     raw = {site: load_file(folder(fed, study, site) / "raw.safetensors")["raw.sum"] for site in FEW}
     freeze_roster(fed.hub(study), 1)
     assert fed.run_sites(study, 1, names=UPLOAD) == {}
-    select_masked(fed.hub(study), 1)
+    select_updates(fed.hub(study), 1)
     assert fed.run_sites(study, 1, names=UNMASK) == {}
     fed.aggregate(study, 1)
     fed.close(study, 1)
@@ -356,7 +356,7 @@ def test_every_step_run_twice_changes_nothing(fed: Federation, seen: Seen) -> No
         ("train", lambda: fed.run_sites(study, 1, names=("train",))),
         ("freeze_roster", lambda: freeze_roster(fed.hub(study), 1)),
         ("privatize_and_upload", lambda: fed.run_sites(study, 1, alive, names=UPLOAD)),
-        ("select_masked", lambda: select_masked(fed.hub(study), 1)),
+        ("select_updates", lambda: select_updates(fed.hub(study), 1)),
         ("unmask", lambda: fed.run_sites(study, 1, alive, names=UNMASK)),
         ("aggregate", lambda: fed.aggregate(study, 1)),
         ("validate_global", lambda: fed.validate_global(study, 1, alive)),
@@ -364,7 +364,7 @@ def test_every_step_run_twice_changes_nothing(fed: Federation, seen: Seen) -> No
     ]
     made: dict[str, int] = {}
     for name, step in steps:
-        if name == "select_masked":
+        if name == "select_updates":
             fed.set_deadline(study, 1, 0, "upload_deadline")
         before = of(fed, study)
         first = step()
@@ -379,7 +379,7 @@ def test_every_step_run_twice_changes_nothing(fed: Federation, seen: Seen) -> No
         "train": 4,
         "freeze_roster": 1,
         "privatize_and_upload": 9,
-        "select_masked": 3,
+        "select_updates": 3,
         "unmask": 3,
         "aggregate": 2,
         "validate_global": 3,
@@ -410,7 +410,7 @@ def test_a_store_that_is_away_while_a_site_masks_costs_it_nothing(
     assert not fed.store().exists(layout.refusal(study, 1, SITE))
     assert not fed.store().exists(layout.ledger_entry(study, SITE, 1))
     assert fed.run_sites(study, 1, names=UPLOAD) == {}
-    select_masked(fed.hub(study), 1)
+    select_updates(fed.hub(study), 1)
     assert fed.run_sites(study, 1, names=UNMASK) == {}
     fed.aggregate(study, 1)
     assert np.array_equal(seen.opened[study], seen.total(study, FEW))
@@ -462,7 +462,7 @@ def test_without_noise_the_masked_model_is_the_plain_average(fed: Federation, se
         counts[site] = int(load_file(folder(fed, study, site) / "meta.safetensors")["meta"][0])
     freeze_roster(fed.hub(study), 1)
     assert fed.run_sites(study, 1, names=UPLOAD) == {}
-    select_masked(fed.hub(study), 1)
+    select_updates(fed.hub(study), 1)
     assert fed.run_sites(study, 1, names=UNMASK) == {}
     selection = fed.aggregate(study, 1)
     weights = [float(counts[site]) if weighting == "samples" else 1.0 for site in FEW]

@@ -21,7 +21,7 @@ from safetensors.numpy import load_file
 from tasks.errors import ObjectMissing, PharmafedError
 from tasks.privacy.ledger.chain import ChainCheck, Link
 from tasks.privacy.secure_sum.records import RoundKeys
-from tasks.rounds.hub.masked import freeze_roster
+from tasks.rounds.hub.phases import freeze_roster
 from tasks.rounds.site import steps
 from tasks.store import layout, settings
 from tasks.store.identity import load_key

@@ -10,14 +10,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-import numpy as np
-import numpy.typing as npt
-
 from tasks.errors import ConfigError, ObjectMissing, PrivacyError, RoundRefused
 from tasks.privacy.ledger.ledger import SiteLedger
 from tasks.privacy.secure_sum import protocol
 from tasks.privacy.secure_sum.checks import read_key_message, signed, verify_key_message
-from tasks.privacy.secure_sum.contribution import Maskable
 from tasks.privacy.secure_sum.records import (
     KeyMessage,
     Presence,
@@ -29,6 +25,7 @@ from tasks.privacy.secure_sum.records import (
     sha256,
 )
 from tasks.privacy.secure_sum.shamir import threshold_for
+from tasks.rounds.channels.channel import Seal, SiteChannel
 from tasks.rounds.site.context import PlannedRound, SiteContext
 from tasks.rounds.site.witness import Witness, require_not_set_back
 from tasks.store import layout
@@ -43,7 +40,7 @@ from tasks.study.round_terms import fewest_sites
 Kept = TypeVar("Kept", RoundKeys, UnmaskAnswer)
 
 
-class Masking:
+class Site(SiteChannel):
     """One site in one masked round.
 
     Raises (all methods):
@@ -51,11 +48,12 @@ class Masking:
     """
 
     def __init__(self, ctx: SiteContext, planned: PlannedRound) -> None:
-        self.ctx, (self.plan, self.plan_sha256) = ctx, planned
+        super().__init__(ctx, planned)
         self.folder = ctx.round_dir(self.plan.server_round)
+        self._entered: Roster | None = None
         self._verified: dict[str, dict[str, KeyMessage]] = {}
 
-    def publish_keys(self, ledger_entries: int) -> None:
+    def join(self, ledger_entries: int) -> None:
         """Draw the round's keys, seal their shares to the other sites, publish the message. Again: the same one."""
         message_file = self.folder / "key_message.json"
         if not message_file.exists():
@@ -68,6 +66,37 @@ class Masking:
             message_file.read_bytes(),
             content_type="application/json",
         )
+
+    def enter(self, ledger: SiteLedger, pay: Callable[[int], Spend]) -> str:
+        """Bind this round's keys to its roster, on disk, before anything is masked with them. Again: nothing changes.
+
+        Args:
+            ledger, pay: the site's own ledger and the spend of its entries: see `witness.require_not_set_back`.
+
+        Raises:
+            RoundRefused: the site is not on the roster, or it was never frozen.
+        """
+        roster = self.roster()
+        if self._keys().roster_sha256 != sha256(roster):
+            self._bind(roster, ledger, pay)
+        self._entered = roster
+        return sha256(roster)
+
+    def seal(self) -> Seal:
+        """Read what masking takes, so that a contribution can be put behind the masks of the roster.
+
+        Raises:
+            PrivacyError: the site has not entered the round.
+        """
+        roster = self._entered
+        if roster is None:
+            raise PrivacyError(f"site {self.ctx.site} masks nothing before it has joined a roster")
+        keys, messages = self._keys(), self._messages(roster)
+        return Seal(lambda part: protocol.mask(part.values, keys, roster, messages), num_masked=len(roster.members))
+
+    def use_up(self, release_sha256: str) -> None:
+        """Note on disk what the masks were used for, and blank the secrets, before the masked vector goes anywhere."""
+        write_private(self.folder / "round_keys.json", to_json(protocol.used_up(self._keys(), release_sha256)))
 
     def roster(self) -> Roster:
         """The round's roster, the only one that this site has joined or will join.
@@ -87,33 +116,6 @@ class Masking:
             )
         return roster
 
-    def join(self, roster: Roster, ledger: SiteLedger, pay: Callable[[int], Spend]) -> None:
-        """Bind this round's keys to the roster, on disk, before anything is masked with them. Again: nothing changes.
-
-        Args:
-            ledger, pay: the site's own ledger and the spend of its entries: see `witness.require_not_set_back`.
-        """
-        keys = self._keys()
-        if keys.roster_sha256 == sha256(roster):
-            return
-        messages = self._messages(roster)
-        keys = protocol.join_roster(keys, roster, messages, self._sealing_key(), tolerated_dropouts=self._tolerated())
-        require_not_set_back(ledger, messages, pay)
-        self._witness.keep(message.presence for message in messages.values())
-        write_private(self.folder / "round_keys.json", to_json(keys))
-
-    def prepare(self, roster: Roster) -> Callable[[Maskable], npt.NDArray[np.uint64]]:
-        """Read what masking takes; what this returns puts a contribution behind the masks of the roster.
-
-        The store is asked here, so that what fails later is about the contribution and nothing else.
-        """
-        keys, messages = self._keys(), self._messages(roster)
-        return lambda contribution: protocol.mask(contribution.values, keys, roster, messages)
-
-    def use_up(self, release_sha256: str) -> None:
-        """Note on disk what the masks were used for, and blank the secrets, before the masked vector goes anywhere."""
-        write_private(self.folder / "round_keys.json", to_json(protocol.used_up(self._keys(), release_sha256)))
-
     def answer(self) -> None:
         """Publish this site's shares for the survivors that the hub has frozen: once, and for one story only."""
         plan, answer_file = self.plan, self.folder / "unmask_answer.json"
@@ -132,6 +134,13 @@ class Masking:
         )
         write_private(answer_file, to_json(answer))
         self.ctx.store.create_record(layout.unmask_answer(plan.study, plan.server_round, self.ctx.site), answer)
+
+    def _bind(self, roster: Roster, ledger: SiteLedger, pay: Callable[[int], Spend]) -> None:
+        messages, own, lost = self._messages(roster), self._sealing_key(), self._tolerated()
+        keys = protocol.join_roster(self._keys(), roster, messages, own, tolerated_dropouts=lost)
+        require_not_set_back(ledger, messages, pay)
+        self._witness.keep(message.presence for message in messages.values())
+        write_private(self.folder / "round_keys.json", to_json(keys))
 
     def _new_keys(self, ledger_entries: int) -> tuple[RoundKeys, KeyMessage]:
         plan = self.plan
