@@ -2,6 +2,7 @@
 
 building     from `model.path` to a model
 own_models/  whether rounds can be made of a model that is not ours
+loss         what training makes smaller
 training     gradient descent on a site's patients, and each patient's own gradient
 evaluation   how good a model is on held-out patients
 flat         named weights as one vector, and back

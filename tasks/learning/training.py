@@ -10,6 +10,7 @@ from torch import nn
 from torch.func import functional_call, grad, vmap
 
 from tasks.learning.flat import flatten
+from tasks.learning.loss import mean_log_loss
 from tasks.store.weights import Weights, fixed_in_float64, parameters
 from tasks.study.sections import Training
 
@@ -34,7 +35,7 @@ def gradient_rows(model: nn.Module, weights: Weights, inputs: torch.Tensor, labe
 
     def loss(weights: Weights, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         logit = functional_call(model, (weights, unchanged), (x.unsqueeze(0),))
-        return nn.functional.binary_cross_entropy_with_logits(logit.squeeze(0), y)
+        return mean_log_loss(logit.squeeze(0), y)
 
     gradients = vmap(grad(loss), in_dims=(None, 0, 0))(weights, inputs, labels)
     return flatten(gradients, batch_dims=1)
@@ -49,7 +50,6 @@ def descend(
     state: dict[str, torch.Tensor] | None,
 ) -> RawUpdate:
     """Train on (patients, inputs) and (patients,) from the weights in `model`; `state`: the optimizer's, where kept."""
-    model.train()
     start = parameters(model)
     optimizer = build_optimizer(model, training)
     if state is not None and training.optimizer_state == "keep":
@@ -57,8 +57,7 @@ def descend(
     batches = _batches(len(inputs), training, np.random.default_rng(seed))
     for rows in batches:
         optimizer.zero_grad()
-        loss = nn.functional.binary_cross_entropy_with_logits(model(inputs[rows]), labels[rows])
-        torch.autograd.backward(loss)
+        torch.autograd.backward(mean_log_loss(model(inputs[rows]), labels[rows]))
         optimizer.step()
     delta = {name: after - start[name] for name, after in parameters(model).items()}
     kept = _saved(optimizer) if training.optimizer_state == "keep" else None

@@ -34,6 +34,7 @@ def train_local(
     if len(inputs) == 0:
         raise DataError("there is no patient left to train on after the hold-out split")
     with seeded(seed):
+        model.train()
         if privacy.patient_clip is not None:
             total = summed_gradients(model, inputs, labels, privacy.patient_clip)
             return RawUpdate({"sum": total}, len(inputs), local_iterations=1)
@@ -46,7 +47,6 @@ def summed_gradients(model: nn.Module, inputs: torch.Tensor, labels: torch.Tenso
     In float64: a float32 gradient depends in its last bits on how many patients are beside it in the batch, and on the
     grid that would show.
     """
-    model.train()
     weights, _ = in_float64(model)
     rows = gradient_rows(model, weights, inputs.double(), labels.double())
     return torch.from_numpy(clip_to_grid(rows.numpy(), clip_norm))

@@ -19,6 +19,7 @@ from torch.func import functional_call
 from tasks.errors import ConfigError
 from tasks.foreign.bounds import shorten
 from tasks.learning.evaluation import logits_alone
+from tasks.learning.loss import mean_log_loss
 from tasks.learning.own_models.layers import calls, failing_layer, first_unlike, instead, layer_named, owner, reshaped
 from tasks.learning.own_models.memory import Memory, memory
 from tasks.learning.own_models.rows import FEW, MANY, are_rows, is_row, made_up_rows, near, shift
@@ -290,7 +291,7 @@ class _Look:
 
     def _loss(self, logits: torch.Tensor, first: int = 0) -> torch.Tensor:
         labels = torch.arange(first, first + len(logits)).remainder(2).float()
-        return nn.functional.binary_cross_entropy_with_logits(logits, labels)
+        return mean_log_loss(logits, labels)
 
     def _gradients(self, loss: torch.Tensor) -> list[torch.Tensor]:
         """By parameter; zero where the loss does not depend on it. Raises RuntimeError: it depends on none."""
