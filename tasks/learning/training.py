@@ -10,7 +10,7 @@ from torch import nn
 from torch.func import functional_call, grad, vmap
 
 from tasks.learning.flat import flatten
-from tasks.learning.loss import mean_log_loss
+from tasks.learning.tasks.task import Task
 from tasks.store.weights import Weights, fixed_in_float64, parameters
 from tasks.study.sections import Training
 
@@ -29,19 +29,21 @@ class RawUpdate:
     optimizer_state: dict[str, torch.Tensor] | None = None
 
 
-def gradient_rows(model: nn.Module, weights: Weights, inputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Each patient's gradient of the log-loss at `weights`, (patients, parameters) by name, all in float64."""
+def gradient_rows(
+    task: Task, model: nn.Module, weights: Weights, inputs: torch.Tensor, labels: torch.Tensor
+) -> torch.Tensor:
+    """Each patient's gradient of the task's loss at `weights`, (patients, parameters) by name, all in float64."""
     unchanged = fixed_in_float64(model)
 
     def loss(weights: Weights, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        logit = functional_call(model, (weights, unchanged), (x.unsqueeze(0),))
-        return mean_log_loss(logit.squeeze(0), y)
+        return task.loss(functional_call(model, (weights, unchanged), (x.unsqueeze(0),)), y.unsqueeze(0))
 
     gradients = vmap(grad(loss), in_dims=(None, 0, 0))(weights, inputs, labels)
     return flatten(gradients, batch_dims=1)
 
 
 def descend(
+    task: Task,
     model: nn.Module,
     inputs: torch.Tensor,
     labels: torch.Tensor,
@@ -49,7 +51,7 @@ def descend(
     seed: int,
     state: dict[str, torch.Tensor] | None,
 ) -> RawUpdate:
-    """Train on (patients, inputs) and (patients,) from the weights in `model`; `state`: the optimizer's, where kept."""
+    """Train on (patients, inputs) and the task's labels from the weights in `model`; `state`: the optimizer's, where kept."""
     start = parameters(model)
     optimizer = build_optimizer(model, training)
     if state is not None and training.optimizer_state == "keep":
@@ -57,7 +59,7 @@ def descend(
     batches = _batches(len(inputs), training, np.random.default_rng(seed))
     for rows in batches:
         optimizer.zero_grad()
-        torch.autograd.backward(mean_log_loss(model(inputs[rows]), labels[rows]))
+        torch.autograd.backward(task.loss(model(inputs[rows]), labels[rows]))
         optimizer.step()
     delta = {name: after - start[name] for name, after in parameters(model).items()}
     kept = _saved(optimizer) if training.optimizer_state == "keep" else None

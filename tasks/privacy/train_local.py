@@ -7,6 +7,7 @@ from torch import nn
 
 from tasks.errors import DataError
 from tasks.learning.seeding import seeded
+from tasks.learning.tasks.task import Task
 from tasks.learning.training import RawUpdate, descend, gradient_rows
 from tasks.privacy.noise.grid import clip_to_grid
 from tasks.store.weights import in_float64
@@ -15,6 +16,7 @@ from tasks.study.sections import Training
 
 
 def train_local(
+    task: Task,
     model: nn.Module,
     inputs: torch.Tensor,
     labels: torch.Tensor,
@@ -24,7 +26,7 @@ def train_local(
     seed: int,
     optimizer_state: dict[str, torch.Tensor] | None = None,
 ) -> RawUpdate:
-    """Train on (patients, inputs) and (patients,) from the weights in `model`, as the study says.
+    """Train on (patients, inputs) and the task's labels from the weights in `model`, as the study says.
 
     `seed` decides the order of the patients and what the model itself draws, such as dropout.
 
@@ -36,17 +38,19 @@ def train_local(
     with seeded(seed):
         model.train()
         if privacy.patient_clip is not None:
-            total = summed_gradients(model, inputs, labels, privacy.patient_clip)
+            total = summed_gradients(task, model, inputs, labels, privacy.patient_clip)
             return RawUpdate({"sum": total}, len(inputs), local_iterations=1)
-        return descend(model, inputs, labels, training, seed, optimizer_state)
+        return descend(task, model, inputs, labels, training, seed, optimizer_state)
 
 
-def summed_gradients(model: nn.Module, inputs: torch.Tensor, labels: torch.Tensor, clip_norm: float) -> torch.Tensor:
-    """Sum of the clipped per-patient gradients of the log-loss, (parameters,) int64 grid steps, by sorted name.
+def summed_gradients(
+    task: Task, model: nn.Module, inputs: torch.Tensor, labels: torch.Tensor, clip_norm: float
+) -> torch.Tensor:
+    """Sum of the clipped per-patient gradients of the task's loss, (parameters,) int64 grid steps, by sorted name.
 
     In float64: a float32 gradient depends in its last bits on how many patients are beside it in the batch, and on the
     grid that would show.
     """
     weights, _ = in_float64(model)
-    rows = gradient_rows(model, weights, inputs.double(), labels.double())
+    rows = gradient_rows(task, model, weights, inputs.double(), labels.double())
     return torch.from_numpy(clip_to_grid(rows.numpy(), clip_norm))

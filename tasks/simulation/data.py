@@ -14,19 +14,21 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from tasks.data.reading.features import build_inputs, build_labels, scale_inputs
-from tasks.data.reading.patients import Patients, split
+from tasks.data.reading.features import build_inputs
+from tasks.data.reading.patients import Patients, scaled_and_labelled, split
 from tasks.data.reading.tables import read_tables
+from tasks.learning.tasks import task_of
 from tasks.store import settings
 from tasks.study.sections import Evaluation, Study
 
 
 @dataclass(frozen=True)
 class SiteArrays:
-    """One site's patients before any split: inputs (patients, inputs) float32 and labels (patients,) float32."""
+    """One site's patients before any split: inputs (patients, inputs) and labels, float32, and their strata."""
 
     inputs: npt.NDArray[np.float32]
     labels: npt.NDArray[np.float32]
+    strata: npt.NDArray[np.int64]
 
 
 def read_sites(study: Study, project: Path | None = None) -> dict[str, SiteArrays]:
@@ -45,9 +47,8 @@ def _read_site(study: Study, site: str, project: Path) -> SiteArrays:
     folder, suites = project / study.data.root / site, project / study.data.suites
     pin_file = project / study.data.pin if study.data.pin is not None else None
     tables = read_tables(folder, study.data.tables, suites, study.data.reading, pin_file=pin_file)
-    inputs = build_inputs(tables, study)
-    labels = build_labels(tables, study).loc[inputs.index].to_numpy(dtype=np.float32)
-    return SiteArrays(scale_inputs(inputs, study), labels)
+    inputs, labels = scaled_and_labelled(tables, build_inputs(tables, study), study)
+    return SiteArrays(inputs, labels, task_of(study.label).strata(labels.astype(np.float64)))
 
 
 def split_sites(arrays: Mapping[str, SiteArrays], evaluation: Evaluation) -> dict[str, Patients]:
@@ -56,7 +57,7 @@ def split_sites(arrays: Mapping[str, SiteArrays], evaluation: Evaluation) -> dic
 
 
 def _split_site(own: SiteArrays, evaluation: Evaluation, site: str) -> Patients:
-    held_out = split(own.labels, evaluation, site)
+    held_out = split(own.strata, evaluation, site)
     parts = (own.inputs[~held_out], own.labels[~held_out], own.inputs[held_out], own.labels[held_out])
     return Patients(*(torch.from_numpy(part) for part in parts))
 

@@ -1,6 +1,8 @@
 """What is asked: a study is one YAML file, read once, and refused with line, key and remedy.
 
 sections     the sections of a study
+label        which endpoint is learned, from which rows
+names        how things are called
 channels     how updates travel, in which phases
 privacy      the `privacy` section: which mechanism, and its budget
 fits         what goes with what, asked once when a study is read

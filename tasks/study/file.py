@@ -12,11 +12,12 @@ from pydantic import ValidationError
 from tasks.errors import ConfigError
 from tasks.foreign.files import listed
 from tasks.foreign.yaml_file import line_of, read_yaml
+from tasks.study.label import LABEL_SECTIONS, Condition
 from tasks.study.privacy import PRIVACY_SECTIONS
-from tasks.study.sections import Condition, Input, Study
+from tasks.study.sections import Input, Study
 
 #: What pydantic puts into a place to say which branch of a union it tried.
-_UNION_TAGS = (*PRIVACY_SECTIONS, "full", "constrained-int", "literal['full']")
+_UNION_TAGS = (*PRIVACY_SECTIONS, *LABEL_SECTIONS, "full", "constrained-int", "literal['full']")
 
 
 def load_study(path: Path, *, columns: dict[str, set[str]] | None = None) -> Study:
@@ -103,7 +104,8 @@ def _reason(problem: Any) -> str:
 
 def _allowed_keys(loc: tuple[Any, ...]) -> list[str]:
     model: Any = Study
-    nested = {"inputs": Input, "positive_when": Condition, **PRIVACY_SECTIONS}
+    conditions = dict.fromkeys(("positive_when", "counted_when", "event_when"), Condition)
+    nested = {"inputs": Input, **conditions, **PRIVACY_SECTIONS, **LABEL_SECTIONS}
     for part in loc:
         if isinstance(part, int):
             continue
@@ -130,8 +132,7 @@ def _columns_read(study: Study) -> list[tuple[tuple[Any, ...], str, str]]:
     for key in study.data.reading.columns:
         table, _, column = key.partition(".")
         read.append((("data", "reading", "columns", key), table, column))
-    for i, condition in enumerate(study.label.positive_when):
-        read.append((("label", "positive_when", i, "column"), study.label.table, condition.column))
+    read += study.label.columns()
     for i, spec in enumerate(study.inputs):
         if spec.column is not None:
             read.append((("inputs", i, "column"), spec.table, spec.column))

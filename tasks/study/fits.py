@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from tasks.study.channels import CHANNELS
+from tasks.study.label import LABEL_SECTIONS
 from tasks.study.privacy import PRIVACY_SECTIONS, Privacy, noise_shares
 
 #: In which order values are told.
@@ -22,6 +23,8 @@ class Combination:
     """What of a study its mechanism and its channel have a say in; each is the value of a key."""
 
     privacy: Privacy
+    task: str
+    sums_over_patients: bool
     channel: str
     weighting: str
     optimizer: str
@@ -50,6 +53,9 @@ def _require_training(asked: Combination) -> None:
     """To bound each patient's gradient is one full-batch gradient step: anything else would be accounted wrongly."""
     needs, suffix = asked.privacy.needs, f"with privacy.mechanism {asked.privacy.mechanism}"
     if needs.per_patient:
+        if not asked.sums_over_patients:
+            able = " or ".join(name for name, section in LABEL_SECTIONS.items() if section.per_patient)
+            raise ValueError(f"label.task must be {able} {suffix}: the loss of {asked.task} is no sum over patients")
         for key, value in {"optimizer": "sgd", "batch_size": "full", "local_iterations": 1}.items():
             if getattr(asked, key) != value:
                 raise ValueError(f"training.{key} must be {value} {suffix}")

@@ -12,9 +12,11 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from tasks.foreign.bounds import MAX_COUNT, MAX_INPUTS, MAX_SITES, SITE_PATTERN, LongText, PlainOptions, Text
+from tasks.foreign.bounds import MAX_COUNT, MAX_INPUTS, MAX_SITES, LongText, PlainOptions, Text
 from tasks.study.channels import CHANNELS, Aggregation, Channel
 from tasks.study.fits import Combination, require_fit
+from tasks.study.label import Label
+from tasks.study.names import Cell, Identifier, SiteName
 from tasks.study.privacy import Privacy, Section
 from tasks.study.reading import Reading
 
@@ -33,9 +35,6 @@ def _not_leaking(column: str) -> str:
     return column
 
 
-Identifier = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=64)]
-SiteName = Annotated[str, Field(pattern=SITE_PATTERN, max_length=32)]
-Cell = str | int | float
 InputColumn = Annotated[str, AfterValidator(_not_leaking)]
 
 
@@ -54,30 +53,6 @@ class Data(Section):
         le=1,
         description="largest share of a site's patients that may lack an input; they get its centre",
     )
-
-
-class Condition(Section):
-    """One comparison on a row. All conditions of a label must hold in the same row."""
-
-    column: str
-    is_: Cell | None = Field(default=None, alias="is")
-    is_not: Cell | None = None
-    at_most: float | None = None
-    at_least: float | None = None
-
-    @model_validator(mode="after")
-    def _exactly_one(self) -> Condition:
-        if len(self.model_fields_set - {"column"}) != 1:
-            raise ValueError("give exactly one of: is, is_not, at_most, at_least")
-        return self
-
-
-class Label(Section):
-    """A subject is positive if any of its rows in `table` meets every condition."""
-
-    name: Identifier
-    table: Identifier
-    positive_when: tuple[Condition, ...] = Field(min_length=1)
 
 
 class Input(Section):
@@ -216,6 +191,8 @@ class Study(Section):
         training = self.training
         return Combination(
             privacy=self.privacy,
+            task=self.label.task,
+            sums_over_patients=self.label.per_patient,
             channel=self.aggregation,
             weighting=training.weighting,
             optimizer=training.optimizer,
@@ -242,6 +219,7 @@ class Study(Section):
             tables = ", ".join(self.data.tables)
             raise ValueError(f"data.reading.columns has {unknown[0]}, which is no TABLE.COLUMN of {tables}")
         places = [("label.table", self.label.table)]
+        places += [(".".join(map(str, loc)), table) for loc, table, _ in self.label.columns()]
         places += [(f"inputs.{i}.table", spec.table) for i, spec in enumerate(self.inputs)]
         for place, table in places:
             if table not in self.data.tables:

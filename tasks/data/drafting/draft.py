@@ -23,8 +23,9 @@ from tasks.data.drafting.suites import render_suite
 from tasks.data.drafting.told import Answered, Answers, Told, read_answers, unmatched
 from tasks.data.reading.cells import trim
 from tasks.errors import ConfigError
+from tasks.study.names import Identifier
 from tasks.study.reading import ColumnRules, Reading
-from tasks.study.sections import Identifier, Study
+from tasks.study.sections import Study
 
 
 @dataclass(frozen=True)

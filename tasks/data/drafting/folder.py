@@ -17,7 +17,7 @@ from tasks.data.reading.csv_file import read_header
 from tasks.data.reading.tables import read_table
 from tasks.errors import ConfigError, DataError
 from tasks.foreign.files import listed
-from tasks.study.sections import Identifier, SiteName
+from tasks.study.names import Identifier, SiteName
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,9 @@ from tasks.data.drafting.rounding import plain
 from tasks.data.drafting.spellings import outcome_coded_otherwise
 from tasks.data.drafting.subjects import MIN_CELL
 from tasks.data.drafting.word_meanings import NO, YES, plain_text
-from tasks.data.reading.features import meets
+from tasks.data.reading.rows import meets
 from tasks.errors import ConfigError, DataError
-from tasks.study.sections import Condition
+from tasks.study.label import Condition
 
 _OUTCOME = re.compile(r"(^|_)(label|outcome|target|event|endpoint|response|y)(_|$)", re.IGNORECASE)
 _POSITIVE = YES | {"event", "case", "dead", "responder"}

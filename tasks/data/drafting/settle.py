@@ -20,8 +20,9 @@ from tasks.data.drafting.columns import Profile
 from tasks.data.drafting.inputs import Candidates, LeftOut, free_name, typed_tables
 from tasks.data.drafting.rounding import one_digit, plain, power_of_ten, to_place, two_digits
 from tasks.data.drafting.subjects import MIN_CELL
-from tasks.data.reading.features import build_inputs, build_labels
-from tasks.learning.evaluation import auc
+from tasks.data.reading.features import build_inputs
+from tasks.data.reading.labels import as_array, build_labels
+from tasks.learning.tasks.ranking import auc
 from tasks.study.sections import Input, Study
 
 #: A single column that ranks patients this well (AUC) is the outcome under another name.
@@ -133,7 +134,7 @@ def _build(probe: Study, profiles: Mapping[str, Profile]) -> tuple[pd.DataFrame,
     for site in probe.sites:
         tables = typed_tables(profiles, site)
         inputs[site] = build_inputs(tables, probe).reset_index(drop=True)
-        labels.append(build_labels(tables, probe).to_numpy(dtype=np.float64))
+        labels.append(as_array(build_labels(tables, probe)).astype(np.float64))
     return pd.concat(inputs).droplevel(1), np.concatenate(labels)
 
 

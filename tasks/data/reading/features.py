@@ -1,4 +1,4 @@
-"""From a site's tables to model inputs and labels, as the study file describes them.
+"""From a site's tables to model inputs, as the study file describes them.
 
 `build_inputs` gives natural units, for the expectations; `scale_inputs` applies the public constants, for the model.
 Nothing here is estimated from data, so preparing inputs spends no privacy.
@@ -9,29 +9,18 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from pandas.api.types import is_numeric_dtype
 
-from tasks.errors import ConfigError
-from tasks.study.sections import Cell, Condition, Input, Study
+from tasks.data.reading.rows import equal
+from tasks.study.sections import Input, Study
 
 Tables = dict[str, pd.DataFrame]
 
 
 def build_inputs(tables: Tables, study: Study) -> pd.DataFrame:
     """One row per subject in order of its id, one column per input, natural units, NaN where there is no value."""
-    subjects = _subjects(tables, study)
+    subjects = subjects_of(tables, study)
     columns = {spec.name: _build_input(tables[spec.table], spec, study.data.subject, subjects) for spec in study.inputs}
     return pd.DataFrame(columns, index=subjects)
-
-
-def build_labels(tables: Tables, study: Study) -> pd.Series:
-    """1.0 for each subject with a row in the label's table that meets every condition, else 0.0."""
-    rows = tables[study.label.table]
-    keep = np.ones(len(rows), dtype=bool)
-    for condition in study.label.positive_when:
-        keep &= meets(rows[condition.column], condition)
-    subjects = _subjects(tables, study)
-    return pd.Series(subjects.isin(rows.loc[keep, study.data.subject]).astype(np.float64), index=subjects)
 
 
 def scale_inputs(inputs: pd.DataFrame, study: Study) -> npt.NDArray[np.float32]:
@@ -40,7 +29,7 @@ def scale_inputs(inputs: pd.DataFrame, study: Study) -> npt.NDArray[np.float32]:
     return np.stack(columns, axis=1).astype(np.float32)
 
 
-def _subjects(tables: Tables, study: Study) -> pd.Index:
+def subjects_of(tables: Tables, study: Study) -> pd.Index:
     """The subjects of the first table: each site's subject-level table lists every patient once."""
     subjects: pd.Index = pd.Index(sorted(tables[study.data.tables[0]][study.data.subject]), name=study.data.subject)
     return subjects
@@ -48,7 +37,7 @@ def _subjects(tables: Tables, study: Study) -> pd.Index:
 
 def _build_input(rows: pd.DataFrame, spec: Input, subject: str, subjects: pd.Index) -> pd.Series:
     for column, value in spec.where.items():
-        rows = rows[_equal(rows[column], value)]
+        rows = rows[equal(rows[column], value)]
     if spec.on_or_before is not None:
         day, last = spec.on_or_before
         rows = rows[rows[day] <= last]
@@ -90,27 +79,3 @@ def _scale(values: npt.NDArray[np.float64], spec: Input) -> npt.NDArray[np.float
     scaled = (transform(values) - transform(spec.centre)) / spec.scale
     clipped: npt.NDArray[np.float64] = np.clip(np.nan_to_num(scaled, nan=0.0), -spec.clip, spec.clip)
     return clipped * spec.gain
-
-
-def meets(values: pd.Series, condition: Condition) -> npt.NDArray[np.bool_]:
-    """Which rows meet the condition, by the values of its column."""
-    if condition.at_most is not None:
-        met = values <= condition.at_most
-    elif condition.at_least is not None:
-        met = values >= condition.at_least
-    elif condition.is_ is not None:
-        met = _equal(values, condition.is_)
-    else:
-        met = ~_equal(values, condition.is_not)
-    mask: npt.NDArray[np.bool_] = met.fillna(False).to_numpy(dtype=bool)
-    return mask
-
-
-def _equal(values: pd.Series, value: Cell | None) -> pd.Series:
-    """Raises ConfigError where a text is compared with numbers, or a number with texts: none would ever be equal."""
-    if is_numeric_dtype(values) == isinstance(value, str):
-        holds, given = ("numbers", "a text") if isinstance(value, str) else ("texts", "a number")
-        raise ConfigError(
-            f"column {values.name} holds {holds}, but the study compares it with {given}: correct the study"
-        )
-    return (values == value).fillna(False)

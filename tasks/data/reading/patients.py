@@ -14,7 +14,9 @@ import numpy.typing as npt
 import pandas as pd
 import torch
 
-from tasks.data.reading.features import build_labels, scale_inputs
+from tasks.data.reading.features import scale_inputs
+from tasks.data.reading.labels import as_array, build_labels
+from tasks.learning.tasks import task_of
 from tasks.store.files import write_private
 from tasks.store.weights import from_bytes, to_bytes
 from tasks.study.sections import Evaluation, Study
@@ -22,7 +24,10 @@ from tasks.study.sections import Evaluation, Study
 
 @dataclass(frozen=True)
 class Patients:
-    """Training and held-out patients: inputs (patients, inputs) float32 and labels (patients,) float32."""
+    """Training and held-out patients: inputs (patients, inputs) and labels, both float32.
+
+    labels: (patients,), or (patients, parts) where the study's task says so.
+    """
 
     train_inputs: torch.Tensor
     train_labels: torch.Tensor
@@ -32,30 +37,37 @@ class Patients:
 
 def prepare_patients(tables: dict[str, pd.DataFrame], inputs: pd.DataFrame, study: Study, site: str) -> Patients:
     """Scale, label and split one site's patients."""
-    labels = build_labels(tables, study).loc[inputs.index].to_numpy(dtype=np.float32)
-    values = scale_inputs(inputs, study)
-    held_out = split(labels, study.evaluation, site)
+    values, labels = scaled_and_labelled(tables, inputs, study)
+    held_out = split(task_of(study.label).strata(labels.astype(np.float64)), study.evaluation, site)
     return Patients(
         *(torch.from_numpy(a) for a in (values[~held_out], labels[~held_out], values[held_out], labels[held_out]))
     )
 
 
-def split(labels: npt.NDArray[np.float32], evaluation: Evaluation, site: str) -> npt.NDArray[np.bool_]:
-    """Which patients are held out: `holdout_fraction` of the site, stratified by label, seeded by study and site.
+def scaled_and_labelled(
+    tables: dict[str, pd.DataFrame], inputs: pd.DataFrame, study: Study
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """Inputs (patients, inputs) and labels of those who have an endpoint; the others take no part."""
+    labels = build_labels(tables, study)
+    return scale_inputs(inputs.loc[labels.index], study), as_array(labels)
 
-    Each label's share is rounded by largest remainder, so a site holds out round(fraction * patients) in all.
+
+def split(strata: npt.NDArray[np.int64], evaluation: Evaluation, site: str) -> npt.NDArray[np.bool_]:
+    """Which patients are held out: `holdout_fraction` of the site, the same share of each stratum, seeded by site.
+
+    Each stratum's share is rounded by largest remainder, so a site holds out round(fraction * patients) in all.
     """
     seed = hashlib.sha256(f"{evaluation.split_seed}/{site}".encode()).digest()
     rng = np.random.default_rng(int.from_bytes(seed[:8], "big"))
-    wanted = int(np.floor(evaluation.holdout_fraction * len(labels) + 0.5))
-    classes = np.unique(labels)
-    shares = np.array([(labels == c).sum() * wanted / max(len(labels), 1) for c in classes])
+    wanted = int(np.floor(evaluation.holdout_fraction * len(strata) + 0.5))
+    classes = np.unique(strata)
+    shares = np.array([(strata == c).sum() * wanted / max(len(strata), 1) for c in classes])
     takes = np.floor(shares).astype(int)
     for index in np.argsort(takes - shares, kind="stable")[: wanted - takes.sum()]:
         takes[index] += 1
-    held_out = np.zeros(len(labels), dtype=bool)
+    held_out = np.zeros(len(strata), dtype=bool)
     for value, take in zip(classes, takes, strict=True):
-        held_out[rng.permutation(np.flatnonzero(labels == value))[:take]] = True
+        held_out[rng.permutation(np.flatnonzero(strata == value))[:take]] = True
     return held_out
 
 

@@ -11,7 +11,7 @@ from pydantic import BeforeValidator, ConfigDict, Field, PlainSerializer
 from tasks.foreign.bounds import MAX_SITES, Count, Name, Pem, Round, Sha256, Signature, Text
 from tasks.store.objects import to_json
 from tasks.store.records.record import Record
-from tasks.study.sections import SiteName
+from tasks.study.names import SiteName
 
 
 def _from_base64(value: object) -> object:

@@ -6,15 +6,16 @@ import torch
 from torch import nn
 
 from tasks.data.reading.patients import Patients
-from tasks.learning.evaluation import count_scores
+from tasks.learning.tasks.task import Task
 from tasks.learning.training import RawUpdate
-from tasks.privacy.noise.grid import STEPS_PER_CLIP
+from tasks.privacy.sum_statistics import sum_statistics
 from tasks.privacy.train_local import train_local
 from tasks.store.records.round import Plan
 from tasks.store.weights import Weights, set_parameters
 
 
 def local_update(
+    task: Task,
     model: nn.Module,
     patients: Patients,
     plan: Plan,
@@ -22,16 +23,17 @@ def local_update(
     evaluated: Weights,
     optimizer_state: Weights | None = None,
 ) -> RawUpdate:
-    """Train from `base` as the plan says; where it asks for counts, count the held-out patients under `evaluated`.
+    """Train from `base` as the plan says; where it asks for them, sum statistics of held-out patients under `evaluated`.
 
-    Counts ride in the summed vector, one patient one grid unit of STEPS_PER_CLIP: a patient is either trained on or
-    held out, so it moves either the gradient or one count, and by no more than the clip norm.
+    They ride on the summed gradient, no patient's longer than STEPS_PER_CLIP grid steps: a patient is either trained on
+    or held out, so it moves either the gradient or the statistics, and by no more than the clip norm.
 
     Raises:
         DataError: there is no patient to train on.
     """
     set_parameters(model, base)
     raw = train_local(
+        task,
         model,
         patients.train_inputs,
         patients.train_labels,
@@ -43,6 +45,6 @@ def local_update(
     if plan.evaluation.score_bins is None:
         return raw
     set_parameters(model, evaluated)
-    counts = count_scores(model, patients.held_out_inputs, patients.held_out_labels, plan.evaluation.score_bins)
-    total = torch.cat([raw.tensors["sum"], torch.from_numpy(counts.flatten() * STEPS_PER_CLIP)])
+    sums = sum_statistics(task, model, patients.held_out_inputs, patients.held_out_labels, plan.evaluation.score_bins)
+    total = torch.cat([raw.tensors["sum"], torch.from_numpy(sums)])
     return RawUpdate({"sum": total}, raw.num_examples, raw.local_iterations)

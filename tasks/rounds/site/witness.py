@@ -21,7 +21,7 @@ from tasks.store.files import alone, write_private
 from tasks.store.objects import to_json
 from tasks.store.records.ledger import Spend
 from tasks.store.records.record import Record
-from tasks.study.sections import SiteName
+from tasks.study.names import SiteName
 
 
 class Words(Record):

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from tasks.foreign.bounds import Amount, Count, Moment, Name, Note, Round, Signature
 from tasks.store.records.record import Digest, Record
-from tasks.study.sections import SiteName
+from tasks.study.names import SiteName
 
 Unit = Literal["patient", "site", "nothing"]
 

@@ -7,7 +7,7 @@ from pydantic import Field
 from tasks.foreign.bounds import MAX_INPUTS, MAX_SITES, Count, LongText, Moment, Name, Pem, Round, Signature, Text
 from tasks.store.records.ledger import LedgerPin, Spend
 from tasks.store.records.record import Digest, Reasons, Record
-from tasks.study.sections import SiteName
+from tasks.study.names import SiteName
 
 
 class ModelRef(Record):

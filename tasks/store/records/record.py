@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field
 
 from tasks.foreign.bounds import MAX_NAMED, MAX_SITES, Name, Sha256, Text
-from tasks.study.sections import SiteName
+from tasks.study.names import SiteName
 
 Digest = Sha256
 Reasons = Annotated[dict[SiteName, Text], Field(max_length=MAX_SITES)]

@@ -24,8 +24,8 @@ from tasks.store.records.ledger import Spend
 from tasks.store.records.model import PrivateAuc
 from tasks.store.records.record import Digest, Expectations, Record
 from tasks.study.channels import CHANNELS, PLAIN, Channel
+from tasks.study.names import SiteName
 from tasks.study.privacy import promises
-from tasks.study.sections import SiteName
 
 
 class SiteMetrics(Record):

@@ -25,8 +25,9 @@ from tasks.store.records.ledger import Spend
 from tasks.store.records.model import ModelRef
 from tasks.store.records.record import Digest, Reasons, Record
 from tasks.study.channels import CHANNELS, Aggregation, Channel, PhaseName, Step
+from tasks.study.names import SiteName
 from tasks.study.privacy import Privacy
-from tasks.study.sections import Evaluation, SiteName, Training
+from tasks.study.sections import Evaluation, Training
 
 
 class Plan(Record):

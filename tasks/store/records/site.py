@@ -6,7 +6,7 @@ from pydantic import Field
 
 from tasks.foreign.bounds import MAX_STUDIES, Moment, Name, Pem, Text
 from tasks.store.records.record import Record
-from tasks.study.sections import SiteName
+from tasks.study.names import SiteName
 
 
 class Enrolment(Record):

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from tasks.data.reading.features import Tables, build_inputs, build_labels, scale_inputs
 from tasks.errors import ConfigError
-from tasks.study.sections import Condition, Input, Study
+from tasks.study.label import Condition
+from tasks.study.sections import Input, Study
 
 NAN = float("nan")
 BASE = {

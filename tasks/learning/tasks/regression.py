@@ -1,0 +1,75 @@
+"""A number between public bounds: the model gives it on a scale of -1 to 1, and learns by squared error."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from tasks.learning.tasks.metrics import MAE, R2, RMSE
+from tasks.learning.tasks.task import Floats, Task
+from tasks.study.label import RegressionLabel
+
+
+@dataclass(frozen=True)
+class Regression(Task):
+    """Labels (patients,) and outputs (patients,) run from -1 at `label.low` to 1 at `label.high`; figures are in the
+    label's own units.
+
+    Sums: 1, |error|, error squared, the target and its square, each within 1 once predictions are cut to the bounds,
+    and all five divided by the square root of 5.
+    """
+
+    label: RegressionLabel
+
+    metrics = (RMSE, R2, MAE)
+
+    @property
+    def half(self) -> float:
+        """Half of the range, in the label's units."""
+        return (self.label.high - self.label.low) / 2
+
+    def loss(self, outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        return 0.5 * (outputs - labels).square().mean()
+
+    def strata(self, labels: Floats) -> npt.NDArray[np.int64]:
+        return np.zeros(len(labels), dtype=np.int64)
+
+    def figures(self, outputs: Floats, labels: Floats) -> dict[str, float | None]:
+        if len(labels) == 0:
+            return {metric.name: None for metric in self.metrics}
+        error = outputs - labels
+        spread = float(((labels - labels.mean()) ** 2).sum())
+        return {
+            "rmse": float(np.sqrt((error**2).mean()) * self.half),
+            "r2": 1 - float((error**2).sum()) / spread if spread > 0 else None,
+            "mae": float(np.abs(error).mean() * self.half),
+        }
+
+    def cells(self, labels: Floats) -> dict[str, int]:
+        return {metric.name: len(labels) for metric in self.metrics}
+
+    def made_up(self, number: int) -> torch.Tensor:
+        return torch.linspace(-1, 1, number) if number > 1 else torch.zeros(number)
+
+    def num_sums(self, bins: int) -> int:
+        return 5
+
+    def statistics(self, outputs: torch.Tensor, labels: torch.Tensor, bins: int) -> Floats:
+        truth = labels.double().numpy()
+        error = (np.clip(np.nan_to_num(outputs.double().numpy()), -1, 1) - truth) / 2
+        columns = [np.ones(len(truth)), np.abs(error), error**2, truth, truth**2]
+        return np.stack(columns, axis=1) / np.sqrt(5)
+
+    def figures_of_sums(self, totals: Floats, bins: int) -> dict[str, Floats]:
+        number, absolute, squared, first, second = totals.T * np.sqrt(5)
+        number = np.where(number > 0.5, number, np.nan)
+        spread = second - first**2 / number
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return {
+                "rmse": 2 * self.half * np.sqrt(np.maximum(squared, 0.0) / number),
+                "r2": np.where(spread > 0, 1 - 4 * squared / spread, np.nan),
+                "mae": 2 * self.half * np.maximum(absolute, 0.0) / number,
+            }
