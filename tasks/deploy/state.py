@@ -14,7 +14,7 @@ from tasks.deploy.processes import MARKER, SERVICE, family, marker
 from tasks.deploy.secret_files import write_private
 
 SUPERVISOR = "supervisor"
-Phase = Literal["running", "restarting", "failed", "stopped"]
+ServicePhase = Literal["running", "restarting", "failed", "stopped"]
 
 
 class ServiceState(BaseModel):
@@ -22,7 +22,7 @@ class ServiceState(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    phase: Phase
+    phase: ServicePhase
     pid: int | None = None
     started_at: datetime
     restarts: int = 0

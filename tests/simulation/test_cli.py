@@ -12,7 +12,7 @@ from typer.testing import CliRunner, Result
 
 from tasks.cli import ErrorPanelGroup
 from tasks.deploy.commands.simulate import simulate
-from tasks.simulation.runs import Result as SimulationResult
+from tasks.simulation.runs import RunResult as SimulationResult
 from tasks.store.settings import PROJECT
 from tasks.store.weights import from_bytes
 

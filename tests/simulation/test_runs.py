@@ -11,7 +11,7 @@ from tasks.errors import BudgetExhausted, ConfigError, PrivacyError
 from tasks.simulation.baselines import full_score
 from tasks.simulation.data import SiteArrays, split_sites
 from tasks.simulation.rounds import simulate
-from tasks.simulation.runs import Result, Setting, changed, run_all, run_many
+from tasks.simulation.runs import RunResult, Setting, changed, run_all, run_many
 from tasks.store.settings import PROJECT
 from tasks.store.weights import from_bytes, to_bytes
 from tasks.study.file import load_study
@@ -32,7 +32,7 @@ def few(study: Study) -> Study:
     return changed(study, {"sites": sites, "rounds.min_sites": 4, "rounds.total": 6})
 
 
-def untimed(results: list[Result]) -> list[Result]:
+def untimed(results: list[RunResult]) -> list[RunResult]:
     return [result.model_copy(update={"seconds": 0.0}) for result in results]
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from tasks.data.drafting.label import Outcome
+from tasks.data.drafting.label import LabelRule
 from tasks.data.drafting.subjects import MIN_CELL, Subjects
 from tasks.errors import ConfigError
 from tasks.study.reading import Reading
@@ -37,7 +37,7 @@ def study_content(
     wishes: Wishes,
     tables: list[str],
     subjects: Subjects,
-    outcome: Outcome,
+    outcome: LabelRule,
     inputs: tuple[Input, ...],
     reading: Reading | None = None,
 ) -> dict[str, Any]:
@@ -127,7 +127,7 @@ _TRAINING = {
 }
 
 
-def _label(outcome: Outcome) -> dict[str, Any]:
+def _label(outcome: LabelRule) -> dict[str, Any]:
     name = "".join(c if c.isascii() and c.isalnum() else "_" for c in outcome.column.lower()).strip("_")[:60]
     name = name if name[:1].isalpha() else f"label_{name}"
     return {

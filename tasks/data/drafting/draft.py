@@ -14,13 +14,13 @@ from tasks.data.drafting.columns import Profile, profile_tables
 from tasks.data.drafting.content import Wishes, as_study, study_content
 from tasks.data.drafting.folder import SiteFolders, read_folder, valid_name
 from tasks.data.drafting.inputs import LeftOut, find_candidates
-from tasks.data.drafting.label import Outcome, find_outcome, label_questions
+from tasks.data.drafting.label import LabelRule, find_outcome, label_questions
 from tasks.data.drafting.questions import refuse
 from tasks.data.drafting.render import render_study
 from tasks.data.drafting.settle import settle
 from tasks.data.drafting.subjects import Subjects, find_subjects
 from tasks.data.drafting.suites import render_suite
-from tasks.data.drafting.told import Answered, Answers, Told, read_answers, unmatched
+from tasks.data.drafting.told import Answered, Told, ToldOptions, read_answers, unmatched
 from tasks.data.reading.cells import trim
 from tasks.errors import ConfigError
 from tasks.study.names import Identifier
@@ -29,7 +29,7 @@ from tasks.study.sections import Study
 
 
 @dataclass(frozen=True)
-class Options:
+class DraftOptions:
     """What `pharmafed study init` may be told; None is inferred. `epsilon` is the total over `rounds`."""
 
     label: str | None = None
@@ -38,7 +38,7 @@ class Options:
     title: str | None = None
     epsilon: float = 3.0
     rounds: int = 20
-    answers: Answers = field(default_factory=Answers)
+    answers: ToldOptions = field(default_factory=ToldOptions)
 
 
 @dataclass(frozen=True)
@@ -49,14 +49,14 @@ class Draft:
     texts: Mapping[str, str]
     copies: Mapping[str, Path]
     subjects: Subjects
-    outcome: Outcome
+    outcome: LabelRule
     left_out: tuple[LeftOut, ...]
     num_drafted: int
     num_with_gaps: int = 0
     notes: tuple[str, ...] = ()
 
 
-def draft_study(path: Path, options: Options, suites_dir: Path) -> Draft:
+def draft_study(path: Path, options: DraftOptions, suites_dir: Path) -> Draft:
     """Draft the study file and a suite per table from `<path>/<site>/<table>.csv`.
 
     Args:
@@ -121,7 +121,7 @@ def _notes(told: Told, profiles: Mapping[str, Profile], folder: SiteFolders) -> 
     )
 
 
-def _wishes(folder: SiteFolders, outcome: Outcome, options: Options) -> Wishes:
+def _wishes(folder: SiteFolders, outcome: LabelRule, options: DraftOptions) -> Wishes:
     name = study_name(folder.root, options)
     if not valid_name(Identifier, name):
         raise ConfigError(f"a study is named with small letters, digits and _, not {name!r}: give another --name")
@@ -129,6 +129,6 @@ def _wishes(folder: SiteFolders, outcome: Outcome, options: Options) -> Wishes:
     return Wishes(name, title, options.epsilon, options.rounds)
 
 
-def study_name(root: Path, options: Options) -> str:
+def study_name(root: Path, options: DraftOptions) -> str:
     """The name that is wished for, or the folder's."""
     return options.name or re.sub(r"[^a-z0-9]+", "_", root.resolve().name.lower()).strip("_")

@@ -23,14 +23,14 @@ from pydantic import Field, ValidationError
 from tasks import __version__
 from tasks.errors import ConfigError, PharmafedError, RunIncomplete
 from tasks.exam.asking import collect
-from tasks.exam.asking.engine_process import Progress as Progress
+from tasks.exam.asking.engine_process import AskingProgress as AskingProgress
 from tasks.exam.asking.engine_process import Tell as Tell
 from tasks.exam.asking.engine_process import run_engine
 from tasks.exam.asking.model_address import model_address
-from tasks.exam.asking.questions import Failures, Job, Patience, items_to_ask, make_job
-from tasks.exam.bank.records import UNSEALED, Exam, Response, Run, RunSettings
+from tasks.exam.asking.questions import EngineJob, Failures, Patience, items_to_ask, make_job
+from tasks.exam.bank.records import UNSEALED, Exam, ExamRun, Response, RunSettings
 from tasks.exam.page.store import ENTRY
-from tasks.exam.runs.journal import Answer, Key, read_answers
+from tasks.exam.runs.journal import RawReply, ReplyKey, read_answers
 from tasks.exam.runs.run_files import RUN, load_run, write_run
 from tasks.foreign.files import read_ordinary
 from tasks.store.files import write_private
@@ -78,10 +78,10 @@ def ask(
     *,
     max_connections: int = 10,
     leave: Collection[str] = (),
-    progress: Progress | None = None,
+    progress: AskingProgress | None = None,
     tell: Tell | None = None,
     patience: Patience | None = None,
-) -> Run:
+) -> ExamRun:
     """Ask every item that has a solution, in every epoch, and write the run to `folder`, whose name becomes its id.
 
     Called again after a failure or a kill, it asks what is not answered yet. Called on a finished run, it asks nothing.
@@ -119,7 +119,9 @@ def ask(
         return run
 
 
-def _answers(folder: Path, job: Job, lock: int, progress: Progress | None, tell: Tell | None) -> Mapping[Key, Answer]:
+def _answers(
+    folder: Path, job: EngineJob, lock: int, progress: AskingProgress | None, tell: Tell | None
+) -> Mapping[ReplyKey, RawReply]:
     """All answers, of this process of the engine and of those before it.
 
     Raises:
@@ -162,7 +164,7 @@ def _start(folder: Path, settings: RunSettings) -> Started:
     return started
 
 
-def _finished(folder: Path, settings: RunSettings) -> Run:
+def _finished(folder: Path, settings: RunSettings) -> ExamRun:
     run, _ = load_run(folder)
     _same(folder, run.settings, settings)
     return run
@@ -177,8 +179,8 @@ def _differing(there: RunSettings, asked: RunSettings) -> list[str]:
     return [name for name in RunSettings.model_fields if getattr(there, name) != getattr(asked, name)]
 
 
-def _write(folder: Path, started: Started, responses: Sequence[Response], left: tuple[str, ...]) -> Run:
-    run = Run(
+def _write(folder: Path, started: Started, responses: Sequence[Response], left: tuple[str, ...]) -> ExamRun:
+    run = ExamRun(
         id=folder.name,
         settings=started.settings,
         started_at=started.started_at,

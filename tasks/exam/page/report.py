@@ -12,8 +12,8 @@ from statistics import fmean
 from markupsafe import Markup
 
 from tasks.errors import DataError
-from tasks.exam.bank.records import Exam, Response, Run
-from tasks.exam.comparing.comparison_records import Comparison
+from tasks.exam.bank.records import Exam, ExamRun, Response
+from tasks.exam.comparing.comparison_records import RunComparison
 from tasks.exam.page import plots
 from tasks.exam.page.items import items_by_subject, plain
 from tasks.exam.page.tables import alarm_level, bounds, facts, flips, p_words, row, signed, slices, tiles, usage_words
@@ -37,13 +37,13 @@ class _Banner:
 
 def build_exam_report(
     exam: Exam,
-    run: Run,
+    run: ExamRun,
     responses: Sequence[Response],
     scores: Scores,
-    comparison: Comparison | None,
-    baseline: Comparison | None = None,
+    comparison: RunComparison | None,
+    baseline: RunComparison | None = None,
     *,
-    anchor: Comparison | None = None,
+    anchor: RunComparison | None = None,
     images: Path,
 ) -> dict[str, bytes]:
     """`report.html` and its PNG plots; the same records, the same bytes.
@@ -94,7 +94,7 @@ def build_exam_report(
 
 
 def build_history(
-    exam: Exam, model: str, entries: Sequence[tuple[Run, Scores, Comparison | None]], *, left_out: int = 0
+    exam: Exam, model: str, entries: Sequence[tuple[ExamRun, Scores, RunComparison | None]], *, left_out: int = 0
 ) -> dict[str, bytes]:
     """`history.html` and its PNG plot. Runs come in any order; reports are linked as `<language>/<run id>/report.html`.
 
@@ -132,7 +132,7 @@ def build_history(
     return {"history.html": page, f"{chart.name}.png": chart.png}
 
 
-def _check(exam: Exam, run: Run, scores: Scores, comparison: Comparison | None) -> None:
+def _check(exam: Exam, run: ExamRun, scores: Scores, comparison: RunComparison | None) -> None:
     digest = index_of(exam).digest
     if {digest} != {run.settings.exam_digest, scores.exam_digest}:
         raise DataError(
@@ -150,16 +150,16 @@ def _guess(exam: Exam, scores: Scores) -> float | None:
     return fmean(guess_probability(index[one.item]) for one in scores.items) if scores.items else None
 
 
-def _told_once(named: Mapping[str, Comparison | None]) -> list[tuple[str, Comparison]]:
+def _told_once(named: Mapping[str, RunComparison | None]) -> list[tuple[str, RunComparison]]:
     """Each comparison with what it is with; a run that is two of these is told once, as the first."""
-    found: dict[str, tuple[str, Comparison]] = {}
+    found: dict[str, tuple[str, RunComparison]] = {}
     for name, one in named.items():
         if one is not None:
             found.setdefault(f"{one.a.model} {one.a.language} {one.a.run}", (name, one))
     return list(found.values())
 
 
-def _banners(scores: Scores, told: Sequence[tuple[str, Comparison]], guess: float | None) -> list[_Banner]:
+def _banners(scores: Scores, told: Sequence[tuple[str, RunComparison]], guess: float | None) -> list[_Banner]:
     found = [_passed(scores), *(_drift(name, one) for name, one in told)]
     low = scores.overall.interval_1[0]
     if guess is not None and low <= guess:
@@ -194,7 +194,7 @@ def _notes(scores: Scores) -> str:
     return "; ".join(f"{one.name} {one.note}" for one in scores.criteria if one.note)
 
 
-def _drift(name: str, comparison: Comparison) -> _Banner:
+def _drift(name: str, comparison: RunComparison) -> _Banner:
     decision, test = comparison.decision, comparison.overall
     tone = "good" if decision.direction is None else "bad" if decision.direction == "worse" else "warn"
     title = decision.verdict.capitalize() + (f": {decision.direction}" if decision.direction else "")

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tasks.exam.bank.records import Exam, ExamItem, Run
-from tasks.exam.comparing.comparison_records import Comparison, Flip
+from tasks.exam.bank.records import Exam, ExamItem, ExamRun
+from tasks.exam.comparing.comparison_records import Flip, RunComparison
 from tasks.exam.page.items import options, plain
 from tasks.exam.scoring.exam_index import index_of
 from tasks.exam.scoring.score_records import Bounds, Scores, Tally
@@ -15,7 +15,7 @@ from tasks.report import words
 
 
 @dataclass(frozen=True)
-class Row:
+class TallyRow:
     """A tally as a table shows it."""
 
     name: str
@@ -60,7 +60,7 @@ def usage_words(scores: Scores) -> str:
     return "unknown" if cost is None else f"${cost:.2f}" if cost >= 1 or cost == 0 else f"${cost:.2g}"
 
 
-def slices(scores: Scores, comparison: Comparison | None) -> list[tuple[str, Row, str]]:
+def slices(scores: Scores, comparison: RunComparison | None) -> list[tuple[str, TallyRow, str]]:
     """Dimension, figures, and what changed there since the other run."""
     changed = {}
     for one in comparison.slices if comparison else ():
@@ -71,9 +71,9 @@ def slices(scores: Scores, comparison: Comparison | None) -> list[tuple[str, Row
     ]
 
 
-def row(name: str, tally: Tally) -> Row:
+def row(name: str, tally: Tally) -> TallyRow:
     """A tally with its shares in percent."""
-    return Row(
+    return TallyRow(
         name=name,
         items=tally.items,
         right=f"{tally.correct}/{tally.entered}",
@@ -85,7 +85,7 @@ def row(name: str, tally: Tally) -> Row:
     )
 
 
-def flips(exam: Exam, comparison: Comparison) -> list[tuple[Flip, ExamItem, str, str]]:
+def flips(exam: Exam, comparison: RunComparison) -> list[tuple[Flip, ExamItem, str, str]]:
     """Lost items first."""
     index = index_of(exam).items
     return [
@@ -99,7 +99,7 @@ def flips(exam: Exam, comparison: Comparison) -> list[tuple[Flip, ExamItem, str,
     ]
 
 
-def facts(exam: Exam, run: Run, scores: Scores) -> list[tuple[str, str]]:
+def facts(exam: Exam, run: ExamRun, scores: Scores) -> list[tuple[str, str]]:
     """What was run, how, and what it took."""
     settings, usage = run.settings, scores.usage
     took = f"{words.moment(run.started_at)} to {words.moment(run.finished_at)}"
@@ -131,7 +131,7 @@ def _cut_off(scores: Scores) -> str:
     return f"items {numbers}: the limit of tokens ended the reply, so it counts as no answer; raise max_tokens"
 
 
-def alarm_level(against: Sequence[Comparison]) -> list[tuple[str, str]]:
+def alarm_level(against: Sequence[RunComparison]) -> list[tuple[str, str]]:
     """What the level of the alarms on a page means, and what it does not; nothing without an earlier run."""
     levels = [one.decision.alpha for one in against if one.kind == "rerun"]
     if not levels:
@@ -146,7 +146,7 @@ def alarm_level(against: Sequence[Comparison]) -> list[tuple[str, str]]:
     ]
 
 
-def _pictures(exam: Exam, run: Run, scores: Scores) -> str:
+def _pictures(exam: Exam, run: ExamRun, scores: Scores) -> str:
     sent = run.settings.images
     parts = ["sent as pictures" if sent else "not sent"]
     if without := len(scores.coverage.without_picture):

@@ -11,7 +11,7 @@ from tasks.exam.scoring.statistics import percent, spread
 
 if TYPE_CHECKING:
     from tasks.exam.bank.records import Exam
-    from tasks.exam.comparing.comparison_records import Comparison, Flip, Side
+    from tasks.exam.comparing.comparison_records import Flip, RunComparison, Side
     from tasks.exam.scoring.score_records import Scores, Tally
 
 _CELL = 24
@@ -68,7 +68,7 @@ def _share(part: int, whole: int) -> str:
     return f"{part}/{whole} = {percent(part, whole)}%"
 
 
-def print_comparison(exam: Exam, found: Comparison) -> None:
+def print_comparison(exam: Exam, found: RunComparison) -> None:
     decision, test = found.decision, found.overall
     typer.echo(decision.verdict + (f": b is {decision.direction}" if decision.direction else ""))
     for name, side in (("a", found.a), ("b", found.b)):

@@ -22,7 +22,7 @@ import torch
 from scipy.optimize import linprog
 
 from tasks.learning.flat import unflatten
-from tasks.privacy.audit.observer import Floats
+from tasks.privacy.noise.keystream import Floats
 from tasks.store.weights import Weights
 
 #: All binary vectors of so many units are tried.

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 from scipy.stats import beta, rankdata
 
-from tasks.privacy.audit.observer import Floats
+from tasks.privacy.noise.keystream import Floats
 
 
 def auc(inside: Floats, outside: Floats) -> float:

@@ -10,9 +10,10 @@ import torch
 from tasks.learning.flat import flatten
 from tasks.privacy.accounting import noise_multiplier_for
 from tasks.privacy.mechanisms.gaussian import NOBODY, check_sampler, gaussian_spend
-from tasks.privacy.mechanisms.mechanism import Floats, Mechanism, Sent
+from tasks.privacy.mechanisms.mechanism import Mechanism, Sent
 from tasks.privacy.mechanisms.part import Part
 from tasks.privacy.noise.grid import STEPS_PER_CLIP, Steps, check_steps
+from tasks.privacy.noise.keystream import Floats
 from tasks.privacy.noise.source import NoiseSource
 from tasks.store.records.ledger import Spend
 from tasks.store.records.round import Plan

@@ -12,14 +12,13 @@ import numpy.typing as npt
 from tasks.errors import PrivacyError, UpdateRejected
 from tasks.privacy.codecs.sparse import Sparse
 from tasks.privacy.mechanisms.part import Part
+from tasks.privacy.noise.keystream import Floats
 from tasks.privacy.noise.source import NoiseSource
 from tasks.privacy.secure_sum.contribution import Maskable
 from tasks.store.records.ledger import Spend
 from tasks.store.records.round import Plan
 from tasks.store.weights import Weights
 from tasks.study.privacy import Privacy
-
-Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)

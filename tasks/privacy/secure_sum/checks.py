@@ -21,11 +21,11 @@ from tasks.store.objects import to_json
 MIN_SITES = 3
 
 Sign = Callable[[bytes], str]
-Signed = TypeVar("Signed", SealingKey, KeyMessage, UnmaskAnswer, Presence)
+SiteMessage = TypeVar("SiteMessage", SealingKey, KeyMessage, UnmaskAnswer, Presence)
 _Any = SealingKey | KeyMessage | UnmaskAnswer | Presence
 
 
-def signed(record: Signed, sign: Sign) -> Signed:
+def signed(record: SiteMessage, sign: Sign) -> SiteMessage:
     """The record with its signature; `sign` gives base64."""
     return record.model_copy(update={"signature": sign(_signed_bytes(record))})
 

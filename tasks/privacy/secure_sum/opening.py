@@ -24,7 +24,7 @@ from tasks.privacy.secure_sum.records import KeyMessage, Roster, Survivors, Unma
 
 
 @dataclass(frozen=True)
-class OpenedSum:
+class UnmaskedSum:
     """The exact sum of the survivors' vectors, (n,), and whose answers were not used: site -> why."""
 
     values: npt.NDArray[np.int64]
@@ -98,7 +98,7 @@ def open_sum(
     survivors: Survivors,
     messages: Mapping[str, KeyMessage],
     answers: Mapping[str, UnmaskAnswer],
-) -> OpenedSum:
+) -> UnmaskedSum:
     """Take the masks off the survivors' summed uploads.
 
     A wrong share is recognised by its published digest, so any number of wrong answers does no harm as long as
@@ -126,7 +126,7 @@ def open_sum(
     chosen = [usable[site] for site in sorted(usable)[: roster.threshold]]
     secrets = {member: _recover(messages[member], member in survivors.sites, chosen) for member in roster.members}
     added, subtracted = _masks_in(secrets, roster, survivors, messages)
-    return OpenedSum(to_signed(apply_masks(total, add=subtracted, subtract=added)), rejected)
+    return UnmaskedSum(to_signed(apply_masks(total, add=subtracted, subtract=added)), rejected)
 
 
 def sift(

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tasks.simulation.experiments import plan
-from tasks.simulation.experiments.paired import MARGIN, Direction, Outcome, Verdict, judge, verdict
+from tasks.simulation.experiments.paired import MARGIN, ClaimOutcome, Direction, IntervalVerdict, judge, verdict
 from tasks.simulation.experiments.plan import Pair
-from tasks.simulation.experiments.records import Comparison, Measured
+from tasks.simulation.experiments.records import Measured, PairedComparison
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ CLAIMS = (
 )
 
 #: The verdict on a difference, as tables and their legend have it.
-WORDS: dict[Verdict, str] = {
+WORDS: dict[IntervalVerdict, str] = {
     "within": f"within ±{MARGIN:g}",
     "better": "better",
     "worse": "worse",
@@ -129,7 +129,7 @@ WORDS: dict[Verdict, str] = {
 }
 #: In place of any of them, where a difference means nothing.
 NOT_LEARNT = "neither has learnt"
-_REASONS: dict[Verdict, str] = {
+_REASONS: dict[IntervalVerdict, str] = {
     "within": "{what}: the whole interval lies within ±{margin:g}",
     "better": "{what}: better, {size}",
     "worse": "{what}: worse, {size}",
@@ -137,17 +137,17 @@ _REASONS: dict[Verdict, str] = {
 }
 
 
-def outcome(claim: Claim, found: Comparison, measured: Measured) -> Outcome:
+def outcome(claim: Claim, found: PairedComparison, measured: Measured) -> ClaimOutcome:
     """What one comparison means for the claim; nothing if neither side has learnt anything."""
     return "undecided" if measured.neither_has_learnt(found) else judge(found.difference, claim.direction)
 
 
-def verdict_words(found: Comparison, measured: Measured) -> str:
+def verdict_words(found: PairedComparison, measured: Measured) -> str:
     """The verdict on a difference, for a table."""
     return NOT_LEARNT if measured.neither_has_learnt(found) else WORDS[verdict(found.difference)]
 
 
-def reason(found: Comparison, measured: Measured) -> str:
+def reason(found: PairedComparison, measured: Measured) -> str:
     """What the interval says, in words."""
     what = f"{found.arm} minus {found.against}"
     if measured.neither_has_learnt(found):
@@ -156,13 +156,13 @@ def reason(found: Comparison, measured: Measured) -> str:
     return template.format(what=what, margin=MARGIN, size=_size(found), open=_open(found))
 
 
-def _size(found: Comparison) -> str:
+def _size(found: PairedComparison) -> str:
     """Whether a difference that is shown is also shown to be larger than the margin."""
     nearest = min(abs(found.difference.low), abs(found.difference.high))
     return f"by more than {MARGIN:g}" if nearest > MARGIN else f"perhaps by less than {MARGIN:g}"
 
 
-def _open(found: Comparison) -> str:
+def _open(found: PairedComparison) -> str:
     """Which differences beyond the margin the interval still holds."""
     ends = (("better", found.difference.high > MARGIN), ("worse", found.difference.low < -MARGIN))
     return " or ".join(word for word, is_open in ends if is_open)

@@ -19,8 +19,8 @@ from tasks.simulation.experiments.claims import (
 )
 from tasks.simulation.experiments.drawing import Picture
 from tasks.simulation.experiments.figures_privacy import DELTA, bound_words, membership_bound
-from tasks.simulation.experiments.paired import CONFIDENCE, MARGIN, Summary, widening
-from tasks.simulation.experiments.records import Arm, Cohort, Comparison, Curve, Measured, Numbers
+from tasks.simulation.experiments.paired import CONFIDENCE, MARGIN, PairedMean, widening
+from tasks.simulation.experiments.records import Arm, Cohort, Curve, Measured, Numbers, PairedComparison
 from tasks.simulation.reference import YARDSTICK_ROUNDS
 
 _HEAD = """# Findings
@@ -120,7 +120,7 @@ def _summary(numbers: Numbers, cohort: Cohort) -> str:
     return "## In one table\n\n" + _table(rows)
 
 
-def _headline(found: Sequence[Comparison]) -> str:
+def _headline(found: Sequence[PairedComparison]) -> str:
     """The differences that decide; of many, their range."""
     if len(found) <= 2:
         return "; ".join(f"{one.arm} minus {one.against}: {_interval(one.difference)}" for one in found)
@@ -138,19 +138,19 @@ def _section(claim: Claim, measured: Measured) -> list[str]:
     return text
 
 
-def _shown(claim: Claim, measured: Measured) -> list[Comparison]:
+def _shown(claim: Claim, measured: Measured) -> list[PairedComparison]:
     """Every comparison that the claim's section shows, those at the judged rounds first."""
     pairs = [*claim.pairs, *claim.beside]
     return [one for one in measured.comparisons if (one.arm, one.against) in pairs]
 
 
-def _compared(found: Sequence[Comparison], measured: Measured) -> str:
+def _compared(found: Sequence[PairedComparison], measured: Measured) -> str:
     head = ("AUC of", "minus that of", "after round", "difference", f"{CONFIDENCE:.0%} interval", "n", "verdict")
     rows: list[tuple[str, ...]] = [head, ("---",) * len(head)]
     return _table([*rows, *(_row(one, measured) for one in found)])
 
 
-def _row(one: Comparison, measured: Measured) -> tuple[str, ...]:
+def _row(one: PairedComparison, measured: Measured) -> tuple[str, ...]:
     after = f"{one.arm_round}" if one.arm_round == one.against_round else f"{one.arm_round}, {one.against_round}"
     if measured.is_at_own_best(one):
         after += f" ({_CHOSEN})"
@@ -306,7 +306,7 @@ def _table(rows: Iterable[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in rows) + "\n"
 
 
-def _level(found: Summary) -> str:
+def _level(found: PairedMean) -> str:
     return f"{found.mean:.3f} ± {found.standard_error:.3f}"
 
 
@@ -314,5 +314,5 @@ def _signed(value: float) -> str:
     return f"{value:+.4f}".replace("-", "−")
 
 
-def _interval(found: Summary) -> str:
+def _interval(found: PairedMean) -> str:
     return f"{_signed(found.mean)} ({_signed(found.low)} to {_signed(found.high)}, n = {found.n})"

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from tasks.simulation.reference import YARDSTICK, YARDSTICK_ROUNDS
-from tasks.simulation.runs import Setting
+from tasks.simulation.runs import RunKind, Setting
 
 #: The study whose data the experiments are run on, and how many seeds: each has its own split, batches and noise.
 STUDY = "xanomeline_derm56"
@@ -45,7 +45,6 @@ MODELS: dict[str, dict[str, Any]] = {
 
 Changes = Mapping[str, Any]
 Pair = tuple[str, str]
-Kind = Literal["federated", "pooled", "local"]
 
 
 @dataclass(frozen=True)
@@ -78,7 +77,7 @@ def _against(reference: str, settings: Sequence[Setting]) -> tuple[Pair, ...]:
     return tuple((setting.name, reference) for setting in settings if setting.name != reference)
 
 
-def _trained(kind: Kind, model: str, rounds: int) -> Setting:
+def _trained(kind: RunKind, model: str, rounds: int) -> Setting:
     """Federated, pooled or local-only training of one of `MODELS`."""
     changes = deepcopy(OPEN | MODELS[model])
     return Setting(name=f"{kind}, {model}", kind=kind, changes=changes, rounds=rounds)
@@ -90,7 +89,7 @@ def federation() -> Experiment:
     Judged after the yardstick's rounds, and shown with each side after its own best round: pooled training takes
     many more steps in a round, so no one round fits both.
     """
-    kinds: tuple[Kind, ...] = ("federated", "pooled")
+    kinds: tuple[RunKind, ...] = ("federated", "pooled")
     settings = tuple(_trained(kind, model, FEDERATION_ROUNDS) for model in MODELS for kind in kinds)
     pairs = tuple((f"federated, {model}", f"pooled, {model}") for model in MODELS)
     title = "Federated against pooled training"
@@ -99,7 +98,7 @@ def federation() -> Experiment:
 
 def rounds() -> Experiment:
     """Federated, pooled and local-only training over rounds."""
-    lengths: dict[tuple[Kind, str], int] = {
+    lengths: dict[tuple[RunKind, str], int] = {
         ("federated", "LR"): LONGEST,
         ("pooled", "LR"): LONGEST,
         ("local", "LR"): LONG,

@@ -21,8 +21,8 @@ from tasks.errors import ConfigError, DataError, ModelRefused, ModelUnavailable,
 from tasks.exam.asking import ask as asking
 from tasks.exam.asking.collect import error_of
 from tasks.exam.asking.questions import Patience, make_job
-from tasks.exam.bank.records import Exam, Response, Run
-from tasks.exam.runs.journal import Answer, Journal, read_answers
+from tasks.exam.bank.records import Exam, ExamRun, Response
+from tasks.exam.runs.journal import Journal, RawReply, read_answers
 from tasks.exam.runs.run_files import load_run
 from tasks.exam.scoring.score import score
 from tasks.store.settings import PROJECT
@@ -61,7 +61,7 @@ def _key(monkeypatch):
 class Asked:
     """A finished run and the server's counts."""
 
-    run: Run
+    run: ExamRun
     responses: dict[tuple[str, int], Response]
     server: ScriptedServer
     folder: Path
@@ -214,7 +214,7 @@ def test_a_response_edited_after_the_run_is_noticed(asked, tmp_path):
         asking.ask(_pictured(images), images, asked.run.settings, folder)
 
 
-def _ask(url: str, folder: Path, of: Exam, monkeypatch: pytest.MonkeyPatch, patience: Patience = QUICK) -> Run:
+def _ask(url: str, folder: Path, of: Exam, monkeypatch: pytest.MonkeyPatch, patience: Patience = QUICK) -> ExamRun:
     monkeypatch.setenv("SCRIPTED_BASE_URL", url)
     return asking.ask(of, folder, settings(of), folder, max_connections=4, patience=patience)
 
@@ -434,8 +434,8 @@ def test_a_torn_last_line_is_asked_again_and_a_damaged_one_is_refused(tmp_path):
         read_answers(path)
 
 
-def _answer(number: int) -> Answer:
-    return Answer.model_validate(
+def _answer(number: int) -> RawReply:
+    return RawReply.model_validate(
         {
             "item": f"t{number:03}",
             "item_digest": "0" * 64,

@@ -41,7 +41,8 @@ import numpy as np
 
 from tasks.privacy.accounting import pure_epsilon_for, pure_epsilon_total
 from tasks.privacy.mechanisms.gaussian import NOBODY, check_release
-from tasks.privacy.mechanisms.mechanism import Floats, Mechanism, Sent
+from tasks.privacy.noise.keystream import Floats
+from tasks.privacy.mechanisms.mechanism import Mechanism, Sent
 from tasks.privacy.mechanisms.part import Part
 from tasks.privacy.noise.grid import STEPS_PER_CLIP, to_float32
 from tasks.privacy.noise.source import NoiseSource

@@ -13,7 +13,7 @@ from cryptography import x509
 
 from tasks.privacy.secure_sum import sealing
 from tasks.privacy.secure_sum.checks import verify_key_message
-from tasks.privacy.secure_sum.opening import OpenedSum, freeze_roster, freeze_survivors, open_sum
+from tasks.privacy.secure_sum.opening import UnmaskedSum, freeze_roster, freeze_survivors, open_sum
 from tasks.privacy.secure_sum.protocol import (
     answer,
     join_roster,
@@ -122,7 +122,7 @@ class Round:
         values: Mapping[str, npt.NDArray[np.int64]],
         survivors: Survivors,
         answers: Mapping[str, UnmaskAnswer] | None = None,
-    ) -> OpenedSum:
+    ) -> UnmaskedSum:
         """Sum the survivors' uploads and open the sum."""
         if answers is None:
             answers = {site: self.answer(site, survivors) for site in survivors.sites}

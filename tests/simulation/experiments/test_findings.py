@@ -14,7 +14,7 @@ from tasks.simulation.experiments.claims import CLAIMS, overall, verdict_words
 from tasks.simulation.experiments.drawing import Picture
 from tasks.simulation.experiments.plan import EXPERIMENTS
 from tasks.simulation.experiments.records import Measured
-from tasks.simulation.runs import Result
+from tasks.simulation.runs import RunResult
 from tasks.study.sections import Study
 from tests.simulation.experiments.made_up import SEEDS, cohort, numbers, results
 
@@ -53,7 +53,7 @@ def made(study: Study, case: str) -> dict[str, Measured]:
     return _MADE[case]
 
 
-def turn(result: Result, best: int) -> Result:
+def turn(result: RunResult, best: int) -> RunResult:
     """The same with log-loss that falls until round `best` and then rises."""
     return result.model_copy(update={"log_loss": tuple(0.6 + 0.01 * abs(n - best) for n in result.rounds)})
 

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from tasks.simulation.experiments.paired import Direction, Summary, difference, judge, summarise, verdict, widening
+from tasks.simulation.experiments.paired import Direction, PairedMean, difference, judge, summarise, verdict, widening
 
 
-def interval(low: float, high: float) -> Summary:
-    return Summary(n=20, mean=(low + high) / 2, standard_error=(high - low) / 4.2, low=low, high=high)
+def interval(low: float, high: float) -> PairedMean:
+    return PairedMean(n=20, mean=(low + high) / 2, standard_error=(high - low) / 4.2, low=low, high=high)
 
 
 def test_the_interval_is_students() -> None:
