@@ -18,6 +18,7 @@ from rich.table import Table
 from tasks.deploy.airflow_api import AirflowApi, AirflowApiError
 from tasks.deploy.watch import POLL_SECONDS, Watch
 from tasks.errors import ObjectMissing, RoundError
+from tasks.learning.metrics import metrics_of
 from tasks.report import words
 from tasks.rounds.hub.context import HubContext
 from tasks.store import layout
@@ -214,13 +215,13 @@ def round_line(metrics: RoundMetrics) -> str:
 
 
 def result_table(rounds: list[RoundMetrics]) -> Table:
-    """What the rounds brought: AUC, log-loss, epsilon, sites, seconds."""
-    table = Table("round", "AUC", "log-loss", "epsilon spent", "sites in", "seconds", title="Rounds")
+    """What the rounds brought: the task's first two figures, epsilon, sites, seconds."""
+    shown = metrics_of(rounds[-1].task)[:2] if rounds else ()
+    table = Table("round", *(metric.label for metric in shown), "epsilon spent", "sites in", "seconds", title="Rounds")
     for metrics in rounds:
         table.add_row(
             f"{metrics.server_round} of {metrics.total_rounds}",
-            _figure(metrics.pooled_auc, metrics.auc),
-            _figure(metrics.pooled_log_loss, metrics.log_loss),
+            *(_figure(metrics.pooled.get(each.name), metrics.figures.get(each.name)) for each in shown),
             _spent(metrics),
             f"{metrics.num_contributors} of {len(metrics.sites)}",
             f"{metrics.seconds:.1f}",

@@ -2,7 +2,8 @@
 
 building     from `model.path` to a model
 own_models/  whether rounds can be made of a model that is not ours
-loss         what training makes smaller
+tasks/       what can be learned: loss, figures and sums of each kind of endpoint
+metrics      what a figure is called, and which way is better
 training     gradient descent on a site's patients, and each patient's own gradient
 evaluation   how good a model is on held-out patients
 flat         named weights as one vector, and back

@@ -50,8 +50,8 @@ def suppress(metrics: SiteMetrics, task: Task, labels: torch.Tensor, *, promises
     on fewer than `min_cell` patients is left out and the rest is rounded to three digits; a task says on how many
     patients each of its figures stands.
     """
-    smallest = {"num_examples": len(labels)}
-    smallest |= dict.fromkeys(task.cells(np.empty(labels.shape)[:0]), 0) if promises else task.cells(labels.double().numpy())
+    cells = {metric.name: 0 for metric in task.metrics} if promises else task.cells(labels.double().numpy())
+    smallest = {"num_examples": len(labels), **cells}
     hidden = tuple(name for name, cell in smallest.items() if cell < metrics.min_cell)
     kept = {name: round(value, 3) for name, value in metrics.figures.items() if name not in hidden}
     number = None if "num_examples" in hidden else metrics.num_examples

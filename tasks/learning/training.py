@@ -51,7 +51,7 @@ def descend(
     seed: int,
     state: dict[str, torch.Tensor] | None,
 ) -> RawUpdate:
-    """Train on (patients, inputs) and the task's labels from the weights in `model`; `state`: the optimizer's, where kept."""
+    """Train on (patients, inputs) and labels from the weights in `model`; `state`: the optimizer's, where kept."""
     start = parameters(model)
     optimizer = build_optimizer(model, training)
     if state is not None and training.optimizer_state == "keep":

@@ -1,6 +1,7 @@
 """From a raw update to what may leave a site, and back.
 
 train_local  what a site trains, in the form that its mechanism needs
+sum_statistics  how good a model is, as sums that ride on a round's
 sanitizer    the one door through which an update leaves
 opened       from an opened sum to the step of the global model
 accounting   what many releases cost

@@ -9,33 +9,33 @@ import numpy.typing as npt
 import torch
 
 from tasks.errors import QuorumMissed, UpdateRejected
-from tasks.learning.evaluation import auc_of_counts
 from tasks.learning.flat import Shape, unflatten
+from tasks.learning.metrics import METRICS
+from tasks.learning.tasks import task_of
+from tasks.learning.tasks.sums import Estimate, estimates
 from tasks.privacy.mechanisms import mechanism_of
 from tasks.privacy.noise.grid import STEPS_PER_CLIP
-from tasks.store.records.model import PrivateAuc
+from tasks.privacy.sum_statistics import num_sums
+from tasks.store.records.model import NoisedFigures
 from tasks.store.records.round import Plan
 from tasks.store.weights import Weights
-
-#: A figure with a larger standard error says nothing about the model, so none is shown.
-LARGEST_ERROR = 0.2
 
 
 @dataclass(frozen=True)
 class OpenedSum:
     """What the hub learns of a masked round.
 
-    delta: step of the global model, by parameter name. counts: held-out patients by label and bin of predicted risk,
-    (2, bins) with noise, under the model that the round started from; None where the study counts none.
+    delta: step of the global model, by parameter name. sums: of the task's statistics of held-out patients,
+    (num_sums,) with noise, under the model that the round started from; None where the study asks for none.
     """
 
     delta: Weights
-    counts: npt.NDArray[np.float64] | None = None
+    sums: npt.NDArray[np.float64] | None = None
 
 
 def num_values(plan: Plan, shape: Shape) -> int:
-    """Length of a contribution: the parameters, then the counts."""
-    return shape.num_values + 2 * (plan.evaluation.score_bins or 0)
+    """Length of a contribution: the parameters, then the sums."""
+    return shape.num_values + num_sums(plan)
 
 
 def interpret(total: npt.NDArray[np.int64], plan: Plan, base: Weights, weights: list[float]) -> OpenedSum:
@@ -50,11 +50,10 @@ def interpret(total: npt.NDArray[np.int64], plan: Plan, base: Weights, weights: 
     shape = Shape.of(base)
     if total.shape != (num_values(plan, shape),):
         raise UpdateRejected("all", f"a masked sum of {total.size} values, the plan needs {num_values(plan, shape)}")
-    counts = total[shape.num_values :]
+    sums = total[shape.num_values :]
     step = mechanism_of(plan).read(total[: shape.num_values].astype(np.float64), plan, base, weights)
     delta = {name: piece.float() for name, piece in unflatten(torch.from_numpy(step), base).items()}
-    table = (counts / STEPS_PER_CLIP).reshape(2, -1) if counts.size else None
-    return OpenedSum(delta, table)
+    return OpenedSum(delta, sums / STEPS_PER_CLIP if sums.size else None)
 
 
 def read_mean(total: npt.NDArray[np.float64], base: Weights, weights: list[float]) -> OpenedSum:
@@ -70,20 +69,22 @@ def require_step(opened: OpenedSum, max_norm: float) -> None:
         raise QuorumMissed(f"the sum of this round is a step of norm {size:.3g}, over {max_norm:g}: it is not applied")
 
 
-def private_auc(opened: OpenedSum, plan: Plan, num_sites: int) -> PrivateAuc | None:
-    """AUC over all sites' held-out patients from the noised counts; None where there are none, or only noise.
+def noised_figures(opened: OpenedSum, plan: Plan, num_sites: int) -> NoisedFigures | None:
+    """Figures over all sites' held-out patients from the noised sums; None where there are none, or only noise.
 
     `num_sites`: how many contributed. Each brought its share of the noise, of which a few are to spare.
     """
-    if opened.counts is None or not plan.privacy.needs.counts:
+    if opened.sums is None or not plan.privacy.needs.counts:
         return None
     noise_sd = mechanism_of(plan).opened_sd(num_sites) / STEPS_PER_CLIP
-    found = auc_of_counts(opened.counts, noise_sd)
-    if found is None or found[1] > LARGEST_ERROR:
+    found = estimates(task_of(plan.label), opened.sums, plan.evaluation.score_bins or 0, noise_sd)
+    number = found.pop("num_examples", Estimate(0.0, 0.0))
+    told = {name: each for name, each in found.items() if METRICS[name].is_told(each.value, each.error)}
+    if not told:
         return None
-    return PrivateAuc(
-        auc=round(found[0], 4),
-        standard_error=round(found[1], 4),
-        num_examples=round(float(opened.counts.sum()), 1),
+    return NoisedFigures(
+        figures={name: round(each.value, 4) for name, each in told.items()},
+        errors={name: round(each.error, 4) for name, each in told.items()},
+        num_examples=round(number.value, 1),
         model_sha256=plan.evaluated_model.sha256,
     )

@@ -8,8 +8,16 @@ from torch import nn
 
 from tasks.errors import PrivacyError
 from tasks.learning.evaluation import outputs_alone
+from tasks.learning.tasks import task_of
 from tasks.learning.tasks.task import Floats, Task
 from tasks.privacy.noise.grid import STEPS_PER_CLIP, Steps
+from tasks.store.records.round import Plan
+
+
+def num_sums(plan: Plan) -> int:
+    """How many sums over held-out patients ride on a contribution."""
+    bins = plan.evaluation.score_bins
+    return task_of(plan.label).num_sums(bins) if bins and plan.privacy.needs.counts else 0
 
 
 def sum_statistics(task: Task, model: nn.Module, inputs: torch.Tensor, labels: torch.Tensor, bins: int) -> Steps:

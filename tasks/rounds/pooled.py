@@ -5,8 +5,6 @@ They are made only where the study says `data_are_public`, and only on a machine
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from tasks.data.reading.patients import Patients
 from tasks.errors import DataError, PharmafedError
 from tasks.rounds.scores import score
@@ -19,24 +17,16 @@ from tasks.store.weights import fetch_model
 from tasks.study.sections import Study
 
 
-@dataclass(frozen=True)
-class PooledFigures:
-    """The global model on all held-out patients together; None where they may not be pooled."""
-
-    auc: float | None = None
-    log_loss: float | None = None
-
-
-def pooled_figures(study: Study, store: ObjectStore, model: ModelRef) -> PooledFigures:
-    """AUC and log-loss of a stored model over every site's held-out patients."""
+def pooled_figures(study: Study, store: ObjectStore, model: ModelRef) -> dict[str, float]:
+    """Figures of a stored model over every site's held-out patients; none where they may not be pooled."""
     patients = public_patients(study)
     if patients is None:
-        return PooledFigures()
+        return {}
     try:
-        auc, log_loss = score(study, fetch_model(store, model), patients)
-    except DataError:  # the model has come to logits that are not finite: no reason not to close its round
-        return PooledFigures()
-    return PooledFigures(_rounded(auc), _rounded(log_loss))
+        found = score(study, fetch_model(store, model), patients)
+    except DataError:  # the model has come to outputs that are not finite: no reason not to close its round
+        return {}
+    return {name: round(value, 4) for name, value in found.items()}
 
 
 def public_patients(study: Study) -> dict[str, Patients] | None:
@@ -53,7 +43,3 @@ def _patients(study: Study, site: str) -> Patients:
     with no_values_in_errors("reference figures", site):
         return valid_patients(SiteContext.load(study.study, site, connect=False))
     raise AssertionError("unreachable: the guard raises")
-
-
-def _rounded(value: float | None) -> float | None:
-    return None if value is None else round(value, 4)

@@ -5,24 +5,27 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
-from torch import nn
 
 from tasks.data.reading.patients import Patients
-from tasks.learning.building import build_model
-from tasks.learning.evaluation import auc, log_loss, predict
+from tasks.learning.building import study_model
+from tasks.learning.evaluation import predict
+from tasks.learning.tasks import task_of
 from tasks.store.weights import Weights, set_parameters
 from tasks.study.sections import Study
 
 
-def score(study: Study, weights: Weights, patients: Mapping[str, Patients]) -> tuple[float | None, float | None]:
-    """AUC and log-loss over the held-out patients of all sites together. Raises DataError: a logit is not finite."""
-    model = _new_model(study)
+def score(study: Study, weights: Weights, patients: Mapping[str, Patients]) -> dict[str, float]:
+    """Each figure over the held-out patients of all sites together that they can show, in the task's order.
+
+    Raises:
+        DataError: an output of the model is not finite.
+    """
+    model = study_model(study)
     set_parameters(model, weights)
-    logits = np.concatenate([predict(model, p.held_out_inputs) for p in patients.values()])
-    labels = np.concatenate([p.held_out_labels.numpy() for p in patients.values()])
-    return auc(logits, labels), log_loss(logits, labels)
-
-
-def _new_model(study: Study) -> nn.Module:
-    """The study's model, where its class has been looked at already, if need be for another mechanism."""
-    return build_model(study.model.path, len(study.inputs), study.model.options, seed=study.training.seed)
+    some = [p for p in patients.values() if len(p.held_out_labels)]
+    if not some:
+        return {}
+    outputs = np.concatenate([predict(model, p.held_out_inputs) for p in some])
+    labels = np.concatenate([p.held_out_labels.double().numpy() for p in some])
+    found = task_of(study.label).figures(outputs, labels)
+    return {name: value for name, value in found.items() if value is not None}

@@ -10,13 +10,14 @@ from collections.abc import Iterator, Mapping
 
 from tasks.data.reading.patients import Patients
 from tasks.errors import DataError
+from tasks.learning.metrics import metrics_of
 from tasks.privacy.noise.source import SeededNoise
 from tasks.rounds.scores import score
 from tasks.simulation.rounds import SimulatedRound, pool, simulate, without_privacy
 from tasks.store.weights import Weights
 from tasks.study.sections import Study
 
-Score = tuple[float, float]
+Score = dict[str, float]
 _UNUSED = SeededNoise(bytes(32))  # without a privacy mechanism nothing is drawn from it
 
 
@@ -34,18 +35,18 @@ def local_only(study: Study, patients: Mapping[str, Patients], rounds: int) -> I
 
 
 def full_score(study: Study, weights: Weights, patients: Mapping[str, Patients]) -> Score:
-    """AUC and log-loss over all sites' held-out patients together.
+    """Each figure over all sites' held-out patients together that they can show.
 
     Raises:
-        DataError: they all have the same label, or there are none.
+        DataError: they cannot show the study's own: they all have the same label, or there are none.
     """
-    auc, log_loss = score(study, weights, patients)
-    if auc is None or log_loss is None:
+    first, found = metrics_of(study.label.task)[0], score(study, weights, patients)
+    if first.name not in found:
         raise DataError(
-            "the held-out patients of all sites together do not have both labels, so there is no AUC: "
+            f"the held-out patients of all sites together are too few or too much alike, so there is no {first.label}: "
             "raise evaluation.holdout_fraction"
         )
-    return auc, log_loss
+    return found
 
 
 def local_score(study: Study, models: Mapping[str, Weights], patients: Mapping[str, Patients]) -> Score:
@@ -57,5 +58,9 @@ def local_score(study: Study, models: Mapping[str, Weights], patients: Mapping[s
     counts = {site: len(patients[site].held_out_labels) for site in models}
     scores = {site: full_score(study, weights, patients) for site, weights in models.items()}
     total = sum(counts.values())
-    auc, log_loss = (sum(counts[site] * scores[site][part] for site in models) / total for part in (0, 1))
-    return auc, log_loss
+    known = set.intersection(*(set(own) for own in scores.values()))
+    return {
+        metric.name: sum(counts[site] * scores[site][metric.name] for site in models) / total
+        for metric in metrics_of(study.label.task)
+        if metric.name in known
+    }

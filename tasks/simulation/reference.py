@@ -62,13 +62,11 @@ def compute_baselines(study: Study, patients: dict[str, Patients]) -> Baselines:
     study = study.model_copy(update={"training": YARDSTICK})
     *_, together = pooled(study, patients, YARDSTICK_ROUNDS)
     *_, alone = local_only(study, patients, YARDSTICK_ROUNDS)
-    pooled_auc, pooled_log_loss = full_score(study, together.evaluated, patients)
-    local_auc, local_log_loss = local_score(study, {site: own.evaluated for site, own in alone.items()}, patients)
+    of_pool = full_score(study, together.evaluated, patients)
+    by_site = local_score(study, {site: own.evaluated for site, own in alone.items()}, patients)
     return Baselines(
         study=study.study,
-        pooled_auc=round(pooled_auc, 4),
-        pooled_log_loss=round(pooled_log_loss, 4),
-        local_only_auc=round(local_auc, 4),
-        local_only_log_loss=round(local_log_loss, 4),
+        pooled={name: round(value, 4) for name, value in of_pool.items()},
+        local_only={name: round(value, 4) for name, value in by_site.items()},
         note=NOTE,
     )

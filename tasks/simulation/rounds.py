@@ -20,11 +20,11 @@ from tasks.learning.flat import Shape
 from tasks.learning.training import RawUpdate
 from tasks.privacy.codecs.update import read_update
 from tasks.privacy.noise.source import NoiseSource
-from tasks.privacy.opened import interpret, num_values, private_auc
+from tasks.privacy.opened import interpret, noised_figures, num_values
 from tasks.privacy.sanitizer import contribution, plan_spend, sanitize
 from tasks.rounds.site.local_update import local_update
 from tasks.store.plans import of_round, plan_round
-from tasks.store.records.model import PrivateAuc
+from tasks.store.records.model import NoisedFigures
 from tasks.store.records.round import Plan
 from tasks.store.weights import Weights, parameters, to_bytes
 from tasks.study.privacy import NoPrivacy
@@ -41,7 +41,7 @@ class SimulatedRound:
     server_round: int
     weights: Weights
     evaluated: Weights
-    private_auc: PrivateAuc | None = None
+    noised: NoisedFigures | None = None
     num_bytes: int = 0
 
 
@@ -108,8 +108,10 @@ class SimulatedSites:
             plan = plan.model_copy(update={"aggregation": "plain"})
         self._plan, self._names = plan, sorted(patients)
 
-    def one_round(self, base: Weights, evaluated: Weights, server_round: int) -> tuple[Weights, PrivateAuc | None, int]:
-        """The next global weights, the private AUC of `evaluated` where the study asks for one, and bytes uploaded."""
+    def one_round(
+        self, base: Weights, evaluated: Weights, server_round: int
+    ) -> tuple[Weights, NoisedFigures | None, int]:
+        """The next global weights, noised figures of `evaluated` where the study asks for them, and bytes uploaded."""
         plan = self._plan.model_copy(update=of_round(base, evaluated, server_round))
         if plan.channel.exact:
             return self._masked(plan, base, evaluated)
@@ -140,14 +142,14 @@ class SimulatedSites:
             self.residuals[site] = release.residual
         return bytearray(release.body)
 
-    def _masked(self, plan: Plan, base: Weights, evaluated: Weights) -> tuple[Weights, PrivateAuc | None, int]:
+    def _masked(self, plan: Plan, base: Weights, evaluated: Weights) -> tuple[Weights, NoisedFigures | None, int]:
         """Masks cancel to the last bit, so a simulation adds the contributions without them."""
         plan_spend(plan, plan.server_round)
         total = np.zeros(num_values(plan, self._shape), dtype=np.int64)
         weights = [self._contribute(site, total, plan, base, evaluated) for site in self._names]
         opened = interpret(total, plan, base, weights)
         masked = to_bytes({"masked": torch.from_numpy(total.view(np.uint64))})
-        return add_to(base, opened.delta), private_auc(opened, plan, len(weights)), len(weights) * len(masked)
+        return add_to(base, opened.delta), noised_figures(opened, plan, len(weights)), len(weights) * len(masked)
 
     def _contribute(
         self, site: str, total: npt.NDArray[np.int64], plan: Plan, base: Weights, evaluated: Weights

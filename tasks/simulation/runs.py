@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, Literal, TypeVar
 
 from pydantic import Field, ValidationError
@@ -17,6 +18,7 @@ from pydantic import Field, ValidationError
 from tasks.data.reading.patients import Patients
 from tasks.errors import ConfigError
 from tasks.learning.building import checked_model
+from tasks.learning.metrics import metrics_of
 from tasks.privacy.noise.source import SeededNoise
 from tasks.privacy.sanitizer import plan_spend
 from tasks.simulation.baselines import Score, full_score, local_only, local_score, pooled
@@ -26,6 +28,7 @@ from tasks.simulation.workers import Tick, in_order
 from tasks.store.plans import plan_round
 from tasks.store.records.record import Record
 from tasks.store.weights import to_bytes
+from tasks.study.label import LABEL_SECTIONS
 from tasks.study.privacy import PRIVACY_SECTIONS
 from tasks.study.sections import Study
 
@@ -51,19 +54,26 @@ class Setting(Record):
 class RunResult(Record):
     """One run of a setting with one seed.
 
-    `auc` and `log_loss` are of the evaluated model over all sites' held-out patients, after each of `rounds`; of the
-    kind "local" the sites' mean, weighted by held-out patients. `epsilon` is the total that the rounds spend;
-    `num_bytes` what all sites upload in them (baselines: nothing). `seconds` are of the rounds alone, without scoring.
+    `figures` are of the evaluated model over all sites' held-out patients, after each of `rounds`, None where they
+    cannot show one; of the kind "local" the sites' mean, weighted by held-out patients. `epsilon` is the total that the rounds
+    spend; `num_bytes` what all sites upload in them (baselines: nothing). `seconds` are of the rounds alone, without
+    scoring.
     """
 
     setting: str
     seed: int
     rounds: tuple[int, ...]
-    auc: tuple[float, ...]
-    log_loss: tuple[float, ...]
+    figures: dict[str, tuple[float | None, ...]]
     epsilon: float | None
     num_bytes: int
     seconds: float
+
+    def of(self, metric: str) -> tuple[float, ...]:
+        """One figure after each of `rounds`. Raises KeyError: the task has none of this name, or it is not known."""
+        values = tuple(value for value in self.figures[metric] if value is not None)
+        if len(values) != len(self.rounds):
+            raise KeyError(metric)
+        return values
 
 
 @dataclass(frozen=True)
@@ -175,11 +185,11 @@ def changed(study: Study, changes: Mapping[str, Any]) -> Study:
 
 
 def _reasons(error: ValidationError) -> str:
-    """What is wrong, by dotted key; pydantic's name for a mechanism's section is no part of the key."""
+    """What is wrong, by dotted key; pydantic's name for a mechanism's or a task's section is no part of the key."""
     reasons = []
     for problem in error.errors():
         loc = [str(part) for part in problem["loc"]]
-        if loc[:1] == ["privacy"] and loc[1:2] and loc[1] in PRIVACY_SECTIONS:
+        if loc[:1] in (["privacy"], ["label"]) and loc[1:2] and loc[1] in {*PRIVACY_SECTIONS, *LABEL_SECTIONS}:
             del loc[1]
         reason = "unknown key" if problem["type"] == "extra_forbidden" else problem["msg"].removeprefix("Value error, ")
         reasons.append(f"{'.'.join(loc)}: {reason}" if loc else reason)
@@ -216,7 +226,7 @@ def _run(job: RunJob, patients_by_data: Mapping[str, Mapping[str, SiteArrays]], 
             continue
         rounds.append(last.server_round)
         scores.append(_score(job, models, patients))
-        if patience.is_over(last.server_round, scores[-1][1]):
+        if patience.is_over(last.server_round, _to_lower(job.study, scores[-1])):
             break
     tick(job.rounds - rounds[-1])
     federated = job.setting.kind == "federated"
@@ -224,8 +234,7 @@ def _run(job: RunJob, patients_by_data: Mapping[str, Mapping[str, SiteArrays]], 
         setting=job.setting.name,
         seed=job.seed,
         rounds=tuple(rounds),
-        auc=tuple(auc for auc, _ in scores),
-        log_loss=tuple(log_loss for _, log_loss in scores),
+        figures={name: tuple(found.get(name) for found in scores) for name in dict.fromkeys(chain(*scores))},
         epsilon=_epsilon(job.study, rounds[-1]) if federated else None,
         num_bytes=num_bytes if federated else 0,
         seconds=round(seconds, 4),
@@ -261,13 +270,19 @@ def _timed(rounds: Iterator[Made]) -> Iterator[tuple[Made, float]]:
         yield made, time.perf_counter() - started
 
 
+def _to_lower(study: Study, found: Score) -> float:
+    """What training makes lower: the task's first figure of which lower is better."""
+    lower = next(metric for metric in metrics_of(study.label.task) if metric.better == "lower")
+    return found.get(lower.name, float("inf"))
+
+
 class _Patience:
-    """Whether log-loss has not improved for `rounds` rounds; None is endless."""
+    """Whether the loss has not improved for `rounds` rounds; None is endless."""
 
     def __init__(self, rounds: int | None) -> None:
         self.rounds, self.best, self.best_round = rounds, float("inf"), 0
 
-    def is_over(self, server_round: int, log_loss: float) -> bool:
-        if log_loss < self.best:
-            self.best, self.best_round = log_loss, server_round
+    def is_over(self, server_round: int, loss: float) -> bool:
+        if loss < self.best:
+            self.best, self.best_round = loss, server_round
         return self.rounds is not None and server_round - self.best_round >= self.rounds

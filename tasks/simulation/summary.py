@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 from rich.table import Column, Table
 
+from tasks.learning.metrics import METRICS
 from tasks.simulation.runs import RunResult, SimulationRun
 from tasks.store.records.record import Record
 
-COLUMNS = ("setting", "rounds", "AUC", "log-loss", "epsilon spent", "uploaded", "ms/round")
+COLUMNS = ("epsilon spent", "uploaded", "ms/round")
 
 
 class Summary(Record):
@@ -26,10 +27,8 @@ class Summary(Record):
     setting: str
     seeds: int
     rounds: float
-    auc: float
-    auc_se: float | None
-    log_loss: float
-    log_loss_se: float | None
+    figures: dict[str, float]
+    errors: dict[str, float | None]
     epsilon: float | None
     num_bytes: float
 
@@ -40,16 +39,15 @@ def summarize(results: Sequence[RunResult]) -> list[Summary]:
 
 
 def _summary(own: Sequence[RunResult]) -> Summary:
-    auc, auc_se = _mean([result.auc[-1] for result in own])
-    log_loss, log_loss_se = _mean([result.log_loss[-1] for result in own])
+    last = {name: [r.figures[name][-1] for r in own if name in r.figures] for name in own[0].figures}
+    known = {name: [v for v in values if v is not None] for name, values in last.items()}
+    means = {name: _mean(values) for name, values in known.items() if len(values) == len(own)}
     return Summary(
         setting=own[0].setting,
         seeds=len(own),
         rounds=_mean([result.rounds[-1] for result in own])[0],
-        auc=auc,
-        auc_se=auc_se,
-        log_loss=log_loss,
-        log_loss_se=log_loss_se,
+        figures={name: mean for name, (mean, _) in means.items()},
+        errors={name: error for name, (_, error) in means.items()},
         epsilon=max((result.epsilon for result in own if result.epsilon is not None), default=None),
         num_bytes=_mean([result.num_bytes for result in own])[0],
     )
@@ -69,13 +67,14 @@ def milliseconds_per_round(results: Sequence[RunResult], setting: str) -> float:
 
 def summary_table(results: Sequence[RunResult]) -> Table:
     """The table that `pharmafed simulate` ends with."""
-    table = Table(*(Column(name, no_wrap=True) for name in COLUMNS))
+    shown = [METRICS[name] for name in list(results[0].figures)[:2]]
+    columns = ("setting", "rounds", *(metric.label for metric in shown), *COLUMNS)
+    table = Table(*(Column(name, no_wrap=True) for name in columns))
     for row in summarize(results):
         table.add_row(
             row.setting,
             f"{row.rounds:g}",
-            f"{row.auc:.3f}" + (f" ± {row.auc_se:.3f}" if row.auc_se is not None else ""),
-            f"{row.log_loss:.3f}",
+            *(_with_error(row.figures.get(m.name), row.errors.get(m.name)) for m in shown),
             "-" if row.epsilon is None else f"{row.epsilon:.2f}",
             f"{row.num_bytes:,.0f} B",
             f"{milliseconds_per_round(results, row.setting):.1f}",
@@ -83,14 +82,21 @@ def summary_table(results: Sequence[RunResult]) -> Table:
     return table
 
 
+def _with_error(value: float | None, error: float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.3f}" + (f" ± {error:.3f}" if error is not None else "")
+
+
 def curves(results: Sequence[RunResult]) -> list[dict[str, float]]:
-    """For `dvc plots`: a row for each round that all runs have, with each setting's mean AUC under its name."""
+    """For `dvc plots`: a row for each round that all runs have, with each setting's mean of the task's own figure."""
+    first = next(iter(results[0].figures))
     points = []
     for server_round in sorted(set.intersection(*(set(result.rounds) for result in results))):
-        aucs: dict[str, list[float]] = {}
+        values: dict[str, list[float]] = {}
         for result in results:
-            aucs.setdefault(result.setting, []).append(result.auc[result.rounds.index(server_round)])
-        means = {name: round(_mean(values)[0], 4) for name, values in aucs.items()}
+            values.setdefault(result.setting, []).append(result.of(first)[result.rounds.index(server_round)])
+        means = {name: round(_mean(own)[0], 4) for name, own in values.items()}
         points.append({"round": server_round, **means})
     return points
 
@@ -104,16 +110,24 @@ def write_files(folder: Path, runs: Sequence[SimulationRun]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     results = [run.result for run in runs]
     metrics = {row.setting: _rounded(row) for row in summarize(results)}
-    _write_json(folder / "results.json", [result.model_dump(mode="json", exclude={"seconds"}) for result in results])
+    _write_json(folder / "results.json", [_flat(result) for result in results])
     _write_json(folder / "metrics.json", metrics)
     _write_json(folder / "rounds.json", curves(results))
     for model in [run.model for run in runs if run.model is not None][:1]:
         (folder / "model.safetensors").write_bytes(model)
 
 
+def _flat(result: RunResult) -> dict[str, Any]:
+    """A run's figures beside its other values, as those of a setting are."""
+    rest = result.model_dump(mode="json", exclude={"seconds", "figures"})
+    return {**rest, **{name: list(values) for name, values in result.figures.items()}}
+
+
 def _rounded(row: Summary) -> dict[str, Any]:
     """Four decimals: fewer than where another machine's last bits would show."""
-    figures = row.model_dump(mode="json", exclude={"setting"})
+    found = row.model_dump(mode="json", exclude={"setting", "figures", "errors"})
+    errors = {f"{name}_se": error for name, error in row.errors.items()}
+    figures = {**row.figures, **errors, **found}
     return {name: round(value, 4) if isinstance(value, float) else value for name, value in figures.items()}
 
 

@@ -50,4 +50,6 @@ def check_hub_signature(record: Plan | ModelCard | Settled, authority: x509.Cert
 
 
 def _signed_bytes(record: Plan | ModelCard | Settled) -> bytes:
-    return f"pharmafed {type(record).__name__}\n".encode() + to_json(record)
+    fields = type(record).model_fields
+    unsaid = {name for name in record.LATER if getattr(record, name) == fields[name].default}
+    return f"pharmafed {type(record).__name__}\n".encode() + to_json(record, leave_out=unsaid)

@@ -125,7 +125,7 @@ def _counts(tables: Tables, label: CountLabel, subject: str, subjects: pd.Index)
         _require_one(label.time_table, times, subject, "narrow label.time_where")
         found = times.set_index(subject)[label.time_column].astype(np.float64)
         _refuse(label.time_table, label.time_column, found <= 0, "not above 0, and is a time of exposure")
-        exposed = np.log(found.clip(upper=label.time_most) / label.time_unit)
+        exposed = (found.clip(upper=label.time_most) / label.time_unit).map(np.log)
     return pd.DataFrame({"count": counted.clip(upper=label.most).astype(np.float64), "log_exposure": exposed})
 
 

@@ -18,13 +18,13 @@ from torch.func import functional_call
 
 from tasks.errors import ConfigError
 from tasks.foreign.bounds import shorten
-from tasks.learning.evaluation import logits_alone
-from tasks.learning.loss import mean_log_loss
+from tasks.learning.evaluation import outputs_alone
 from tasks.learning.own_models.layers import calls, failing_layer, first_unlike, instead, layer_named, owner, reshaped
 from tasks.learning.own_models.memory import Memory, memory
 from tasks.learning.own_models.rows import FEW, MANY, are_rows, is_row, made_up_rows, near, shift
 from tasks.learning.own_models.tensors import built_alike, state, unlike
 from tasks.learning.seeding import seeded
+from tasks.learning.tasks.task import Task
 from tasks.learning.threads import one_thread
 from tasks.learning.training import gradient_rows
 from tasks.store.weights import Weights, in_float64, lay_out, trainable
@@ -34,12 +34,13 @@ _DRAWS, _LARGE = 8, 3.0
 
 
 def require_fit(
-    build: Callable[[], nn.Module], limits: tuple[float, ...], path: str, clipped_by: str | None = None
+    build: Callable[[], nn.Module], task: Task, limits: tuple[float, ...], path: str, clipped_by: str | None = None
 ) -> None:
     """Return where rounds can be made of the model that `build` makes.
 
     Args:
         build: makes the model from a fixed seed; called twice.
+        task: what it is trained on.
         limits: the largest absolute value of each input.
         path: the study's `model.path`.
         clipped_by: the mechanism that clips each patient's gradient, if one does.
@@ -50,7 +51,7 @@ def require_fit(
     what = f"model.path {path!r}"
     twin, model = (lay_out(each) for each in built_alike(build, what))
     crowd = made_up_rows(limits)
-    look = _Look(model, crowd[:FEW], crowd, what)
+    look = _Look(model, task, crowd[:FEW], crowd, what)
     with seeded(0), one_thread():  # among threads, so small a call waits
         for size in (0.0, 0.1):  # also beside weights that start at zero
             shift(model, size)
@@ -68,6 +69,7 @@ class _Look:
     """A model to try things on, and made-up patients to try them with."""
 
     model: nn.Module
+    task: Task
     rows: torch.Tensor
     crowd: torch.Tensor
     what: str
@@ -86,10 +88,11 @@ class _Look:
         if not isinstance(found, torch.Tensor) or found.dtype != torch.float32:
             kind = found.dtype if isinstance(found, torch.Tensor) else type(found).__name__
             raise ConfigError(f"{self.what} gives {kind}, and a float32 tensor of logits is needed")
-        if found.shape != (len(rows),):
+        needed = (len(rows),) if self.task.num_outputs is None else (len(rows), self.task.num_outputs)
+        if found.shape != needed:
             raise ConfigError(
-                f"{self.what} gives {tuple(found.shape)} for a batch of {len(rows)}, and ({len(rows)},) is needed: "
-                f"{reshaped(found, len(rows))}"
+                f"{self.what} gives {tuple(found.shape)} for a batch of {len(rows)}, and {needed} is needed: "
+                f"{reshaped(found, needed)}"
             )
         return found.clone()  # it may be a view of a parameter
 
@@ -195,14 +198,14 @@ class _Look:
 
     def require_patient_gradients(self, mechanism: str) -> None:
         """Each patient has a gradient of its own, in float64, and it is the one that training follows."""
-        rows, labels = self.rows[:4].double(), torch.tensor([0.0, 1.0, 0.0, 1.0]).double()
+        rows, labels = self.rows[:4].double(), self.task.made_up(4).double()
         weights, unchanged = in_float64(self.model)
         before = self._kept()
         try:
-            found = gradient_rows(self.model, weights, rows, labels)
+            found = gradient_rows(self.task, self.model, weights, rows, labels)
             logits = functional_call(self.model, (weights, unchanged), (rows,))
         except Exception as error:
-            name = failing_layer(self.model, lambda: gradient_rows(self.model, weights, rows, labels))
+            name = failing_layer(self.model, lambda: gradient_rows(self.task, self.model, weights, rows, labels))
             otherwise = "take what torch.func can differentiate in float64, patient by patient"
             if "random" in str(error):
                 otherwise = "let it draw nothing, with a dropout of 0"
@@ -225,7 +228,7 @@ class _Look:
     def _require_scores_alone(self, mechanism: str) -> None:
         """Held-out patients, too, are looked at one by one there, and have the logits that they have together."""
         try:
-            found = logits_alone(self.model, self.crowd)
+            found = outputs_alone(self.model, self.crowd)
         except Exception as error:
             told = f"{type(error).__name__}: {shorten(str(error), 200)}"
             raise ConfigError(
@@ -290,8 +293,7 @@ class _Look:
             )
 
     def _loss(self, logits: torch.Tensor, first: int = 0) -> torch.Tensor:
-        labels = torch.arange(first, first + len(logits)).remainder(2).float()
-        return mean_log_loss(logits, labels)
+        return self.task.loss(logits, self.task.made_up(first + len(logits))[first:])
 
     def _gradients(self, loss: torch.Tensor) -> list[torch.Tensor]:
         """By parameter; zero where the loss does not depend on it. Raises RuntimeError: it depends on none."""

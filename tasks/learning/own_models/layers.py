@@ -34,9 +34,11 @@ def instead(model: nn.Module, name: str, otherwise: str) -> str:
     return next((remedy for kind, remedy in _INSTEAD if isinstance(layer, kind)), otherwise)
 
 
-def reshaped(found: torch.Tensor, num: int) -> str:
-    """What makes one logit a patient of these, as a sentence has it."""
-    if found.shape == (num, 1):
+def reshaped(found: torch.Tensor, needed: tuple[int, ...]) -> str:
+    """What makes the outputs that the task needs of these, as a sentence has it."""
+    if len(needed) > 1:
+        return f"give {needed[1]} logits for each patient"
+    if found.shape == (*needed, 1):
         return "squeeze the last dimension, `.squeeze(-1)`"
     if found.ndim == 0:
         return "squeeze the last dimension only, `.squeeze(-1)`"

@@ -7,7 +7,6 @@ count       how many in a time, by Poisson's likelihood
 survival    when, in discrete time, by the likelihood of each interval's hazard
 cox         when, by Cox's partial likelihood
 task        what every task answers
-metrics     what a figure is called, and which way is better
 ranking     AUC, average precision, concordance
 sums        figures from sums over patients, and their errors under noise
 

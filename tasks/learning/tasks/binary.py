@@ -3,23 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import isfinite
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import nn
 
-from tasks.learning.tasks.metrics import (
-    ACCURACY,
-    AUC,
-    AVERAGE_PRECISION,
-    BALANCED_ACCURACY,
-    BRIER,
-    CALIBRATION_INTERCEPT,
-    CALIBRATION_SLOPE,
-    LOG_LOSS,
-)
+from tasks.learning.metrics import OF_TASK
 from tasks.learning.tasks.ranking import auc, auc_of_tables, average_precision
 from tasks.learning.tasks.task import Floats, Task
 from tasks.study.label import BinaryLabel
@@ -41,16 +31,7 @@ class Binary(Task):
 
     label: BinaryLabel
 
-    metrics = (
-        AUC,
-        LOG_LOSS,
-        AVERAGE_PRECISION,
-        ACCURACY,
-        BALANCED_ACCURACY,
-        BRIER,
-        CALIBRATION_SLOPE,
-        CALIBRATION_INTERCEPT,
-    )
+    metrics = OF_TASK["binary"]
 
     def loss(self, outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         return nn.functional.binary_cross_entropy_with_logits(outputs, labels)
@@ -106,6 +87,7 @@ class Binary(Task):
         shares = _shares((counts * right).sum(axis=2), counts.sum(axis=2))
         everybody = counts.sum(axis=(1, 2))
         return {
+            "num_examples": totals.sum(axis=1),
             "auc": auc_of_tables(counts),
             "log_loss": _shares((counts * per_label).sum(axis=(1, 2)), everybody),
             "accuracy": _shares((counts * right).sum(axis=(1, 2)), everybody),
@@ -156,9 +138,8 @@ def _sigmoid(logits: Floats) -> Floats:
     return risk
 
 
-def _mean(values: npt.NDArray[np.generic]) -> float | None:
-    found = float(np.mean(values)) if values.size else float("nan")
-    return found if isfinite(found) else None
+def _mean(values: npt.NDArray[np.bool_] | Floats) -> float | None:
+    return float(np.mean(values)) if values.size else None
 
 
 def _shares(part: Floats, whole: Floats) -> Floats:

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import torch
 from scipy.special import xlogy
 
-from tasks.learning.tasks.metrics import DEVIANCE, MAE
+from tasks.learning.metrics import OF_TASK
 from tasks.learning.tasks.task import Floats, Task
 from tasks.study.label import CountLabel
 
@@ -27,7 +27,7 @@ class Count(Task):
 
     label: CountLabel
 
-    metrics = (DEVIANCE, MAE)
+    metrics = OF_TASK["count"]
 
     def loss(self, outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Negative log-likelihood without the part that no model changes."""
@@ -56,12 +56,18 @@ class Count(Task):
         deviance, error = _misses(np.nan_to_num(outputs.double().numpy()), labels.double().numpy())
         most = self.label.most
         columns = [np.ones(len(error)), np.minimum(error / most, 1), np.minimum(deviance / (10 * most), 1)]
-        return np.stack(columns, axis=1) / np.sqrt(3)
+        rows: Floats = np.stack(columns, axis=1) / np.sqrt(3)
+        return rows
 
     def figures_of_sums(self, totals: Floats, bins: int) -> dict[str, Floats]:
         number, error, deviance = totals.T * np.sqrt(3)
-        number, most = np.where(number > 0.5, number, np.nan), self.label.most
-        return {"deviance": 10 * most * np.maximum(deviance, 0) / number, "mae": most * np.maximum(error, 0) / number}
+        most = self.label.most
+        several = np.where(number > 0.5, number, np.nan)
+        return {
+            "num_examples": number,
+            "deviance": 10 * most * np.maximum(deviance, 0) / several,
+            "mae": most * np.maximum(error, 0) / several,
+        }
 
 
 def _misses(outputs: Floats, labels: Floats) -> tuple[Floats, Floats]:

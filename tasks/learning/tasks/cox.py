@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from tasks.learning.tasks.metrics import CONCORDANCE, PARTIAL_LOSS
+from tasks.learning.metrics import OF_TASK
 from tasks.learning.tasks.ranking import concordance
 from tasks.learning.tasks.task import Floats, Task
 from tasks.study.label import CoxLabel
@@ -26,7 +26,7 @@ class Cox(Task):
 
     label: CoxLabel
 
-    metrics = (CONCORDANCE, PARTIAL_LOSS)
+    metrics = OF_TASK["cox"]
 
     def loss(self, outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Negative partial log-likelihood over the number of events."""

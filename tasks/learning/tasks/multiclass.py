@@ -10,7 +10,7 @@ import torch
 from scipy.special import log_softmax
 from torch import nn
 
-from tasks.learning.tasks.metrics import ACCURACY, BALANCED_ACCURACY, BRIER, LOG_LOSS, MACRO_AUC
+from tasks.learning.metrics import BALANCED_ACCURACY, MACRO_AUC, OF_TASK
 from tasks.learning.tasks.ranking import auc
 from tasks.learning.tasks.task import Floats, Task
 from tasks.study.label import MulticlassLabel
@@ -28,7 +28,7 @@ class Multiclass(Task):
 
     label: MulticlassLabel
 
-    metrics = (MACRO_AUC, LOG_LOSS, ACCURACY, BALANCED_ACCURACY, BRIER)
+    metrics = OF_TASK["multiclass"]
 
     @property
     def num_outputs(self) -> int:
@@ -83,7 +83,11 @@ class Multiclass(Task):
         right, of_class = np.diagonal(table, axis1=1, axis2=2), table.sum(axis=2)
         whole = of_class.sum(axis=1)
         with np.errstate(invalid="ignore", divide="ignore"):
-            return {"accuracy": right.sum(axis=1) / whole, "balanced_accuracy": np.nanmean(right / of_class, axis=1)}
+            return {
+                "num_examples": totals.sum(axis=1),
+                "accuracy": right.sum(axis=1) / whole,
+                "balanced_accuracy": np.nanmean(right / of_class, axis=1),
+            }
 
 
 def _mean(values: list[float]) -> float | None:

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from tasks.learning.tasks.metrics import MAE, R2, RMSE
+from tasks.learning.metrics import OF_TASK
 from tasks.learning.tasks.task import Floats, Task
 from tasks.study.label import RegressionLabel
 
@@ -24,7 +24,7 @@ class Regression(Task):
 
     label: RegressionLabel
 
-    metrics = (RMSE, R2, MAE)
+    metrics = OF_TASK["regression"]
 
     @property
     def half(self) -> float:
@@ -52,7 +52,7 @@ class Regression(Task):
         return {metric.name: len(labels) for metric in self.metrics}
 
     def made_up(self, number: int) -> torch.Tensor:
-        return torch.linspace(-1, 1, number) if number > 1 else torch.zeros(number)
+        return torch.arange(number).remainder(5) / 2 - 1
 
     def num_sums(self, bins: int) -> int:
         return 5
@@ -61,14 +61,16 @@ class Regression(Task):
         truth = labels.double().numpy()
         error = (np.clip(np.nan_to_num(outputs.double().numpy()), -1, 1) - truth) / 2
         columns = [np.ones(len(truth)), np.abs(error), error**2, truth, truth**2]
-        return np.stack(columns, axis=1) / np.sqrt(5)
+        rows: Floats = np.stack(columns, axis=1) / np.sqrt(5)
+        return rows
 
     def figures_of_sums(self, totals: Floats, bins: int) -> dict[str, Floats]:
         number, absolute, squared, first, second = totals.T * np.sqrt(5)
-        number = np.where(number > 0.5, number, np.nan)
+        counted, number = number, np.where(number > 0.5, number, np.nan)
         spread = second - first**2 / number
         with np.errstate(invalid="ignore", divide="ignore"):
             return {
+                "num_examples": counted,
                 "rmse": 2 * self.half * np.sqrt(np.maximum(squared, 0.0) / number),
                 "r2": np.where(spread > 0, 1 - 4 * squared / spread, np.nan),
                 "mae": 2 * self.half * np.maximum(absolute, 0.0) / number,

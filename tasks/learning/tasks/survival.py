@@ -9,7 +9,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from tasks.learning.tasks.metrics import CONCORDANCE, INTEGRATED_BRIER, LOG_LOSS
+from tasks.learning.metrics import LOG_LOSS, OF_TASK
 from tasks.learning.tasks.ranking import concordance
 from tasks.learning.tasks.task import Floats, Task
 from tasks.study.label import SurvivalLabel
@@ -33,7 +33,7 @@ class Survival(Task):
 
     label: SurvivalLabel
 
-    metrics = (CONCORDANCE, INTEGRATED_BRIER, LOG_LOSS)
+    metrics = OF_TASK["survival"]
 
     @property
     def num_outputs(self) -> int:
@@ -94,7 +94,8 @@ class Survival(Task):
             below = np.cumsum(others, axis=1) - others
             known += failed.sum(axis=1) * others.sum(axis=1)
             won += (failed * (below + others / 2)).sum(axis=1)
-        return {"concordance": np.divide(won, known, out=np.full(len(known), np.nan), where=known > 0)}
+        found = np.divide(won, known, out=np.full(len(known), np.nan), where=known > 0)
+        return {"num_examples": totals.sum(axis=1), "concordance": found}
 
 
 def survival_of(outputs: Floats) -> Floats:

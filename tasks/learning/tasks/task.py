@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from tasks.learning.tasks.metrics import Metric
+from tasks.learning.metrics import Metric
 
 Floats = npt.NDArray[np.float64]
 
@@ -58,5 +58,8 @@ class Task(ABC):
         raise NotImplementedError
 
     def figures_of_sums(self, totals: Floats, bins: int) -> dict[str, Floats]:
-        """From sums of statistics, (draws, num_sums), each metric that they tell, (draws,); NaN where they do not."""
+        """From sums of statistics, (draws, num_sums), each metric that they tell, (draws,); NaN where they do not.
+
+        And "num_examples", how many patients they are of.
+        """
         return {}

@@ -11,6 +11,7 @@ from torch import nn
 from tasks.errors import ConfigError
 from tasks.learning.building import checked_model
 from tasks.learning.flat import unflatten
+from tasks.learning.tasks import task_of
 from tasks.learning.training import gradient_rows, num_iterations
 from tasks.privacy.audit.observer import PatientGroup, PatientRows
 from tasks.privacy.noise.keystream import Floats
@@ -34,8 +35,9 @@ class Adversary:
     def __post_init__(self) -> None:
         object.__setattr__(self, "model", checked_model(self.study).eval())
         nobody = torch.zeros(1, len(self.study.inputs), dtype=torch.float64)
+        made_up = task_of(self.study.label).made_up(1)
         try:
-            self._gradients(parameters(self.model), nobody, nobody[:, 0])
+            self._gradients(parameters(self.model), nobody, made_up.double())
         except RuntimeError:
             raise ConfigError(
                 f"model.path {self.study.model.path!r} cannot be audited: torch.func has no gradient of one patient"
@@ -74,7 +76,7 @@ class Adversary:
 
     def _gradients(self, weights: Weights, inputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         doubles = {name: tensor.double() for name, tensor in weights.items()}
-        return gradient_rows(self.model, doubles, inputs, labels)
+        return gradient_rows(task_of(self.study.label), self.model, doubles, inputs, labels)
 
     def models(self, patients: PatientGroup, rounds: int) -> list[Weights]:
         """`rounds` public models: the study's first one, and gradient descent from it on `patients`.

@@ -11,6 +11,7 @@ from torch import nn
 
 from tasks.learning.building import checked_model
 from tasks.learning.flat import Shape, flatten
+from tasks.learning.tasks import task_of
 from tasks.learning.training import RawUpdate
 from tasks.privacy.audit.observer import Observers, PatientGroup, PatientGroups
 from tasks.privacy.mechanisms import mechanism_of
@@ -57,7 +58,7 @@ def _train(model: nn.Module, plan: Plan, weights: Weights, group: PatientGroup) 
         return RawUpdate({name: torch.zeros_like(tensor) for name, tensor in weights.items()}, 0, local_iterations=1)
     set_parameters(model, weights)
     seed = plan.training.seed * 1_000_003 + plan.server_round
-    return train_local(model, inputs, labels, plan.training, plan.privacy, seed=seed)
+    return train_local(task_of(plan.label), model, inputs, labels, plan.training, plan.privacy, seed=seed)
 
 
 def _raw_vector(update: RawUpdate, plan: Plan) -> Floats:

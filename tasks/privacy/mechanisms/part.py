@@ -12,6 +12,7 @@ from tasks.errors import PrivacyError
 from tasks.learning.averaging import weight_of
 from tasks.learning.flat import Shape, flatten
 from tasks.learning.training import RawUpdate
+from tasks.privacy.sum_statistics import num_sums
 from tasks.store.records.round import Plan
 from tasks.store.weights import Weights
 
@@ -33,10 +34,8 @@ class Part:
 
     @property
     def summed(self) -> torch.Tensor:
-        """The summed gradients and the counts that ride on them, int64 grid steps. Raises PrivacyError."""
-        tensors, bins = self.raw.tensors, self.plan.evaluation.score_bins
-        counts = 2 * (bins or 0) if self.plan.privacy.needs.counts else 0
-        size = Shape.of(self.base).num_values + counts
+        """The summed gradients and the sums that ride on them, int64 grid steps. Raises PrivacyError."""
+        tensors, size = self.raw.tensors, Shape.of(self.base).num_values + num_sums(self.plan)
         if set(tensors) != {"sum"} or tensors["sum"].numel() != size:
             raise PrivacyError(f"the plan needs one summed gradient of {size} values: the update stays at the site")
         return tensors["sum"]

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from tasks.errors import QuorumMissed, RoundRefused, UpdateRejected
 from tasks.foreign.bounds import shorten
 from tasks.privacy.ledger.ledger import SiteLedger
-from tasks.privacy.opened import OpenedSum, private_auc, require_step
+from tasks.privacy.opened import OpenedSum, noised_figures, require_step
 from tasks.privacy.sanitizer import Encrypt, Mask
 from tasks.privacy.secure_sum.records import Roster
 from tasks.rounds.hub.answers import read_answers, reason_of
@@ -22,7 +22,7 @@ from tasks.rounds.hub.context import HubContext
 from tasks.rounds.hub.selection import frozen_selection
 from tasks.rounds.site.context import PlannedRound, SiteContext
 from tasks.store.records.ledger import Spend
-from tasks.store.records.model import PrivateAuc
+from tasks.store.records.model import NoisedFigures
 from tasks.store.records.round import Manifest, Plan, Selection
 from tasks.store.weights import Weights
 from tasks.study.channels import Aggregation
@@ -81,7 +81,7 @@ class Opened(NamedTuple):
 
     selection: Selection
     delta: Weights
-    quality: PrivateAuc | None = None
+    quality: NoisedFigures | None = None
 
 
 class HubChannel(ABC):
@@ -152,7 +152,7 @@ class SumChannel(HubChannel):
             raise QuorumMissed(f"round {self.plan.server_round} of {self.plan.study}: no updates were selected")
         opened = self.total(selection, base)
         require_step(opened, self.hub.study.rounds.max_update_norm)
-        return Opened(selection, opened.delta, private_auc(opened, self.plan, len(selection.chosen)))
+        return Opened(selection, opened.delta, noised_figures(opened, self.plan, len(selection.chosen)))
 
 
 def site_channel(ctx: SiteContext, planned: PlannedRound) -> SiteChannel:

@@ -8,7 +8,7 @@ from tasks.rounds.channels.channel import hub_channel
 from tasks.rounds.hub.cards import CardModels, write_card
 from tasks.rounds.hub.context import HubContext
 from tasks.store import layout
-from tasks.store.records.model import ModelCard, ModelRef, PrivateAuc
+from tasks.store.records.model import ModelCard, ModelRef, NoisedFigures
 from tasks.store.records.round import Plan, Selection
 from tasks.store.weights import Weights, fetch_model, sha256, to_bytes
 
@@ -31,7 +31,7 @@ def aggregate(hub: HubContext, server_round: int) -> Selection:
 
 
 def _write_model(
-    hub: HubContext, plan: Plan, selection: Selection, weights: Weights, quality: PrivateAuc | None
+    hub: HubContext, plan: Plan, selection: Selection, weights: Weights, quality: NoisedFigures | None
 ) -> None:
     model = _put_model(hub, layout.model(plan.study, plan.server_round), plan.server_round, weights)
     evaluated, count = _averaged(hub, plan, weights, model)

@@ -18,7 +18,7 @@ from tasks.store import clock, layout
 from tasks.store.hub_signature import sign_as_hub
 from tasks.store.record_size import max_bytes
 from tasks.store.records.ledger import LedgerPin
-from tasks.store.records.model import ModelCard, ModelRef, PrivateAuc
+from tasks.store.records.model import ModelCard, ModelRef, NoisedFigures
 from tasks.store.records.round import Plan, Selection
 from tasks.store.weights import sha256
 
@@ -60,7 +60,7 @@ def write_first_card(hub: HubContext, model: ModelRef) -> None:
 
 
 def write_card(
-    hub: HubContext, plan: Plan, selection: Selection, models: CardModels, quality: PrivateAuc | None
+    hub: HubContext, plan: Plan, selection: Selection, models: CardModels, quality: NoisedFigures | None
 ) -> None:
     """The card of a round's model. A rerun makes the same bytes again."""
     before, digest = _card_before(hub, plan)
@@ -77,7 +77,7 @@ def write_card(
         contributors={chosen.site: chosen.weight for chosen in selection.chosen},
         missing=selection.missing,
         spend=largest_spend(selection),
-        private_auc=quality,
+        noised=quality,
         previous_sha256=digest,
         ledgers=dict(sorted((before.ledgers | pins).items())),
     )

@@ -19,10 +19,11 @@ from tasks.errors import (
     StoreUnavailable,
 )
 from tasks.foreign.bounds import MAX_LONG_TEXT, MAX_NAMED, shorten
+from tasks.learning.tasks import task_of
 from tasks.rounds.channels.channel import hub_channel
 from tasks.rounds.hub.context import HubContext
 from tasks.rounds.hub.selection import largest_spend
-from tasks.rounds.pooled import PooledFigures, pooled_figures
+from tasks.rounds.pooled import pooled_figures
 from tasks.store import layout
 from tasks.store.hub_signature import sign_as_hub
 from tasks.store.objects import to_json
@@ -132,7 +133,6 @@ def _summarise(hub: HubContext, plan: Plan, selection: Selection | None, card: M
     metrics = {site: _site_metrics(hub, plan, site, card) for site in hub.study.sites}
     data = {site: _validation(hub, plan, site) for site in metrics}
     rows = tuple(_row(data[s], s, chosen.get(s), missing.get(s, ""), metrics[s]) for s in metrics)
-    pooled = _pooled(hub, card) if card else PooledFigures()
     spend = largest_spend(selection) if selection else None
     closed_at = datetime.now(UTC)
     return RoundMetrics(
@@ -141,6 +141,7 @@ def _summarise(hub: HubContext, plan: Plan, selection: Selection | None, card: M
         run_id=plan.run_id,
         status=_status(selection, card),
         message=_message(rows, plan),
+        task=plan.label.task,
         mechanism=plan.privacy.mechanism,
         aggregation=plan.aggregation,
         promise=spend,
@@ -156,17 +157,15 @@ def _summarise(hub: HubContext, plan: Plan, selection: Selection | None, card: M
         epsilon_budget=spend.epsilon_budget if spend else getattr(plan.privacy, "epsilon", None),
         delta=spend.delta if spend else getattr(plan.privacy, "delta", None),
         model_sha256=card.model.sha256 if card else None,
-        auc=_weighted(rows, "auc"),
-        log_loss=_weighted(rows, "log_loss"),
-        pooled_auc=pooled.auc,
-        pooled_log_loss=pooled.log_loss,
-        private_auc=card.private_auc if card else None,
+        figures=_weighted(rows),
+        pooled=_pooled(hub, card) if card else {},
+        noised=card.noised if card else None,
         step_seconds={step: round(sum(row.seconds.get(step, 0.0) for row in rows), 3) for step in _STEPS},
         slowest=_slowest(rows),
     )
 
 
-def _pooled(hub: HubContext, card: ModelCard) -> PooledFigures:
+def _pooled(hub: HubContext, card: ModelCard) -> dict[str, float]:
     """Figures for the demo; the pointer has moved, so what breaks in a study's own model leaves them out."""
     try:
         return pooled_figures(hub.study, hub.store, card.evaluated_model)
@@ -174,7 +173,7 @@ def _pooled(hub: HubContext, card: ModelCard) -> PooledFigures:
         raise
     except Exception:
         log.exception("round %d of %s is closed without pooled figures", card.server_round, hub.name)
-        return PooledFigures()
+        return {}
 
 
 def _message(rows: Sequence[SiteRow], plan: Plan) -> str:
@@ -227,12 +226,18 @@ def _row(
 
 
 def _site_metrics(hub: HubContext, plan: Plan, site: str, card: ModelCard | None) -> SiteMetrics | None:
-    """What a site has measured on this round's model; what is about anything else counts as not written."""
+    """What a site has measured on this round's model; what is about anything else, or what no model
+    can have, counts as not written.
+    """
     metrics = _written(hub, layout.site_metrics(plan.study, plan.server_round, site), SiteMetrics)
     if metrics is None or card is None:
         return None
     said = (metrics.study, metrics.server_round, metrics.site, metrics.model_sha256)
-    return metrics if said == (plan.study, plan.server_round, site, card.evaluated_model.sha256) else None
+    if said != (plan.study, plan.server_round, site, card.evaluated_model.sha256):
+        return None
+    known = {metric.name: metric for metric in task_of(plan.label).metrics}
+    possible = all(name in known and known[name].allows(value) for name, value in metrics.figures.items())
+    return metrics if possible else None
 
 
 def _written(hub: HubContext, key: str, record: type[Written]) -> Written | None:
@@ -245,15 +250,17 @@ def _written(hub: HubContext, key: str, record: type[Written]) -> Written | None
         return None
 
 
-def _weighted(rows: Sequence[SiteRow], name: str) -> float | None:
-    """Mean over the sites that may report it, weighted by their held-out patients."""
-    pairs = [
-        (getattr(row.metrics, name), row.metrics.num_examples)
-        for row in rows
-        if row.metrics and row.metrics.num_examples and getattr(row.metrics, name) is not None
-    ]
-    total = sum(count for _, count in pairs)
-    return round(sum(value * count for value, count in pairs) / total, 4) if total else None
+def _weighted(rows: Sequence[SiteRow]) -> dict[str, float]:
+    """Each figure's mean over the sites that may report it, weighted by their held-out patients."""
+    pairs: dict[str, list[tuple[float, int]]] = {}
+    for row in rows:
+        if row.metrics and row.metrics.num_examples:
+            for name, value in row.metrics.figures.items():
+                pairs.setdefault(name, []).append((value, row.metrics.num_examples))
+    return {
+        name: round(sum(value * count for value, count in own) / sum(count for _, count in own), 4)
+        for name, own in pairs.items()
+    }
 
 
 def _slowest(rows: Sequence[SiteRow]) -> str | None:

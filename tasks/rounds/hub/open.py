@@ -144,6 +144,7 @@ def _new_plan(
         privacy=study.privacy,
         aggregation=study.aggregation,
         evaluation=study.evaluation,
+        label=study.label,
         total_rounds=study.rounds.total,
     )
     return sign_as_hub(plan, hub.secrets_dir)

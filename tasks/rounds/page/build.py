@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from markupsafe import Markup
 
+from tasks.learning.metrics import metrics_of
 from tasks.report import pages
 from tasks.report.canvas import Chart
 from tasks.rounds.page import plots, privacy_view, view
@@ -49,10 +50,8 @@ def metrics(rounds: Sequence[RoundMetrics]) -> dict[str, float]:
     now = rounds[-1]
     known = now.epsilon is not None and now.epsilon_budget is not None
     numbers = {
-        "auc": now.auc,
-        "log_loss": now.log_loss,
-        "pooled_auc": now.pooled_auc,
-        "pooled_log_loss": now.pooled_log_loss,
+        **now.figures,
+        **{f"pooled_{name}": value for name, value in now.pooled.items()},
         "epsilon": now.epsilon,
         "epsilon_budget": now.epsilon_budget,
         "epsilon_left": (now.epsilon_budget or 0) - (now.epsilon or 0) if known else None,
@@ -69,6 +68,7 @@ def metrics(rounds: Sequence[RoundMetrics]) -> dict[str, float]:
 
 def run_entry(study: Study, now: RoundMetrics) -> RunEntry:
     """The round's line in the indexes."""
+    first = next(iter(metrics_of(now.task)), None)
     return RunEntry(
         study=study.study,
         title=study.title,
@@ -83,7 +83,8 @@ def run_entry(study: Study, now: RoundMetrics) -> RunEntry:
         seconds=now.seconds,
         epsilon=now.epsilon,
         epsilon_budget=now.epsilon_budget,
-        auc=now.pooled_auc if now.pooled_auc is not None else now.auc,
+        metric=first.label if first else "",
+        figure=now.pooled.get(first.name, now.figures.get(first.name)) if first else None,
     )
 
 
@@ -104,6 +105,8 @@ def _page(
         baselines=baselines,
         banners=view.banners(now, damaged),
         tiles=view.tiles(now, baselines),
+        metrics=[metric for metric in metrics_of(now.task) if metric.name in {chart.name for chart in charts}],
+        figures=view.figure_rows(now),
         metric_note=view.metric_note(study, now),
         demo_only=view.DEMO_ONLY,
         privacy=privacy_view.privacy(study, now),

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, ConfigDict
+from pydantic import AfterValidator, AliasChoices, BaseModel, ConfigDict, Field
 
 from tasks.report.pages import render
 from tasks.study.privacy import promises
@@ -36,7 +36,8 @@ class RunEntry(BaseModel):
     seconds: float
     epsilon: float | None
     epsilon_budget: float | None
-    auc: float | None
+    metric: str = Field(default="AUC", description="what `figure` is called")
+    figure: float | None = Field(default=None, validation_alias=AliasChoices("figure", "auc"))
 
     @property
     def promises(self) -> bool:

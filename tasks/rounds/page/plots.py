@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator
 
+from tasks.learning.metrics import Metric, metrics_of
 from tasks.report import words
 from tasks.report.canvas import COLOURS, Chart, dashed, grid, look, make_chart, round_axis, say
 from tasks.store.records.report import Baselines, RoundMetrics, SiteRow
@@ -27,21 +28,19 @@ def draw(rounds: Sequence[RoundMetrics], baselines: Baselines | None) -> list[Ch
     now = rounds[-1]
     with look():
         return [
-            _performance(rounds, baselines, "auc", "AUC per round"),
-            _performance(rounds, baselines, "log_loss", "Log loss per round"),
+            *(_performance(rounds, baselines, metric) for metric in metrics_of(now.task)[:2]),
             _privacy(rounds),
             _patients(now),
             _seconds(now),
         ]
 
 
-def _performance(rounds: Sequence[RoundMetrics], baselines: Baselines | None, metric: str, title: str) -> Chart:
-    name, better = ("AUC", "higher is better") if metric == "auc" else ("Log loss", "lower is better")
-    lines = _lines(rounds, baselines, metric)
+def _performance(rounds: Sequence[RoundMetrics], baselines: Baselines | None, metric: Metric) -> Chart:
+    lines, title = _lines(rounds, baselines, metric.name), f"{metric.label} per round"
 
     def paint(ax: Axes) -> None:
         round_axis(ax, rounds[-1].total_rounds, rounds[-1].server_round)
-        ax.set_ylabel(f"{name} ({better})")
+        ax.set_ylabel(f"{metric.label} ({metric.direction})")
         shown = [_draw_line(ax, line) for line in lines if line.points or line.level is not None]
         if not shown:
             say(
@@ -54,18 +53,16 @@ def _performance(rounds: Sequence[RoundMetrics], baselines: Baselines | None, me
         _label_at_right(ax, shown)
 
     latest = ", ".join(f"{line.label} {words.number(value)}" for line in lines if (value := _last(line)) is not None)
-    return make_chart(metric, title, f"{title}: {latest or 'no figure yet'}.", paint, right=0.74, empty=not latest)
+    return make_chart(metric.name, title, f"{title}: {latest or 'no figure yet'}.", paint, right=0.74, empty=not latest)
 
 
 def _lines(rounds: Sequence[RoundMetrics], baselines: Baselines | None, metric: str) -> list[_Line]:
-    def series(field: str) -> list[tuple[int, float]]:
-        return [(r.server_round, value) for r in rounds if (value := getattr(r, field)) is not None]
-
-    lines = [_Line("Global model", "blue", series(f"pooled_{metric}"))]
-    lines.append(_Line("Reporting sites", "green", series(metric)))
+    pooled = [(r.server_round, r.pooled[metric]) for r in rounds if metric in r.pooled]
+    reporting = [(r.server_round, r.figures[metric]) for r in rounds if metric in r.figures]
+    lines = [_Line("Global model", "blue", pooled), _Line("Reporting sites", "green", reporting)]
     if baselines is not None:
-        lines.append(_Line("Pooled training", "ink", [], getattr(baselines, f"pooled_{metric}")))
-        lines.append(_Line("Local only", "red", [], getattr(baselines, f"local_only_{metric}")))
+        lines.append(_Line("Pooled training", "ink", [], baselines.pooled.get(metric)))
+        lines.append(_Line("Local only", "red", [], baselines.local_only.get(metric)))
     return lines
 
 

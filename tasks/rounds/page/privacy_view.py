@@ -96,11 +96,11 @@ def _facts(study: Study, now: RoundMetrics, unit: str) -> tuple[tuple[str, str],
         ("Covered", covered if now.channel.hides else "every update, and every model made from them"),
         ("Not covered", f"counts of patients, timings and data checks; {small} are suppressed"),
     ]
-    if now.private_auc is not None:
+    if now.noised is not None:
         facts.append(
             (
-                "AUC under noise",
-                "from counts of held-out patients by risk; they are never trained on, so the same ε pays",
+                "Figures under noise",
+                "from sums over held-out patients; they are never trained on, so the same ε pays",
             )
         )
     return tuple(facts)

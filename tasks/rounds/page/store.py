@@ -19,6 +19,7 @@ from pydantic import ValidationError
 
 from tasks.errors import ObjectMissing
 from tasks.foreign.inside import MAX_BYTES, read_inside, write_inside
+from tasks.learning.metrics import METRICS
 from tasks.report.stores import ReadableStore, ReportStore, readable
 from tasks.rounds.page.index import RunEntry, index_page
 from tasks.store import layout, settings
@@ -26,8 +27,7 @@ from tasks.store import layout, settings
 #: Every file that a report may have, and its type: no other name is ever written or served.
 CONTENT_TYPES = {
     "report.html": "text/html; charset=utf-8",
-    "auc.png": "image/png",
-    "log_loss.png": "image/png",
+    **{f"{name}.png": "image/png" for name in METRICS},
     "patients_per_client.png": "image/png",
     "privacy.png": "image/png",
     "seconds.png": "image/png",

@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from tasks.learning.metrics import Metric, metrics_of
 from tasks.report import words
 from tasks.rounds.page.privacy_view import warning
 from tasks.store import layout
+from tasks.store.records.model import NoisedFigures
 from tasks.store.records.report import Baselines, RoundMetrics, SiteMetrics, SiteRow
 from tasks.study.sections import Study
 
@@ -86,26 +88,26 @@ def tiles(now: RoundMetrics, baselines: Baselines | None) -> list[Tile]:
     """The first screen's figures of the model and of the round."""
     patients = sum(row.num_examples or 0 for row in now.sites if row.contributed)
     tone: Tone = "plain" if now.status == "complete" else "warn" if now.status == "partial" else "bad"
-    private = [_private_tile(now)] if now.private_auc else []
+    private = [_noised_tile(now, now.noised)] if now.noised else []
     return [
         *private,
-        _metric_tile(now, "AUC", "auc", baselines.pooled_auc if baselines else None),
-        _metric_tile(now, "Log loss", "log_loss", baselines.pooled_log_loss if baselines else None),
+        *(_metric_tile(now, metric, baselines) for metric in metrics_of(now.task)[:2]),
         Tile("Sites", f"{now.num_contributors} of {len(now.sites)}", words.count(patients, "training patient"), tone),
         Tile("Time", words.duration(now.seconds), f"slowest site: {now.slowest or words.NONE}"),
         Tile("Uploaded", words.size(now.num_bytes), "all sites, this round"),
     ]
 
 
-def _private_tile(now: RoundMetrics) -> Tile:
-    assert now.private_auc is not None
-    found = now.private_auc
-    value = f"{words.number(found.auc, 2)} ± {words.number(found.standard_error, 2)}"
-    return Tile("AUC under noise", value, "all sites, inside ε; of the model before this round")
+def _noised_tile(now: RoundMetrics, found: NoisedFigures) -> Tile:
+    told = [metric for metric in metrics_of(now.task) if metric.name in found.figures]
+    first = told[0]
+    value = f"{words.number(found.figures[first.name], 2)} ± {words.number(found.errors[first.name], 2)}"
+    return Tile(f"{first.label} under noise", value, "all sites, inside ε; of the model before this round")
 
 
-def _metric_tile(now: RoundMetrics, label: str, metric: str, pooled_training: float | None) -> Tile:
-    held_out, reporting = getattr(now, f"pooled_{metric}"), getattr(now, metric)
+def _metric_tile(now: RoundMetrics, metric: Metric, baselines: Baselines | None) -> Tile:
+    label, held_out, reporting = metric.label, now.pooled.get(metric.name), now.figures.get(metric.name)
+    pooled_training = baselines.pooled.get(metric.name) if baselines else None
     goal = f"; pooled training {words.number(pooled_training)}" if pooled_training is not None else ""
     if held_out is not None:
         return Tile(label, words.number(held_out), f"all held-out patients (demo only){goal}")
@@ -118,26 +120,26 @@ def _metric_tile(now: RoundMetrics, label: str, metric: str, pooled_training: fl
 
 
 def metric_note(study: Study, now: RoundMetrics) -> str:
-    """What stands behind AUC and log loss, in words."""
+    """What stands behind the figures of the model, in words."""
     cell = study.evaluation.min_cell
     if now.model_sha256 is None:
         told = "This round made no model."
     elif now.promises:
-        told = "Each site validates the model; its own AUC and log loss stay there, outside of what ε covers."
-    elif now.auc is None:
+        told = "Each site validates the model; its own figures stay there, outside of what ε covers."
+    elif not now.figures:
         told = f"Suppressed: no site has {cell} held-out patients in every cell, so no site's own figure may leave it."
     else:
         told = f"Reporting sites: those with at least {cell} held-out patients in every cell."
-    return told if now.pooled_auc is None else f"{told} Global model: on all held-out patients together."
+    return told if not now.pooled else f"{told} Global model: on all held-out patients together."
 
 
 def sites(now: RoundMetrics, steps: Sequence[str]) -> list[SiteLine]:
     """The table of sites, in the record's order."""
     total = sum(row.weight or 0.0 for row in now.sites)
-    return [_site(row, steps, total) for row in now.sites]
+    return [_site(row, steps, total, metrics_of(now.task)[:2]) for row in now.sites]
 
 
-def _site(row: SiteRow, steps: Sequence[str], total_weight: float) -> SiteLine:
+def _site(row: SiteRow, steps: Sequence[str], total_weight: float, metrics: Sequence[Metric]) -> SiteLine:
     data, data_tone = _data_check(row)
     return SiteLine(
         name=row.site,
@@ -152,7 +154,7 @@ def _site(row: SiteRow, steps: Sequence[str], total_weight: float) -> SiteLine:
         weight=words.percent(row.weight / total_weight) if row.weight and total_weight else words.NONE,
         uploaded=words.size(row.num_bytes) if row.num_bytes else words.NONE,
         seconds=tuple(words.number(row.seconds.get(name), 2) for name in steps),
-        held_out=_held_out(row.metrics),
+        held_out=_held_out(row.metrics, metrics),
         epsilon=words.spend(row.epsilon),
     )
 
@@ -165,15 +167,40 @@ def _data_check(row: SiteRow) -> tuple[str, Tone]:
     return ("not run", "plain") if row.data_valid is None else ("passed", "good")
 
 
-def _held_out(metrics: SiteMetrics | None) -> tuple[str, ...]:
-    """Patients, AUC and log loss; one word for all three where all are suppressed."""
-    if metrics is None:
-        return (words.NONE,) * 3
-    n = None if metrics.num_examples is None else str(metrics.num_examples)
-    auc, log_loss = (None if value is None else words.number(value) for value in (metrics.auc, metrics.log_loss))
-    if n is auc is log_loss is None:
+def _held_out(found: SiteMetrics | None, metrics: Sequence[Metric]) -> tuple[str, ...]:
+    """Patients and the metrics; one word for all of them where all are suppressed."""
+    if found is None:
+        return (words.NONE,) * (1 + len(metrics))
+    n = SUPPRESSED if found.num_examples is None else str(found.num_examples)
+    shown = [found.figures.get(metric.name) for metric in metrics]
+    if found.num_examples is None and not any(value is not None for value in shown):
         return (SUPPRESSED,)
-    return tuple(SUPPRESSED if value is None else value for value in (n, auc, log_loss))
+    return (n, *(SUPPRESSED if value is None else words.number(value) for value in shown))
+
+
+@dataclass(frozen=True)
+class FigureRow:
+    """One figure of the model in the table of all of them, by where it was measured."""
+
+    label: str
+    better: str
+    pooled: str
+    reporting: str
+    noised: str
+
+
+def figure_rows(now: RoundMetrics) -> list[FigureRow]:
+    """Every metric of the round's task of which something is known."""
+    rows = []
+    for metric in metrics_of(now.task):
+        noised = now.noised.figures.get(metric.name) if now.noised else None
+        error = now.noised.errors.get(metric.name) if now.noised else None
+        known = (now.pooled.get(metric.name), now.figures.get(metric.name), noised)
+        if any(value is not None for value in known):
+            pooled, reporting, under_noise = (words.number(value) for value in known)
+            told = f"{under_noise} ± {words.number(error)}" if error is not None else under_noise
+            rows.append(FigureRow(metric.label, metric.direction, pooled, reporting, told))
+    return rows
 
 
 def objects(now: RoundMetrics) -> list[tuple[str, str]]:

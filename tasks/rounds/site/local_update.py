@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from tasks.data.reading.patients import Patients
-from tasks.learning.tasks.task import Task
+from tasks.learning.tasks import task_of
 from tasks.learning.training import RawUpdate
 from tasks.privacy.sum_statistics import sum_statistics
 from tasks.privacy.train_local import train_local
@@ -15,7 +15,6 @@ from tasks.store.weights import Weights, set_parameters
 
 
 def local_update(
-    task: Task,
     model: nn.Module,
     patients: Patients,
     plan: Plan,
@@ -23,7 +22,7 @@ def local_update(
     evaluated: Weights,
     optimizer_state: Weights | None = None,
 ) -> RawUpdate:
-    """Train from `base` as the plan says; where it asks for them, sum statistics of held-out patients under `evaluated`.
+    """Train from `base` as the plan says; where it asks for it, sum held-out patients' statistics under `evaluated`.
 
     They ride on the summed gradient, no patient's longer than STEPS_PER_CLIP grid steps: a patient is either trained on
     or held out, so it moves either the gradient or the statistics, and by no more than the clip norm.
@@ -31,6 +30,7 @@ def local_update(
     Raises:
         DataError: there is no patient to train on.
     """
+    task = task_of(plan.label)
     set_parameters(model, base)
     raw = train_local(
         task,

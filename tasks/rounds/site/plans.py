@@ -155,6 +155,7 @@ def _refuse_other_terms(plan: Plan, study: Study, site: str) -> None:
         "strictness": (plan.strict, study.rounds.strict),
         "training": (plan.training, study.training),
         "evaluation": (plan.evaluation, study.evaluation),
+        "label": (plan.label, study.label),
         "total_rounds": (plan.total_rounds, study.rounds.total),
     }
     changed = [name for name, (planned, own) in terms.items() if planned != own]

@@ -13,8 +13,9 @@ from tasks import __version__
 from tasks.data.checks.runner import ValidationResult
 from tasks.data.reading.patients import Patients
 from tasks.errors import StoreError, StoreUnavailable
-from tasks.learning.building import build_model, checked_model
+from tasks.learning.building import checked_model, study_model
 from tasks.learning.evaluation import suppress, validate_model
+from tasks.learning.tasks import task_of
 from tasks.privacy.ledger.ledger import SiteLedger
 from tasks.privacy.noise.source import SystemNoise
 from tasks.privacy.sanitizer import plan_spend, sanitize, specs_of
@@ -158,7 +159,7 @@ def _draw(
 ) -> bytes:
     """Draw noise, and what the channel puts over the raw update, and keep the bytes; nothing of it has left yet."""
     plan, noise = planned.plan, SystemNoise()
-    base = ctx.cards.models_of(plan, _model(ctx)).base
+    base = ctx.cards.models_of(plan, study_model(ctx.study)).base
     raw = files.load_raw()
     kept = RoundFiles(ctx.round_dir(plan.base_model.server_round)).kept("residual")
     seal = channel.seal()
@@ -212,12 +213,12 @@ def validate_global(ctx: SiteContext, server_round: int) -> SiteMetrics | None:
 
     def work(planned: PlannedRound) -> SiteMetrics:
         plan, started = planned.plan, time.perf_counter()
-        card, model = ctx.cards.card_of_round(plan), _model(ctx)
+        card, model = ctx.cards.card_of_round(plan), study_model(ctx.study)
         set_parameters(model, ctx.cards.fetch(card.evaluated_model, model))
         patients = valid_patients(ctx)
         full = _figures(ctx, plan, model, patients, card.evaluated_model.sha256)
         write_private(ctx.round_dir(server_round) / "metrics.json", to_json(full))
-        shown = suppress(full, patients.held_out_labels, promises=plan.privacy.promises)
+        shown = suppress(full, task_of(plan.label), patients.held_out_labels, promises=plan.privacy.promises)
         metrics = shown.model_copy(update={"seconds": _since(started)})
         _create_if_new(ctx, layout.site_metrics(plan.study, server_round, ctx.site), metrics)
         return metrics
@@ -228,7 +229,9 @@ def validate_global(ctx: SiteContext, server_round: int) -> SiteMetrics | None:
 def _figures(ctx: SiteContext, plan: Plan, model: torch.nn.Module, patients: Patients, sha256_: str) -> SiteMetrics:
     """A model's figures on the held-out patients. Under a privacy mechanism none leaves, and no failure does either."""
     try:
-        return validate_model(model, patients.held_out_inputs, patients.held_out_labels, plan, ctx.site, sha256_)
+        return validate_model(
+            task_of(plan.label), model, patients.held_out_inputs, patients.held_out_labels, plan, ctx.site, sha256_
+        )
     except Exception:
         if not plan.privacy.promises:
             raise
@@ -246,12 +249,6 @@ def _create_if_new(ctx: SiteContext, key: str, record: BaseModel) -> None:
     """Write a record that a run of this step may have written before; only its timings could differ."""
     if not ctx.store.exists(key):
         ctx.store.create_record(key, record)
-
-
-def _model(ctx: SiteContext) -> torch.nn.Module:
-    """The study's model where `train` has looked at its class already."""
-    spec = ctx.study.model
-    return build_model(spec.path, len(ctx.study.inputs), spec.options, seed=ctx.study.training.seed)
 
 
 def _kept_state(ctx: SiteContext, plan: Plan) -> Weights | None:

@@ -146,7 +146,7 @@ def _judged(runs: _Runs, wanted: int) -> int:
 
 def _at(runs: _Runs, figure: str, server_round: int) -> list[float]:
     """One figure after one round, in the order of the seeds."""
-    return [getattr(run, figure)[run.rounds.index(server_round)] for run in runs]
+    return [run.of(figure)[run.rounds.index(server_round)] for run in runs]
 
 
 def _shown(runs: _Runs) -> list[int]:

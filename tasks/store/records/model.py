@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from typing import Any, ClassVar
+
+from pydantic import Field, model_validator
 
 from tasks.foreign.bounds import MAX_INPUTS, MAX_SITES, Count, LongText, Moment, Name, Pem, Round, Signature, Text
 from tasks.store.records.ledger import LedgerPin, Spend
-from tasks.store.records.record import Digest, Reasons, Record
+from tasks.store.records.record import Digest, Figures, Reasons, Record, gathered
 from tasks.study.names import SiteName
 
 
@@ -18,17 +20,36 @@ class ModelRef(Record):
     sha256: Digest
 
 
+class NoisedFigures(Record):
+    """Figures over all sites' held-out patients, from noised sums of their statistics.
+
+    errors: standard error of each, of the noise alone, not of the few patients. num_examples: a noised count.
+    """
+
+    figures: Figures = Field(default_factory=dict)
+    errors: Figures = Field(default_factory=dict)
+    num_examples: float
+    model_sha256: Digest
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_earlier_rounds(cls, data: Any) -> Any:
+        return gathered(gathered(data, "figures", {"auc": "auc"}), "errors", {"standard_error": "auc"})
+
+
 class PrivateAuc(Record):
-    """AUC over all sites' held-out patients, from noised counts by label and bin of predicted risk."""
+    """What stood on cards before figures had names; their signatures hold for it as it is."""
 
     auc: float
-    standard_error: float = Field(description="of the noise alone, not of the few patients")
-    num_examples: float = Field(description="noised count of held-out patients")
+    standard_error: float
+    num_examples: float
     model_sha256: Digest
 
 
 class ModelCard(Record):
     """What a model is, where it came from and what it cost. Each names the card of the model before: a chain."""
+
+    LATER: ClassVar[frozenset[str]] = frozenset({"noised"})
 
     study: Name
     title: Text
@@ -44,7 +65,8 @@ class ModelCard(Record):
     contributors: dict[SiteName, float] = Field(max_length=MAX_SITES)
     missing: Reasons
     spend: Spend | None
-    private_auc: PrivateAuc | None = Field(default=None, description="of the evaluated model before this one")
+    private_auc: PrivateAuc | None = Field(default=None, description="of a round from before there were other figures")
+    noised: NoisedFigures | None = Field(default=None, description="of the evaluated model before this one")
     code_version: Name
     intended_use: LongText
     limits: LongText

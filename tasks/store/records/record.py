@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -11,10 +12,29 @@ from tasks.study.names import SiteName
 
 Digest = Sha256
 Reasons = Annotated[dict[SiteName, Text], Field(max_length=MAX_SITES)]
+Figures = Annotated[
+    dict[Name, Annotated[float, Field(ge=-1e12, le=1e12)]],
+    Field(max_length=32, description="metric -> what was found; one that is not known is not there"),
+]
 Expectations = Annotated[tuple[Name, ...], Field(max_length=MAX_NAMED)]
 
 
 class Record(BaseModel):
-    """Frozen, and strict about its keys."""
+    """Frozen, and strict about its keys.
+
+    LATER: keys that came after records of the kind had been signed. At its default one is no part of what is signed, so
+    older signatures hold.
+    """
+
+    LATER: ClassVar[frozenset[str]] = frozenset()
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+def gathered(data: Any, field: str, earlier: Mapping[str, str]) -> Any:
+    """A record as it is written, `field` with what stood under keys of their own before: earlier key -> metric."""
+    if not isinstance(data, dict) or not set(earlier) & set(data):
+        return data
+    found = {metric: data[key] for key, metric in earlier.items() if data.get(key) is not None}
+    rest = {key: value for key, value in data.items() if key not in earlier}
+    return {**rest, field: {**found, **rest.get(field, {})}}

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import AliasChoices, Field, model_validator
 
 from tasks.foreign.bounds import (
     MAX_SITES,
@@ -21,8 +21,8 @@ from tasks.foreign.bounds import (
     Text,
 )
 from tasks.store.records.ledger import Spend
-from tasks.store.records.model import PrivateAuc
-from tasks.store.records.record import Digest, Expectations, Record
+from tasks.store.records.model import NoisedFigures
+from tasks.store.records.record import Digest, Expectations, Figures, Record, gathered
 from tasks.study.channels import CHANNELS, PLAIN, Channel
 from tasks.study.names import SiteName
 from tasks.study.privacy import promises
@@ -37,10 +37,14 @@ class SiteMetrics(Record):
     model_sha256: Digest
     min_cell: Count
     num_examples: Count | None = None
-    log_loss: float | None = Field(default=None, ge=0, le=1e6)
-    auc: float | None = Field(default=None, ge=0, le=1)
-    suppressed: tuple[Name, ...] = Field(default=(), max_length=16)
+    figures: Figures = Field(default_factory=dict)
+    suppressed: tuple[Name, ...] = Field(default=(), max_length=33)
     seconds: StepSeconds = 0.0
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_earlier_rounds(cls, data: Any) -> Any:
+        return gathered(data, "figures", {"auc": "auc", "log_loss": "log_loss"})
 
 
 class SiteRow(Record):
@@ -62,9 +66,10 @@ class SiteRow(Record):
 
 
 class RoundMetrics(Record):
-    """A closed round. `status` is amber when a site is missing; `auc` and `log_loss` are over unsuppressed sites.
+    """A closed round. `status` is amber when a site is missing.
 
-    `pooled_*` stand only where the held-out patients may be pooled, as on the demo's public data.
+    figures: means over the sites that may report, weighted by their held-out patients. pooled: of all held-out patients
+    together, only where they may be pooled, as on the demo's public data.
     """
 
     study: Name
@@ -72,6 +77,7 @@ class RoundMetrics(Record):
     run_id: Name
     status: Literal["complete", "partial", "failed"]
     message: LongText
+    task: Name = "binary"
     mechanism: Name
     aggregation: Name = "plain"
     promise: Spend | None = Field(default=None, description="the contributor's spend that has released most")
@@ -89,13 +95,21 @@ class RoundMetrics(Record):
     epsilon_budget: Amount | None
     delta: Amount | None
     model_sha256: Digest | None
-    auc: float | None = None
-    log_loss: float | None = None
-    pooled_auc: float | None = None
-    pooled_log_loss: float | None = None
-    private_auc: PrivateAuc | None = Field(default=None, description="of the model that the round started from")
+    figures: Figures = Field(default_factory=dict)
+    pooled: Figures = Field(default_factory=dict)
+    noised: NoisedFigures | None = Field(
+        default=None,
+        validation_alias=AliasChoices("noised", "private_auc"),
+        description="of the model that the round started from",
+    )
     step_seconds: dict[Name, Duration] = Field(default_factory=dict, max_length=MAX_STEPS)
     slowest: Name | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_earlier_rounds(cls, data: Any) -> Any:
+        shared = gathered(data, "figures", {"auc": "auc", "log_loss": "log_loss"})
+        return gathered(shared, "pooled", {"pooled_auc": "auc", "pooled_log_loss": "log_loss"})
 
     @property
     def channel(self) -> Channel:
@@ -112,8 +126,6 @@ class Baselines(Record):
     """Reference lines of the demo, where pooling is possible: a real federation has none of them."""
 
     study: Name
-    pooled_auc: float
-    pooled_log_loss: float
-    local_only_auc: float
-    local_only_log_loss: float
+    pooled: Figures
+    local_only: Figures
     note: Text

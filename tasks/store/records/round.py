@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -25,6 +25,7 @@ from tasks.store.records.ledger import Spend
 from tasks.store.records.model import ModelRef
 from tasks.store.records.record import Digest, Reasons, Record
 from tasks.study.channels import CHANNELS, Aggregation, Channel, PhaseName, Step
+from tasks.study.label import EARLIER, Label
 from tasks.study.names import SiteName
 from tasks.study.privacy import Privacy
 from tasks.study.sections import Evaluation, Training
@@ -32,6 +33,8 @@ from tasks.study.sections import Evaluation, Training
 
 class Plan(Record):
     """What one round is. Written once by the hub; sites follow it and nothing else."""
+
+    LATER: ClassVar[frozenset[str]] = frozenset({"label"})
 
     study: Name
     study_digest: Digest
@@ -54,6 +57,7 @@ class Plan(Record):
     privacy: Privacy
     aggregation: Aggregation = "plain"
     evaluation: Evaluation
+    label: Label = Field(default=EARLIER, description="what is learned; a plan from before there was a choice has none")
     total_rounds: Count
     certificate_pem: Pem = Field(default="", description="the hub's, issued by the consortium's authority")
     signature: Signature = Field(default="", description="Ed25519 of the hub over the plan without this field, base64")
