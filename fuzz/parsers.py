@@ -230,7 +230,13 @@ def _refusal() -> bytes:
 
 def _metrics() -> bytes:
     metrics = SiteMetrics(
-        study="s", server_round=1, site=SITE, model_sha256="0" * 64, min_cell=5, num_examples=9, log_loss=0.5, auc=0.7
+        study="s",
+        server_round=1,
+        site=SITE,
+        model_sha256="0" * 64,
+        min_cell=5,
+        num_examples=9,
+        figures={"log_loss": 0.5, "auc": 0.7},
     )
     return to_json(metrics)
 

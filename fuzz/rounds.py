@@ -36,7 +36,13 @@ def sent(world: World) -> bytes:
     check = CheckResult(id="adsl/AGE", success=False, waived_by="somebody", note="a note")
     parts = {
         "metrics": SiteMetrics(
-            study=study, server_round=1, site=SITE, model_sha256=model, min_cell=5, num_examples=9, log_loss=0.5, auc=1
+            study=study,
+            server_round=1,
+            site=SITE,
+            model_sha256=model,
+            min_cell=5,
+            num_examples=9,
+            figures={"log_loss": 0.5, "auc": 1},
         ),
         "validation": ValidationResult(site=SITE, success=True, checks=(check, check)),
         "refusal": Refusal(study=study, server_round=1, site=SILENT, step="train_local", reason="a reason"),

@@ -24,6 +24,7 @@ import numpy, torch
 from tasks.study.sections import Training
 from tasks.study.privacy import NoPrivacy
 from tasks.learning.building import build_model
+from tests.learning.binary_task import BINARY
 from tasks.privacy.train_local import train_local
 
 rng = numpy.random.default_rng(5)
@@ -32,7 +33,8 @@ labels = torch.from_numpy((rng.random(120) < 0.4).astype(numpy.float32))
 training = Training(optimizer="adam", lr=0.01, batch_size=32, local_epochs=5)
 options = {"hidden": 64}
 model = build_model("tasks.models:MLP", 40, options, seed=1)
-update = train_local(model, inputs, labels, training, NoPrivacy(mechanism="none", i_accept_no_privacy=True), seed=3)
+none = NoPrivacy(mechanism="none", i_accept_no_privacy=True)
+update = train_local(BINARY, model, inputs, labels, training, none, seed=3)
 print(hashlib.sha256(b"".join(update.tensors[name].numpy().tobytes() for name in sorted(update.tensors))).hexdigest())
 """
 

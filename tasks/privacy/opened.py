@@ -11,8 +11,8 @@ import torch
 from tasks.errors import QuorumMissed, UpdateRejected
 from tasks.learning.flat import Shape, unflatten
 from tasks.learning.metrics import METRICS
-from tasks.learning.tasks import task_of
 from tasks.learning.tasks.sums import Estimate, estimates
+from tasks.learning.tasks.task import Task
 from tasks.privacy.mechanisms import mechanism_of
 from tasks.privacy.noise.grid import STEPS_PER_CLIP
 from tasks.privacy.sum_statistics import num_sums
@@ -69,7 +69,7 @@ def require_step(opened: OpenedSum, max_norm: float) -> None:
         raise QuorumMissed(f"the sum of this round is a step of norm {size:.3g}, over {max_norm:g}: it is not applied")
 
 
-def noised_figures(opened: OpenedSum, plan: Plan, num_sites: int) -> NoisedFigures | None:
+def noised_figures(opened: OpenedSum, task: Task, plan: Plan, num_sites: int) -> NoisedFigures | None:
     """Figures over all sites' held-out patients from the noised sums; None where there are none, or only noise.
 
     `num_sites`: how many contributed. Each brought its share of the noise, of which a few are to spare.
@@ -77,7 +77,7 @@ def noised_figures(opened: OpenedSum, plan: Plan, num_sites: int) -> NoisedFigur
     if opened.sums is None or not plan.privacy.needs.counts:
         return None
     noise_sd = mechanism_of(plan).opened_sd(num_sites) / STEPS_PER_CLIP
-    found = estimates(task_of(plan.label), opened.sums, plan.evaluation.score_bins or 0, noise_sd)
+    found = estimates(task, opened.sums, plan.evaluation.score_bins or 0, noise_sd)
     number = found.pop("num_examples", Estimate(0.0, 0.0))
     told = {name: each for name, each in found.items() if METRICS[name].is_told(each.value, each.error)}
     if not told:

@@ -12,12 +12,20 @@ from tasks.learning.tasks import task_of
 from tasks.learning.tasks.task import Floats, Task
 from tasks.privacy.noise.grid import STEPS_PER_CLIP, Steps
 from tasks.store.records.round import Plan
+from tasks.study.sections import Study
 
 
 def num_sums(plan: Plan) -> int:
     """How many sums over held-out patients ride on a contribution."""
-    bins = plan.evaluation.score_bins
-    return task_of(plan.label).num_sums(bins) if bins and plan.privacy.needs.counts else 0
+    if not plan.evaluation.score_bins or not plan.privacy.needs.counts:
+        return 0
+    return 2 * plan.evaluation.score_bins if plan.num_sums is None else plan.num_sums
+
+
+def asked_sums(study: Study) -> int | None:
+    """The same as a plan of this study says it; None where it asks for none."""
+    bins = study.evaluation.score_bins
+    return task_of(study.label).num_sums(bins) if bins else None
 
 
 def sum_statistics(task: Task, model: nn.Module, inputs: torch.Tensor, labels: torch.Tensor, bins: int) -> Steps:

@@ -17,11 +17,13 @@ from tasks.data.reading.patients import Patients
 from tasks.learning.averaging import StreamingMean, add_to, averages, running_mean, weight_of
 from tasks.learning.building import checked_model
 from tasks.learning.flat import Shape
+from tasks.learning.tasks import task_of
 from tasks.learning.training import RawUpdate
 from tasks.privacy.codecs.update import read_update
 from tasks.privacy.noise.source import NoiseSource
 from tasks.privacy.opened import interpret, noised_figures, num_values
 from tasks.privacy.sanitizer import contribution, plan_spend, sanitize
+from tasks.privacy.sum_statistics import asked_sums
 from tasks.rounds.site.local_update import local_update
 from tasks.store.plans import of_round, plan_round
 from tasks.store.records.model import NoisedFigures
@@ -98,12 +100,13 @@ class SimulatedSites:
 
     def __init__(self, study: Study, patients: Mapping[str, Patients], noise: NoiseSource) -> None:
         self.study, self.patients, self.noise = study, patients, noise
-        self.model = checked_model(study)
+        self.model, self.task = checked_model(study), task_of(study.label)
         self.states: dict[str, Weights] = {}
         self.residuals: dict[str, torch.Tensor] = {}
         initial = parameters(self.model)
         self._shape = Shape.of(initial)
         plan = plan_round(study, tuple(patients), initial, initial, 1)
+        plan = plan.model_copy(update={"num_sums": asked_sums(study)})
         if not plan.channel.exact:  # as updates in the open: encryption changes the 8th digit only
             plan = plan.model_copy(update={"aggregation": "plain"})
         self._plan, self._names = plan, sorted(patients)
@@ -129,7 +132,7 @@ class SimulatedSites:
         return len(body)
 
     def _train(self, site: str, plan: Plan, base: Weights, evaluated: Weights) -> RawUpdate:
-        raw = local_update(self.model, self.patients[site], plan, base, evaluated, self.states.get(site))
+        raw = local_update(self.task, self.model, self.patients[site], plan, base, evaluated, self.states.get(site))
         if raw.optimizer_state is not None:
             self.states[site] = raw.optimizer_state
         return raw
@@ -149,7 +152,11 @@ class SimulatedSites:
         weights = [self._contribute(site, total, plan, base, evaluated) for site in self._names]
         opened = interpret(total, plan, base, weights)
         masked = to_bytes({"masked": torch.from_numpy(total.view(np.uint64))})
-        return add_to(base, opened.delta), noised_figures(opened, plan, len(weights)), len(weights) * len(masked)
+        return (
+            add_to(base, opened.delta),
+            noised_figures(opened, self.task, plan, len(weights)),
+            len(weights) * len(masked),
+        )
 
     def _contribute(
         self, site: str, total: npt.NDArray[np.int64], plan: Plan, base: Weights, evaluated: Weights

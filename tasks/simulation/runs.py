@@ -55,9 +55,9 @@ class RunResult(Record):
     """One run of a setting with one seed.
 
     `figures` are of the evaluated model over all sites' held-out patients, after each of `rounds`, None where they
-    cannot show one; of the kind "local" the sites' mean, weighted by held-out patients. `epsilon` is the total that the rounds
-    spend; `num_bytes` what all sites upload in them (baselines: nothing). `seconds` are of the rounds alone, without
-    scoring.
+    cannot show one; of the kind "local" the sites' mean, weighted by held-out patients. `epsilon` is the total that
+    the rounds spend; `num_bytes` what all sites upload in them (baselines: nothing). `seconds` are of the rounds alone,
+    without scoring.
     """
 
     setting: str

@@ -27,7 +27,6 @@ def plan_round(study: Study, sites: tuple[str, ...], base: Weights, evaluated: W
         privacy=study.privacy,
         aggregation=study.aggregation,
         evaluation=study.evaluation,
-        label=study.label,
         total_rounds=study.rounds.total,
         **of_round(base, evaluated, server_round),
     )

@@ -228,10 +228,6 @@ Label = Annotated[
     | Annotated[CoxLabel, Tag("cox")],
     Discriminator(_task_of),
 ]
-#: Of plans from before there was a choice: a binary label, of which nothing but that is known.
-EARLIER: Label = BinaryLabel(
-    name="label", table="label", positive_when=(Condition.model_validate({"column": "label", "is": 1}),)
-)
 #: Task -> its section.
 LABEL_SECTIONS: dict[str, type[LabelSection]] = {
     get_args(section.model_fields["task"].annotation)[0]: section

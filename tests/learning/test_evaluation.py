@@ -17,8 +17,14 @@ from torch import nn
 
 from tasks.errors import DataError
 from tasks.learning.building import build_model
-from tasks.learning.evaluation import auc, auc_of_counts, count_scores, log_loss, predict, suppress, validate_model
+from tasks.learning.evaluation import predict, suppress, validate_model
+from tasks.learning.metrics import metrics_of
 from tasks.learning.seeding import seeded
+from tasks.learning.tasks.binary import log_loss
+from tasks.learning.tasks.ranking import auc
+from tasks.learning.tasks.sums import estimates
+from tasks.privacy.noise.grid import STEPS_PER_CLIP
+from tasks.privacy.sum_statistics import sum_statistics
 from tasks.store.objects import to_json
 from tasks.store.records.model import ModelRef
 from tasks.store.records.report import SiteMetrics
@@ -27,9 +33,12 @@ from tasks.store.weights import set_parameters
 from tasks.study.privacy import PRIVACY_SECTIONS, NoPrivacy, promises
 from tasks.study.sections import Evaluation, Training
 from tests import own_models
+from tests.learning.binary_task import BINARY
 
 MIN_CELL = 5
 AUC, LOSS = 0.7654321, 0.6543219
+EVERY = tuple(metric.name for metric in metrics_of("binary"))
+OF_BOTH = ("auc", "average_precision", "balanced_accuracy", "calibration_slope", "calibration_intercept")
 PRIVATE = ("local_dp", "distributed_dp", "gaussian_update", "svt")
 
 
@@ -41,8 +50,7 @@ def metrics(total: int) -> SiteMetrics:
         model_sha256="0" * 64,
         min_cell=MIN_CELL,
         num_examples=total,
-        log_loss=LOSS,
-        auc=AUC,
+        figures={"auc": AUC, "log_loss": LOSS, "calibration_slope": AUC},
     )
 
 
@@ -117,11 +125,11 @@ def test_a_model_is_validated_with_the_plans_figures() -> None:
         evaluation=Evaluation(holdout_fraction=0.2, min_cell=7),
         total_rounds=5,
     )
-    found = validate_model(model, inputs, truth, plan, "701", "e" * 64)
+    found = validate_model(BINARY, model, inputs, truth, plan, "701", "e" * 64)
     assert (found.study, found.server_round, found.site, found.model_sha256) == ("derm56", 4, "701", "e" * 64)
     assert (found.min_cell, found.num_examples, found.suppressed) == (7, 3, ())
-    assert found.auc == 1.0
-    assert found.log_loss == pytest.approx(np.mean(np.log1p(np.exp([-1.5, -1.5, 0.5]))), rel=1e-6)
+    assert found.figures["auc"] == 1.0
+    assert found.figures["log_loss"] == pytest.approx(np.mean(np.log1p(np.exp([-1.5, -1.5, 0.5]))), rel=1e-6)
 
 
 # what may leave
@@ -130,14 +138,14 @@ def test_a_model_is_validated_with_the_plans_figures() -> None:
 @pytest.mark.parametrize(
     ("positive", "negative", "hidden"),
     [
-        (0, 0, ("num_examples", "log_loss", "auc")),
-        (2, 2, ("num_examples", "log_loss", "auc")),
-        (4, 0, ("num_examples", "log_loss", "auc")),
-        (5, 0, ("auc",)),
-        (0, 5, ("auc",)),
-        (4, 5, ("auc",)),
-        (5, 4, ("auc",)),
-        (1, 40, ("auc",)),
+        (0, 0, ("num_examples", *EVERY)),
+        (2, 2, ("num_examples", *EVERY)),
+        (4, 0, ("num_examples", *EVERY)),
+        (5, 0, OF_BOTH),
+        (0, 5, OF_BOTH),
+        (4, 5, OF_BOTH),
+        (5, 4, OF_BOTH),
+        (1, 40, OF_BOTH),
         (5, 5, ()),
         (50, 50, ()),
     ],
@@ -145,22 +153,22 @@ def test_a_model_is_validated_with_the_plans_figures() -> None:
 @pytest.mark.parametrize("mechanism", ["none", "top", "random"])
 def test_small_cells_are_suppressed(positive: int, negative: int, hidden: tuple[str, ...], mechanism: str) -> None:
     total = positive + negative
-    kept = suppress(metrics(total), labels(positive, negative), promises=promises(mechanism))
+    kept = suppress(metrics(total), BINARY, labels(positive, negative), promises=promises(mechanism))
     assert kept.suppressed == hidden
-    expected = {"num_examples": total, "log_loss": 0.654, "auc": 0.765}
-    for name, value in expected.items():
-        assert getattr(kept, name) == (None if name in hidden else value), name
+    assert kept.num_examples == (None if "num_examples" in hidden else total)
+    expected = {"auc": 0.765, "log_loss": 0.654, "calibration_slope": 0.765}
+    assert kept.figures == {name: value for name, value in expected.items() if name not in hidden}
 
 
 def test_nothing_suppressed_is_anywhere_in_the_json() -> None:
     """The figures' digits, whole or rounded, stand in no field of what is uploaded."""
     full = metrics(4)
-    text = to_json(suppress(full, labels(2, 2), promises=False)).decode()
+    text = to_json(suppress(full, BINARY, labels(2, 2), promises=False)).decode()
     for value in (AUC, LOSS):
         assert str(value) in to_json(full).decode()
         assert f"{value:.2f}"[1:] not in text
     fields = json.loads(text)
-    assert {name for name, value in fields.items() if value is None} == {"num_examples", "log_loss", "auc"}
+    assert {name for name, value in fields.items() if value is None} == {"num_examples"}
     rest = {name: value for name, value in fields.items() if value is not None}
     assert rest == {
         "study": "s",
@@ -168,35 +176,36 @@ def test_nothing_suppressed_is_anywhere_in_the_json() -> None:
         "site": "701",
         "model_sha256": "0" * 64,
         "min_cell": MIN_CELL,
-        "suppressed": ["num_examples", "log_loss", "auc"],
+        "figures": {},
+        "suppressed": ["num_examples", *EVERY],
         "seconds": 0.0,
     }
 
 
 def test_figures_are_rounded_to_three_digits() -> None:
-    text = to_json(suppress(metrics(20), labels(10, 10), promises=False)).decode()
+    text = to_json(suppress(metrics(20), BINARY, labels(10, 10), promises=False)).decode()
     assert '"auc": 0.765,' in text
     assert '"log_loss": 0.654,' in text
     assert str(AUC)[:6] not in text
 
 
 def test_a_figure_that_there_is_none_of_stays_none() -> None:
-    full = metrics(20).model_copy(update={"auc": None, "log_loss": None})
-    kept = suppress(full, labels(10, 10), promises=False)
-    assert (kept.auc, kept.log_loss, kept.num_examples, kept.suppressed) == (None, None, 20, ())
+    full = metrics(20).model_copy(update={"figures": {}})
+    kept = suppress(full, BINARY, labels(10, 10), promises=False)
+    assert (kept.figures, kept.num_examples, kept.suppressed) == ({}, 20, ())
 
 
 @pytest.mark.parametrize("mechanism", PRIVATE)
 def test_under_a_privacy_mechanism_no_figure_about_patients_leaves(mechanism: str) -> None:
     """However many patients there are: AUC and log-loss are outside every budget."""
-    kept = suppress(metrics(5000), labels(2500, 2500), promises=promises(mechanism))
-    assert (kept.auc, kept.log_loss, kept.num_examples) == (None, None, 5000)
-    assert kept.suppressed == ("log_loss", "auc")
+    kept = suppress(metrics(5000), BINARY, labels(2500, 2500), promises=promises(mechanism))
+    assert (kept.figures, kept.num_examples) == ({}, 5000)
+    assert kept.suppressed == EVERY
     text = to_json(kept).decode()
     for value in (AUC, LOSS):
         assert f"{value:.2f}"[1:] not in text
-    few = suppress(metrics(4), labels(2, 2), promises=promises(mechanism))
-    assert (few.num_examples, few.suppressed) == (None, ("num_examples", "log_loss", "auc"))
+    few = suppress(metrics(4), BINARY, labels(2, 2), promises=promises(mechanism))
+    assert (few.num_examples, few.suppressed) == (None, ("num_examples", *EVERY))
 
 
 def test_every_mechanism_is_with_privacy_or_without() -> None:
@@ -214,6 +223,18 @@ class Risk(nn.Module):
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         return torch.logit(inputs[:, 0].double())
+
+
+def count_scores(model: nn.Module, inputs: torch.Tensor, truth: torch.Tensor, bins: int) -> np.ndarray:
+    """Patients by label and bin, (2, bins)."""
+    steps = sum_statistics(BINARY, model, inputs, truth, bins)
+    assert (steps % STEPS_PER_CLIP == 0).all()
+    return (steps // STEPS_PER_CLIP).reshape(2, bins)
+
+
+def auc_of_counts(counts: np.ndarray, noise_sd: float, draws: int = 2000) -> tuple[float, float] | None:
+    found = estimates(BINARY, counts.flatten(), counts.shape[1], noise_sd, draws=draws)
+    return tuple(found["auc"]) if "auc" in found else None
 
 
 def counted(risks: list[float], truth: list[float], bins: int) -> list[list[int]]:
@@ -375,5 +396,5 @@ def test_nobody_held_out_is_no_question_to_the_model() -> None:
 def test_a_logit_that_is_no_number_is_no_rank(weight: float) -> None:
     model = build_model("tasks.models:LogisticRegression", 2, {}, seed=0)
     set_parameters(model, {"linear.weight": torch.tensor([[weight, 0.0]]), "linear.bias": torch.zeros(1)})
-    with pytest.raises(DataError, match="logits of held-out patients are not all finite"):
+    with pytest.raises(DataError, match="outputs of held-out patients are not all finite"):
         predict(model, torch.ones(3, 2))

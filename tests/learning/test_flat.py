@@ -16,6 +16,7 @@ from tasks.learning.flat import Shape, flatten, norm, unflatten
 from tasks.learning.training import gradient_rows
 from tasks.store.settings import PROJECT
 from tasks.store.weights import Weights, parameters
+from tests.learning.binary_task import BINARY
 
 FLOAT32_EPS = float(np.finfo(np.float32).eps)
 
@@ -73,8 +74,8 @@ def test_a_gradient_has_the_order_of_the_weights_that_it_is_of() -> None:
     model = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 1), nn.Flatten(0))
     weights = {name: tensor.double() for name, tensor in parameters(model).items()}
     inputs, labels = torch.randn(4, 2).double(), torch.tensor([0.0, 1.0, 0.0, 1.0]).double()
-    rows = gradient_rows(model, weights, inputs, labels)
-    assert torch.equal(rows, gradient_rows(model, dict(reversed(weights.items())), inputs, labels))
+    rows = gradient_rows(BINARY, model, weights, inputs, labels)
+    assert torch.equal(rows, gradient_rows(BINARY, model, dict(reversed(weights.items())), inputs, labels))
     assert {name: g.shape for name, g in unflatten(rows[0], weights).items()} == {
         n: w.shape for n, w in weights.items()
     }

@@ -22,6 +22,7 @@ from tasks.store.settings import PROJECT
 from tasks.store.weights import parameters, set_parameters, to_bytes
 from tasks.study.privacy import LocalDP, NoPrivacy
 from tasks.study.sections import Training
+from tests.learning.binary_task import BINARY
 
 NONE = NoPrivacy(mechanism="none", i_accept_no_privacy=True)
 LOCAL = LocalDP(mechanism="local_dp", epsilon=3, delta=1e-5, clip_norm=0.5, public_num_examples=50)
@@ -46,7 +47,7 @@ def model(spec: Spec = LOGISTIC, inputs: int = 4) -> nn.Module:
 
 
 def train(training: Training, number: int = 20, *, seed: int = 7, spec: Spec = LOGISTIC, **more: Any) -> RawUpdate:
-    return train_local(model(spec), *patients(number), training, NONE, seed=seed, **more)
+    return train_local(BINARY, model(spec), *patients(number), training, NONE, seed=seed, **more)
 
 
 def digest(update: RawUpdate) -> str:
@@ -70,7 +71,7 @@ def gradient_rows(made: nn.Module, x: torch.Tensor, y: torch.Tensor) -> np.ndarr
 @pytest.mark.parametrize(("clip_norm", "clipped"), [(0.01, "all"), (1.0, "some"), (1e4, "none")])
 def test_summed_gradients_are_those_of_a_plain_loop(spec: Spec, clip_norm: float, clipped: str) -> None:
     x, y = patients(30)
-    found = summed_gradients(model(spec), x, y, clip_norm)
+    found = summed_gradients(BINARY, model(spec), x, y, clip_norm)
     rows = gradient_rows(model(spec), x, y)
     norms = np.linalg.norm(rows, axis=1)
     expected = (rows * np.minimum(1, clip_norm / norms)[:, None]).sum(axis=0)
@@ -85,7 +86,7 @@ def test_clipping_binds() -> None:
     rows = gradient_rows(model(), x, y)
     clip_norm = float(np.linalg.norm(rows, axis=1).min()) / 2  # so every gradient is clipped to it
     directions = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).sum(axis=0)
-    found = summed_gradients(model(), x, y, clip_norm).numpy() / STEPS_PER_CLIP
+    found = summed_gradients(BINARY, model(), x, y, clip_norm).numpy() / STEPS_PER_CLIP
     np.testing.assert_allclose(found, directions, atol=1e-5)
     assert np.abs(found - rows.sum(axis=0) / clip_norm).max() > 0.1
 
@@ -95,7 +96,7 @@ def test_the_sum_goes_by_sorted_names() -> None:
     names = sorted(name for name, _ in made.named_parameters())
     assert names == ["layers.0.bias", "layers.0.weight", "layers.2.bias", "layers.2.weight"]
     x, y = patients(1)
-    found = summed_gradients(made, x, y, 1e4).numpy() * 1e4 / STEPS_PER_CLIP
+    found = summed_gradients(BINARY, made, x, y, 1e4).numpy() * 1e4 / STEPS_PER_CLIP
     logit = float(made(x).detach())
     output_bias = sum(made.get_parameter(name).numel() for name in names[:2])
     assert found[output_bias] == pytest.approx(1 / (1 + np.exp(-logit)) - float(y), abs=2e-3)
@@ -107,9 +108,9 @@ def test_a_patients_gradient_does_not_depend_on_who_else_is_there(spec: Spec) ->
     x, y = patients(48, inputs=22)
     made = model(spec, inputs=22)
     for number in range(2, 49):
-        rest = summed_gradients(made, x[: number - 1], y[: number - 1], 1.0)
-        own = summed_gradients(made, x[number - 1 : number], y[number - 1 : number], 1.0)
-        everybody = summed_gradients(made, x[:number], y[:number], 1.0)
+        rest = summed_gradients(BINARY, made, x[: number - 1], y[: number - 1], 1.0)
+        own = summed_gradients(BINARY, made, x[number - 1 : number], y[number - 1 : number], 1.0)
+        everybody = summed_gradients(BINARY, made, x[:number], y[:number], 1.0)
         assert float((everybody - rest - own).double().norm()) <= 2, f"steps of 2^-24, {number} patients"
         assert float((everybody - rest).double().norm()) <= STEPS_PER_CLIP + 2
 
@@ -117,13 +118,13 @@ def test_a_patients_gradient_does_not_depend_on_who_else_is_there(spec: Spec) ->
 def test_summing_leaves_the_model_as_it_was() -> None:
     made = model(PERCEPTRON)
     before = to_bytes(parameters(made))
-    summed_gradients(made, *patients(3), 1.0)
+    summed_gradients(BINARY, made, *patients(3), 1.0)
     assert to_bytes(parameters(made)) == before
     assert all(parameter.grad is None and parameter.dtype == torch.float32 for parameter in made.parameters())
 
 
 def test_local_dp_leaves_one_sum_and_nothing_else() -> None:
-    raw = train_local(model(), *patients(12), ONE_STEP, LOCAL, seed=1)
+    raw = train_local(BINARY, model(), *patients(12), ONE_STEP, LOCAL, seed=1)
     assert list(raw.tensors) == ["sum"]
     assert (raw.num_examples, raw.local_iterations, raw.optimizer_state) == (12, 1, None)
 
@@ -186,7 +187,7 @@ def test_local_iterations_are_counted(fields: dict[str, Any], number: int, itera
 def test_the_update_is_the_difference_of_weights() -> None:
     made = model(PERCEPTRON)
     before = parameters(made)
-    raw = train_local(made, *patients(20), Training(lr=0.1, local_epochs=2, batch_size=8), NONE, seed=7)
+    raw = train_local(BINARY, made, *patients(20), Training(lr=0.1, local_epochs=2, batch_size=8), NONE, seed=7)
     assert list(raw.tensors) == list(before)
     for name, after in parameters(made).items():
         torch.testing.assert_close(before[name] + raw.tensors[name], after)
@@ -202,14 +203,14 @@ def test_kept_state_continues_as_if_never_interrupted() -> None:
     """Twice three full-batch steps with the state carried over are six steps in one go."""
     keep = Training(**ADAM, optimizer_state="keep")
     made, data = model(PERCEPTRON), patients(20)
-    first = train_local(made, *data, keep, NONE, seed=1)
+    first = train_local(BINARY, made, *data, keep, NONE, seed=1)
     assert first.optimizer_state is not None
     assert {key.split(".")[1] for key in first.optimizer_state} == {"step", "exp_avg", "exp_avg_sq"}
-    second = train_local(made, *data, keep, NONE, seed=2, optimizer_state=first.optimizer_state)
+    second = train_local(BINARY, made, *data, keep, NONE, seed=2, optimizer_state=first.optimizer_state)
     whole = train(Training(**(ADAM | {"local_iterations": 6})), spec=PERCEPTRON)
     for name, tensor in whole.tensors.items():
         torch.testing.assert_close(first.tensors[name] + second.tensors[name], tensor, rtol=1e-5, atol=1e-6)
-    fresh = train_local(made, *data, keep, NONE, seed=2)
+    fresh = train_local(BINARY, made, *data, keep, NONE, seed=2)
     assert digest(fresh) != digest(second)
 
 
@@ -247,10 +248,11 @@ def test_training_leaves_the_global_generators_alone() -> None:
 PROGRAM = """
 import hashlib, torch
 torch.set_num_threads(1)
+from tests.learning.binary_task import BINARY
 from tests.learning.test_training import LOCAL, ONE_STEP, PERCEPTRON, STOCHASTIC, digest, model, patients, train
 from tasks.privacy.train_local import train_local
 print(digest(train(STOCHASTIC, spec=PERCEPTRON)))
-print(digest(train_local(model(PERCEPTRON), *patients(20), ONE_STEP, LOCAL, seed=1)))
+print(digest(train_local(BINARY, model(PERCEPTRON), *patients(20), ONE_STEP, LOCAL, seed=1)))
 """
 
 
@@ -273,7 +275,7 @@ def test_two_processes_give_the_same_bytes() -> None:
 @pytest.mark.parametrize("privacy", [NONE, LOCAL], ids=["none", "local_dp"])
 def test_no_patients_no_training(privacy: NoPrivacy | LocalDP) -> None:
     with pytest.raises(DataError, match="no patient left to train on"):
-        train_local(model(), torch.empty(0, 4), torch.empty(0), ONE_STEP, privacy, seed=1)
+        train_local(BINARY, model(), torch.empty(0, 4), torch.empty(0), ONE_STEP, privacy, seed=1)
 
 
 # models of one's own
@@ -289,7 +291,7 @@ def own(name: str, inputs: int = 4) -> nn.Module:
 
 
 def trained(name: str, training: Training = DROPS, *, seed: int = 7) -> RawUpdate:
-    return train_local(own(name), *patients(20), training, NONE, seed=seed)
+    return train_local(BINARY, own(name), *patients(20), training, NONE, seed=seed)
 
 
 @pytest.mark.parametrize("name", ["Drops", "Everything"])
@@ -303,10 +305,10 @@ def test_what_a_model_draws_comes_from_the_rounds_seed(name: str) -> None:
 
 def test_training_drops_also_after_a_model_was_scored() -> None:
     made = own("Drops").eval()
-    assert digest(train_local(made, *patients(20), DROPS, NONE, seed=7)) == digest(trained("Drops"))
+    assert digest(train_local(BINARY, made, *patients(20), DROPS, NONE, seed=7)) == digest(trained("Drops"))
     plain = own("Drops")
     plain.mid[1].p = 0.0
-    assert digest(train_local(plain, *patients(20), DROPS, NONE, seed=7)) != digest(trained("Drops"))
+    assert digest(train_local(BINARY, plain, *patients(20), DROPS, NONE, seed=7)) != digest(trained("Drops"))
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
@@ -315,12 +317,12 @@ def test_frozen_parameters_are_not_trained_decayed_or_sent(name: str, optimizer:
     made = own(name)
     before = {n: p.detach().clone() for n, p in made.named_parameters()}
     training = Training(optimizer=optimizer, lr=0.1, l2=0.5, local_iterations=3, optimizer_state="keep")
-    raw = train_local(made, *patients(20), training, NONE, seed=7)
+    raw = train_local(BINARY, made, *patients(20), training, NONE, seed=7)
     frozen = {"first.weight", "first.bias"}
     assert set(raw.tensors) == set(parameters(made)) == set(before) - frozen
     after = dict(made.named_parameters())
     assert {n for n in before if torch.equal(before[n], after[n])} == frozen
-    again = train_local(made, *patients(20), training, NONE, seed=7, optimizer_state=raw.optimizer_state)
+    again = train_local(BINARY, made, *patients(20), training, NONE, seed=7, optimizer_state=raw.optimizer_state)
     assert set(again.tensors) == set(raw.tensors)
 
 
@@ -337,7 +339,7 @@ def test_private_gradients_are_those_of_what_is_trained(name: str) -> None:
         sizes = [made.get_parameter(n).numel() for n in own_names]
         parts = [torch.zeros(k) if g is None else g.flatten() for g, k in zip(gradients, sizes, strict=True)]
         rows.append(torch.cat(parts).numpy())
-    found = summed_gradients(own(name), x, y, 1e3).numpy() * 1e3 / STEPS_PER_CLIP
+    found = summed_gradients(BINARY, own(name), x, y, 1e3).numpy() * 1e3 / STEPS_PER_CLIP
     assert len(found) == sum(w.numel() for w in parameters(own(name)).values())
     np.testing.assert_allclose(found, np.sum(rows, axis=0), atol=13 * 1e3 / STEPS_PER_CLIP)
     assert np.abs(found).max() > 0.01
@@ -350,5 +352,5 @@ def test_how_weights_lie_in_memory_changes_nothing(name: str, optimizer: str) ->
     training = Training(optimizer=optimizer, lr=0.1, local_iterations=3)
     plain = own("Net")
     set_parameters(plain, parameters(own(name)))
-    expected = train_local(plain, *patients(20), training, NONE, seed=7)
+    expected = train_local(BINARY, plain, *patients(20), training, NONE, seed=7)
     assert digest(trained(name, training)) == digest(expected)

@@ -28,6 +28,7 @@ from tasks.store.records.round import Plan
 from tasks.store.weights import Weights, from_bytes, parameters, set_parameters
 from tasks.study.privacy import Compression, DistributedDP, GaussianUpdate, LocalDP, NoPrivacy, Privacy, SparseVector
 from tasks.study.sections import Evaluation, Training
+from tests.learning.binary_task import BINARY
 
 NONE = NoPrivacy(mechanism="none", i_accept_no_privacy=True)
 LOCAL = LocalDP(mechanism="local_dp", epsilon=3, delta=1e-5, clip_norm=0.5, public_num_examples=50)
@@ -347,7 +348,7 @@ def test_without_noise_the_round_is_the_centralised_step(
     raws = []
     for x, y in zip(inputs.split(sizes), labels.split(sizes), strict=True):
         set_parameters(model, base)
-        raws.append(train_local(model, x, y, used.training, used.privacy, seed=1))
+        raws.append(train_local(BINARY, model, x, y, used.training, used.privacy, seed=1))
     made = step_of(raws, base, used, Silence())
     set_parameters(model, base)
     total, clipped = clipped_sum(model, inputs, labels, LOCAL.clip_norm)

@@ -74,9 +74,7 @@ def last_round(study: Study, patients: dict[str, Patients], rounds: int, seed: i
 def auc_of(
     study: Study, trained_on: dict[str, Patients], judged_on: dict[str, Patients], rounds: int, seed: int
 ) -> float:
-    auc, _ = score(study, last_round(study, trained_on, rounds, seed).evaluated, judged_on)
-    assert auc is not None
-    return auc
+    return score(study, last_round(study, trained_on, rounds, seed).evaluated, judged_on)["auc"]
 
 
 def told(what: str, values: list[float]) -> tuple[float, float]:

@@ -13,8 +13,11 @@ from scipy.stats import chi2
 from tasks.data.reading.patients import Patients
 from tasks.errors import BudgetExhausted
 from tasks.learning.building import build_model
-from tasks.learning.evaluation import auc_of_counts, count_scores
+from tasks.learning.tasks import task_of
+from tasks.learning.tasks.sums import estimates
 from tasks.privacy.accounting import noise_multiplier_for
+from tasks.privacy.noise.grid import STEPS_PER_CLIP
+from tasks.privacy.sum_statistics import sum_statistics
 from tasks.simulation.rounds import simulate
 from tasks.store.weights import set_parameters, sha256, to_bytes
 from tasks.study.channels import Aggregation
@@ -98,7 +101,7 @@ def test_two_rounds_of_every_mechanism(study: Study, cohorts: list[dict[str, Pat
         assert all(torch.isfinite(w).all() and w.dtype == torch.float32 for w in r.weights.values())
         step = flat(r.weights) - flat(before)
         assert 0 < np.count_nonzero(step) <= (len(few) * 2 if case in ("top", "random", "svt") else 23)
-        assert (r.private_auc is not None) == (case == "distributed_dp")
+        assert (r.noised is not None) == (case == "distributed_dp")
         before = r.weights
 
 
@@ -120,28 +123,30 @@ def test_masks_change_nothing_of_a_sum(study: Study, cohorts: list[dict[str, Pat
     assert np.abs(flat(plain[2].weights) - flat(plain[0].weights)).max() > 1e-3
 
 
-def test_the_private_auc_is_of_the_model_that_the_round_started_from(
+def test_noised_figures_are_of_the_model_that_the_round_started_from(
     study: Study, cohorts: list[dict[str, Patients]]
 ) -> None:
-    """At an epsilon of 100 the counts are nearly exact: the figure is within 5 of its own standard errors."""
+    """At an epsilon of 100 the counts are nearly exact: each figure is within 5 of its own standard errors."""
     loud = DISTRIBUTED.model_copy(update={"epsilon": 100})
     training = {"lr": 10.0, "average_iterates": "none"}
     parts: dict[str, Any] = {"privacy": loud, "aggregation": "masks", "rounds": {"total": 3}, "training": training}
     private = study_with(study, evaluation={"score_bins": 5}, **parts)
-    before = initial(private)
+    before, task = initial(private), task_of(private.label)
     for r in simulate(private, cohorts[0], 3, noise=noise(0)):
-        assert r.private_auc is not None
-        assert r.private_auc.model_sha256 == sha256(to_bytes(before))
+        assert r.noised is not None
+        assert r.noised.model_sha256 == sha256(to_bytes(before))
         model = build_model(private.model.path, len(private.inputs), private.model.options, seed=0)
         set_parameters(model, before)
-        counts = sum(count_scores(model, p.held_out_inputs, p.held_out_labels, 5) for p in cohorts[0].values())
-        exact = auc_of_counts(np.asarray(counts, dtype=float), 0.0)
-        assert exact is not None
-        assert r.private_auc.standard_error < 0.1
-        assert abs(r.private_auc.auc - exact[0]) <= 5 * r.private_auc.standard_error
-        assert r.private_auc.num_examples == pytest.approx(43, abs=10)
+        own = [(p.held_out_inputs, p.held_out_labels) for p in cohorts[0].values()]
+        counts = sum(sum_statistics(task, model, inputs, labels, 5) for inputs, labels in own)
+        exact = estimates(task, np.asarray(counts) / STEPS_PER_CLIP, 5, 0.0, draws=2)
+        assert list(r.noised.figures) == ["auc", "log_loss", "accuracy", "balanced_accuracy", "brier"]
+        for name, value in r.noised.figures.items():
+            assert r.noised.errors[name] < 0.1
+            assert abs(value - exact[name].value) <= 5 * r.noised.errors[name], name
+        assert r.noised.num_examples == pytest.approx(43, abs=10)
         before = r.evaluated
-    assert exact[0] > 0.55, "the models differ from the first, which knows nothing"
+    assert exact["auc"].value > 0.55, "the models differ from the first, which knows nothing"
 
 
 @pytest.mark.parametrize("privacy", [LOCAL, GAUSSIAN, SVT], ids=lambda privacy: privacy.mechanism)

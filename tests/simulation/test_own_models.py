@@ -69,7 +69,7 @@ def test_a_baseline_clips_nobody_so_it_may_drop(study: Study) -> None:
     """It trains without the mechanism for which the same model is refused."""
     own = with_model(study, "Drops")
     (found,) = run_many(own, [Setting(name="pool", kind="pooled", rounds=1)], [0], workers=1)
-    assert 0 < found.auc[0] < 1
+    assert 0 < found.of("auc")[0] < 1
 
 
 @pytest.mark.parametrize("name", ["Frozen", "Drops", "Everything"])

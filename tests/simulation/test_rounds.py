@@ -11,6 +11,7 @@ import torch
 
 from tasks.data.reading.patients import Patients
 from tasks.learning.building import build_model
+from tasks.learning.tasks import task_of
 from tasks.learning.training import RawUpdate
 from tasks.privacy.train_local import train_local
 from tasks.rounds.site.local_update import local_update
@@ -27,7 +28,9 @@ def trained(study: Study, patients: Patients, weights: Weights, number: int, sta
     model = build_model(study.model.path, len(study.inputs), study.model.options, seed=0)
     set_parameters(model, weights)
     arrays = (patients.train_inputs, patients.train_labels)
-    return train_local(model, *arrays, study.training, study.privacy, seed=number, optimizer_state=state)
+    return train_local(
+        task_of(study.label), model, *arrays, study.training, study.privacy, seed=number, optimizer_state=state
+    )
 
 
 @pytest.mark.parametrize("error_feedback", [False, True])

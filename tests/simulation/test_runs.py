@@ -43,7 +43,8 @@ def test_a_run_is_a_simulation_with_its_seed(few: Study, arrays: dict[str, SiteA
     made = list(simulate(own, patients, 4, noise=noise(3)))
     assert (found.setting, found.seed, found.rounds) == ("as it is", 3, (1, 2, 3, 4))
     scores = [full_score(own, r.evaluated, patients) for r in made]
-    assert list(zip(found.auc, found.log_loss, strict=True)) == scores
+    assert {name: list(found.of(name)) for name in scores[0]} == {n: [own[n] for own in scores] for n in scores[0]}
+    assert list(found.figures)[:2] == ["auc", "log_loss"]
     assert found.num_bytes == sum(r.num_bytes for r in made) > 4 * 5 * 33 * 8
     assert found.epsilon is not None
     assert 0 < found.epsilon < 3, "4 of 6 rounds"
@@ -72,18 +73,18 @@ def test_neither_order_nor_figures_depend_on_the_workers(few: Study) -> None:
 
 def test_baselines_spend_and_upload_nothing(few: Study) -> None:
     made = run_many(few, [Setting(name=kind, kind=kind, rounds=2) for kind in ("pooled", "local")], [0], workers=1)
-    assert [(r.setting, r.epsilon, r.num_bytes, len(r.auc)) for r in made] == [
+    assert [(r.setting, r.epsilon, r.num_bytes, len(r.of("auc"))) for r in made] == [
         ("pooled", None, 0, 2),
         ("local", None, 0, 2),
     ]
-    assert made[0].auc != made[1].auc
+    assert made[0].of("auc") != made[1].of("auc")
 
 
 def test_rounds_are_scored_now_and_then_and_always_at_the_end(few: Study) -> None:
     (every,) = run_many(few, [Setting(name="x", rounds=5)], [0], workers=1)
     (second,) = run_many(few, [Setting(name="x", rounds=5)], [0], workers=1, every=2)
     assert second.rounds == (2, 4, 5)
-    assert second.log_loss == tuple(every.log_loss[n - 1] for n in (2, 4, 5))
+    assert second.of("log_loss") == tuple(every.of("log_loss")[n - 1] for n in (2, 4, 5))
     assert (second.num_bytes, second.epsilon) == (every.num_bytes, every.epsilon)
 
 
@@ -101,9 +102,9 @@ def test_early_stopping_waits_for_the_log_loss(few: Study) -> None:
     (stopped,) = run_all(
         few, [fast], [0], workers=1, patience=3, models_of=0, progress=lambda done, total: seen.append((done, total))
     )
-    best = int(np.argmin(whole.result.log_loss[: len(stopped.result.rounds)])) + 1
+    best = int(np.argmin(whole.result.of("log_loss")[: len(stopped.result.rounds)])) + 1
     assert stopped.result.rounds[-1] == best + 3 < 30
-    assert stopped.result.log_loss == whole.result.log_loss[: best + 3]
+    assert stopped.result.of("log_loss") == whole.result.of("log_loss")[: best + 3]
     assert stopped.result.num_bytes == whole.result.num_bytes * (best + 3) // 30
     assert seen[-1] == (30, 30)
     assert whole.model is None

@@ -44,9 +44,8 @@ def test_the_largest_refusal_and_metrics_fit_and_are_not_far_from_the_limit() ->
         model_sha256="f" * 64,
         min_cell=1 << 53,
         num_examples=1 << 53,
-        log_loss=0.1234567890123456789,
-        auc=2.2250738585072014e-308,
-        suppressed=("\U0001f600" * 300,) * 16,
+        figures={"\U0001f600" * 298 + f"{n:02d}": 2.2250738585072014e-308 for n in range(16)},
+        suppressed=("\U0001f600" * 300,) * 17,
         seconds=123456.12345678901,
     )
     assert 0.9 * max_bytes(SiteMetrics) < len(to_json(metrics)) <= max_bytes(SiteMetrics)

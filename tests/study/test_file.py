@@ -659,6 +659,8 @@ DEFAULTS = {
     "GaussianUpdate.tolerated_dropouts": 1,
     "Input.clip": 4.0,
     "Input.codes": None,
+    "BinaryLabel.task": "binary",
+    "BinaryLabel.threshold": 0.5,
     "Input.column": None,
     "Input.gain": 1.0,
     "Input.max_missing": None,

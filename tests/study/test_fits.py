@@ -37,6 +37,8 @@ class Uncounted(Further):
 def asked(privacy: Any, **changes: Any) -> Combination:
     fields: dict[str, Any] = {
         "privacy": privacy,
+        "task": "binary",
+        "sums_over_patients": True,
         "channel": "plain",
         "weighting": "plain",
         "optimizer": "sgd",

@@ -25,6 +25,7 @@ class Regression(Task):
     label: RegressionLabel
 
     metrics = OF_TASK["regression"]
+    counts = False
 
     @property
     def half(self) -> float:

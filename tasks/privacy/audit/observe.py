@@ -12,6 +12,7 @@ from torch import nn
 from tasks.learning.building import checked_model
 from tasks.learning.flat import Shape, flatten
 from tasks.learning.tasks import task_of
+from tasks.learning.tasks.task import Task
 from tasks.learning.training import RawUpdate
 from tasks.privacy.audit.observer import Observers, PatientGroup, PatientGroups
 from tasks.privacy.mechanisms import mechanism_of
@@ -31,15 +32,15 @@ def observers(study: Study, noise: Callable[[], NoiseSource] = SystemNoise) -> O
     """What one site's raw update shows, and what leaves: the opened sum behind masks, each upload without them."""
     # Counts of held-out patients are noised like the gradient beside them; the attacks are on training patients.
     study = study.model_copy(update={"evaluation": study.evaluation.model_copy(update={"score_bins": None})})
-    model = checked_model(study)
+    model, task = checked_model(study), task_of(study.label)
 
     def raw(weights: Weights, groups: PatientGroups, server_round: int) -> Floats:
         plan = plan_round(study, tuple(groups), weights, weights, server_round)
-        return _total([_raw_vector(_train(model, plan, weights, group), plan) for group in groups.values()])
+        return _total([_raw_vector(_train(task, model, plan, weights, group), plan) for group in groups.values()])
 
     def released(weights: Weights, groups: PatientGroups, server_round: int) -> Floats:
         plan = plan_round(study, tuple(groups), weights, weights, server_round)
-        updates = [_train(model, plan, weights, group) for group in groups.values()]
+        updates = [_train(task, model, plan, weights, group) for group in groups.values()]
         if plan.channel.exact:
             return _opened(updates, weights, plan, noise())
         return _total([_uploaded(update, weights, plan, noise()) for update in updates])
@@ -47,7 +48,7 @@ def observers(study: Study, noise: Callable[[], NoiseSource] = SystemNoise) -> O
     return Observers(raw, released)
 
 
-def _train(model: nn.Module, plan: Plan, weights: Weights, group: PatientGroup) -> RawUpdate:
+def _train(task: Task, model: nn.Module, plan: Plan, weights: Weights, group: PatientGroup) -> RawUpdate:
     """A site's raw update; a site without patients has a zero one, which `train_local` refuses to make."""
     inputs, labels = group
     if len(inputs) == 0:
@@ -58,7 +59,7 @@ def _train(model: nn.Module, plan: Plan, weights: Weights, group: PatientGroup) 
         return RawUpdate({name: torch.zeros_like(tensor) for name, tensor in weights.items()}, 0, local_iterations=1)
     set_parameters(model, weights)
     seed = plan.training.seed * 1_000_003 + plan.server_round
-    return train_local(task_of(plan.label), model, inputs, labels, plan.training, plan.privacy, seed=seed)
+    return train_local(task, model, inputs, labels, plan.training, plan.privacy, seed=seed)
 
 
 def _raw_vector(update: RawUpdate, plan: Plan) -> Floats:

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from tasks.errors import QuorumMissed, RoundRefused, UpdateRejected
 from tasks.foreign.bounds import shorten
+from tasks.learning.tasks import task_of
 from tasks.privacy.ledger.ledger import SiteLedger
 from tasks.privacy.opened import OpenedSum, noised_figures, require_step
 from tasks.privacy.sanitizer import Encrypt, Mask
@@ -152,7 +153,11 @@ class SumChannel(HubChannel):
             raise QuorumMissed(f"round {self.plan.server_round} of {self.plan.study}: no updates were selected")
         opened = self.total(selection, base)
         require_step(opened, self.hub.study.rounds.max_update_norm)
-        return Opened(selection, opened.delta, noised_figures(opened, self.plan, len(selection.chosen)))
+        return Opened(
+            selection,
+            opened.delta,
+            noised_figures(opened, task_of(self.hub.study.label), self.plan, len(selection.chosen)),
+        )
 
 
 def site_channel(ctx: SiteContext, planned: PlannedRound) -> SiteChannel:

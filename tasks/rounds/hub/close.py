@@ -141,7 +141,7 @@ def _summarise(hub: HubContext, plan: Plan, selection: Selection | None, card: M
         run_id=plan.run_id,
         status=_status(selection, card),
         message=_message(rows, plan),
-        task=plan.label.task,
+        task=hub.study.label.task,
         mechanism=plan.privacy.mechanism,
         aggregation=plan.aggregation,
         promise=spend,
@@ -235,7 +235,7 @@ def _site_metrics(hub: HubContext, plan: Plan, site: str, card: ModelCard | None
     said = (metrics.study, metrics.server_round, metrics.site, metrics.model_sha256)
     if said != (plan.study, plan.server_round, site, card.evaluated_model.sha256):
         return None
-    known = {metric.name: metric for metric in task_of(plan.label).metrics}
+    known = {metric.name: metric for metric in task_of(hub.study.label).metrics}
     possible = all(name in known and known[name].allows(value) for name, value in metrics.figures.items())
     return metrics if possible else None
 

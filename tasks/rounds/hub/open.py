@@ -16,6 +16,7 @@ from tasks.errors import (
 )
 from tasks.foreign.bounds import shorten
 from tasks.privacy.ledger.spent import spent
+from tasks.privacy.sum_statistics import asked_sums
 from tasks.rounds.channels.channel import hub_side
 from tasks.rounds.hub.card_chain import require_first, require_newest
 from tasks.rounds.hub.cards import write_first_card
@@ -144,7 +145,7 @@ def _new_plan(
         privacy=study.privacy,
         aggregation=study.aggregation,
         evaluation=study.evaluation,
-        label=study.label,
+        num_sums=asked_sums(study),
         total_rounds=study.rounds.total,
     )
     return sign_as_hub(plan, hub.secrets_dir)

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from tasks.data.reading.patients import Patients
-from tasks.learning.tasks import task_of
+from tasks.learning.tasks.task import Task
 from tasks.learning.training import RawUpdate
 from tasks.privacy.sum_statistics import sum_statistics
 from tasks.privacy.train_local import train_local
@@ -15,6 +15,7 @@ from tasks.store.weights import Weights, set_parameters
 
 
 def local_update(
+    task: Task,
     model: nn.Module,
     patients: Patients,
     plan: Plan,
@@ -30,7 +31,6 @@ def local_update(
     Raises:
         DataError: there is no patient to train on.
     """
-    task = task_of(plan.label)
     set_parameters(model, base)
     raw = train_local(
         task,

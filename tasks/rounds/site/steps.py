@@ -99,7 +99,9 @@ def train(ctx: SiteContext, server_round: int) -> None:
             patients, state = valid_patients(ctx), _kept_state(ctx, plan)
             require_honest_counts(plan.privacy, len(patients.train_labels), ctx.site)
             with paid_for(ctx, planned, ledger):
-                raw = local_update(model, patients, plan, models.base, models.evaluated, state)
+                raw = local_update(
+                    task_of(ctx.study.label), model, patients, plan, models.base, models.evaluated, state
+                )
                 files.save_raw(raw, _since(started))
         site_channel(ctx, planned).join(standing.num_entries)
 
@@ -218,7 +220,7 @@ def validate_global(ctx: SiteContext, server_round: int) -> SiteMetrics | None:
         patients = valid_patients(ctx)
         full = _figures(ctx, plan, model, patients, card.evaluated_model.sha256)
         write_private(ctx.round_dir(server_round) / "metrics.json", to_json(full))
-        shown = suppress(full, task_of(plan.label), patients.held_out_labels, promises=plan.privacy.promises)
+        shown = suppress(full, task_of(ctx.study.label), patients.held_out_labels, promises=plan.privacy.promises)
         metrics = shown.model_copy(update={"seconds": _since(started)})
         _create_if_new(ctx, layout.site_metrics(plan.study, server_round, ctx.site), metrics)
         return metrics
@@ -230,7 +232,7 @@ def _figures(ctx: SiteContext, plan: Plan, model: torch.nn.Module, patients: Pat
     """A model's figures on the held-out patients. Under a privacy mechanism none leaves, and no failure does either."""
     try:
         return validate_model(
-            task_of(plan.label), model, patients.held_out_inputs, patients.held_out_labels, plan, ctx.site, sha256_
+            task_of(ctx.study.label), model, patients.held_out_inputs, patients.held_out_labels, plan, ctx.site, sha256_
         )
     except Exception:
         if not plan.privacy.promises:

@@ -14,7 +14,7 @@ Digest = Sha256
 Reasons = Annotated[dict[SiteName, Text], Field(max_length=MAX_SITES)]
 Figures = Annotated[
     dict[Name, Annotated[float, Field(ge=-1e12, le=1e12)]],
-    Field(max_length=32, description="metric -> what was found; one that is not known is not there"),
+    Field(max_length=16, description="metric -> what was found; one that is not known is not there"),
 ]
 Expectations = Annotated[tuple[Name, ...], Field(max_length=MAX_NAMED)]
 

@@ -38,7 +38,7 @@ class SiteMetrics(Record):
     min_cell: Count
     num_examples: Count | None = None
     figures: Figures = Field(default_factory=dict)
-    suppressed: tuple[Name, ...] = Field(default=(), max_length=33)
+    suppressed: tuple[Name, ...] = Field(default=(), max_length=17)
     seconds: StepSeconds = 0.0
 
     @model_validator(mode="before")

@@ -25,7 +25,6 @@ from tasks.store.records.ledger import Spend
 from tasks.store.records.model import ModelRef
 from tasks.store.records.record import Digest, Reasons, Record
 from tasks.study.channels import CHANNELS, Aggregation, Channel, PhaseName, Step
-from tasks.study.label import EARLIER, Label
 from tasks.study.names import SiteName
 from tasks.study.privacy import Privacy
 from tasks.study.sections import Evaluation, Training
@@ -34,7 +33,7 @@ from tasks.study.sections import Evaluation, Training
 class Plan(Record):
     """What one round is. Written once by the hub; sites follow it and nothing else."""
 
-    LATER: ClassVar[frozenset[str]] = frozenset({"label"})
+    LATER: ClassVar[frozenset[str]] = frozenset({"num_sums"})
 
     study: Name
     study_digest: Digest
@@ -57,7 +56,10 @@ class Plan(Record):
     privacy: Privacy
     aggregation: Aggregation = "plain"
     evaluation: Evaluation
-    label: Label = Field(default=EARLIER, description="what is learned; a plan from before there was a choice has none")
+    num_sums: Count | None = Field(
+        default=None,
+        description="values that ride on a summed gradient and tell how good a model is; None: two for each score bin",
+    )
     total_rounds: Count
     certificate_pem: Pem = Field(default="", description="the hub's, issued by the consortium's authority")
     signature: Signature = Field(default="", description="Ed25519 of the hub over the plan without this field, base64")

@@ -12,7 +12,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.data.reading.features import build_inputs, build_labels, scale_inputs
+from tasks.data.reading.features import build_inputs, scale_inputs
+from tasks.data.reading.labels import as_array, build_labels
 from tasks.data.reading.patients import Patients, cache_file, load_patients, prepare_patients, save_patients, split
 from tasks.data.reading.tables import read_tables
 from tasks.errors import StoreError
@@ -73,7 +74,7 @@ def test_every_patient_is_on_one_side_with_its_own_label(
 ) -> None:
     for site, own in patients.items():
         inputs, labels = build_inputs(tables[site], study), build_labels(tables[site], study)
-        rows = np.column_stack([scale_inputs(inputs, study), labels.loc[inputs.index].to_numpy(dtype=np.float32)])
+        rows = np.column_stack([scale_inputs(inputs, study), as_array(labels.loc[inputs.index])])
         train = np.column_stack([own.train_inputs, own.train_labels])
         held_out = np.column_stack([own.held_out_inputs, own.held_out_labels])
         assert sorted(map(tuple, rows)) == sorted(map(tuple, np.concatenate([train, held_out])))

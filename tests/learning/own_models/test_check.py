@@ -14,6 +14,7 @@ from tasks.store.settings import PROJECT
 from tasks.study.file import load_study
 from tasks.study.sections import Study
 from tests import own_models
+from tests.learning.binary_task import BINARY
 from tests.simulation.simulation_samples import LOCAL, NONE, study_with
 
 LIMITS = (4.0,) * 5
@@ -31,7 +32,7 @@ def look(name: str, clipped_by: str | None = None, limits: tuple[float, ...] = L
         with seeded(3):
             return model_class(len(limits))
 
-    require_fit(build, limits, f"own:{name}", clipped_by)
+    require_fit(build, BINARY, limits, f"own:{name}", clipped_by)
 
 
 BOTH = "Norms Frozen Tied Unused Transposed Strided WeightNorm StatisticsOfOthers StartsAtZero Table "
@@ -173,7 +174,7 @@ def test_where_patients_are_clipped_each_needs_a_gradient(name: str, reason: str
 def test_our_own_are_fit(path: str, num_inputs: int, mechanism: str | None) -> None:
     """`checked_model` relies on it."""
     limits = (4.0,) * num_inputs
-    require_fit(lambda: build_model(f"tasks.models:{path}", num_inputs, {}, seed=0), limits, path, mechanism)
+    require_fit(lambda: build_model(f"tasks.models:{path}", num_inputs, {}, seed=0), BINARY, limits, path, mechanism)
 
 
 def test_inputs_may_be_as_large_as_the_study_lets_them() -> None:

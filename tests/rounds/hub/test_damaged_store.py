@@ -142,9 +142,7 @@ def test_a_damaged_cache_of_reference_figures_is_made_anew(fed: Federation, monk
     from tasks.store.records.report import Baselines
 
     study = fed.hub(fed.new_study()).study
-    made = Baselines(
-        study=study.study, pooled_auc=0.7, pooled_log_loss=0.6, local_only_auc=0.6, local_only_log_loss=0.7, note="n"
-    )
+    made = Baselines(study=study.study, pooled={"auc": 0.7}, local_only={"auc": 0.6}, note="n")
     monkeypatch.setattr(reference, "public_patients", lambda _: {})
     monkeypatch.setattr(reference, "compute_baselines", lambda *_: made)
     assert reference.baselines(study) == made

@@ -225,9 +225,8 @@ def test_the_hubs_records_hold_the_most_that_thirteen_sites_may_send(fed: Federa
             model_sha256=card.evaluated_model.sha256,
             min_cell=1 << 53,
             num_examples=1 << 53,
-            log_loss=1e6,
-            auc=5e-324,
-            suppressed=(wide,) * 16,
+            figures={"log_loss": 1e6, "auc": 5e-324},
+            suppressed=(wide,) * 17,
             seconds=1e6,
         )
         put(fed, layout.site_metrics(study, 1, site), metrics)

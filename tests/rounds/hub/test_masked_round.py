@@ -476,7 +476,7 @@ def test_without_noise_the_masked_model_is_the_plain_average(fed: Federation, se
     assert np.abs(model - expected).max() <= FIXED_POINT_STEP / 2 * 4 / sum(weights) + 2**-23 * np.abs(expected).max()
     card = fed.store().get_record(layout.card(study, 1), ModelCard)
     assert card.spend is not None
-    assert (card.spend.mechanism, card.spend.epsilon, card.private_auc) == ("none", None, None)
+    assert (card.spend.mechanism, card.spend.epsilon, card.noised) == ("none", None, None)
     fed.validate_global(study, 1, FEW)
     assert fed.close(study, 1).status == "complete"
 

@@ -13,6 +13,7 @@ from safetensors.numpy import load
 from tasks.deploy import seaweedfs
 from tasks.deploy.finish import finish_round
 from tasks.errors import AccessDenied, ConfigError
+from tasks.learning.metrics import metrics_of
 from tasks.privacy.opened import interpret
 from tasks.rounds.page.store import CONTENT_TYPES
 from tasks.store import layout
@@ -213,15 +214,15 @@ def test_the_record_of_the_round_says_who_did_what(fed: Federation, study: str) 
     assert metrics.aggregation == ("masks" if study == DERM else "plain")
     assert metrics.promise == fed.manifest(study, 2, "701").spend
     card = fed.store().get_record(layout.card(study, 2), ModelCard)
-    assert metrics.private_auc == card.private_auc
+    assert metrics.noised == card.noised
     if study == DERM:
-        assert metrics.auc is metrics.log_loss is None
+        assert metrics.figures == {}
         assert metrics.promise.trust.startswith("masks: ")
     else:
-        assert metrics.private_auc is None
+        assert metrics.noised is None
         assert metrics.promise.unit == "nothing"
-    if metrics.private_auc is not None:  # noise may have left no patient of one label
-        assert metrics.private_auc.model_sha256 == fed.hub(study).plan(2).evaluated_model.sha256
+    if metrics.noised is not None:  # noise may have left no patient of one label
+        assert metrics.noised.model_sha256 == fed.hub(study).plan(2).evaluated_model.sha256
 
 
 def test_small_cells_are_suppressed_in_the_bucket_and_kept_at_the_site(fed: Federation, study: str) -> None:
@@ -233,23 +234,24 @@ def test_small_cells_are_suppressed_in_the_bucket_and_kept_at_the_site(fed: Fede
         assert full.num_examples
         assert full.suppressed == ()
         if full.num_examples < 5:
-            assert (out.num_examples, out.log_loss, out.auc) == (None, None, None)
-            assert out.suppressed == ("num_examples", "log_loss", "auc")
+            assert (out.num_examples, out.figures) == (None, {})
+            assert out.suppressed == ("num_examples", *(metric.name for metric in metrics_of("binary")))
             hidden += 1
         else:
-            loss = None if study == DERM else round(full.log_loss or 0, 3)
-            assert (out.num_examples, out.log_loss) == (full.num_examples, loss)
-            assert out.auc is None or (study != DERM and out.auc == round(full.auc or 0, 3))
+            assert out.num_examples == full.num_examples
+            assert out.figures == ({} if study == DERM else {n: round(full.figures[n], 3) for n in out.figures})
+            assert study == DERM or {"log_loss", "brier", "accuracy"} <= set(out.figures)
             shown += 1
     assert hidden >= 6
     assert hidden + shown == 13
     metrics = fed.store().get_record(layout.round_metrics(study, 2), RoundMetrics)
-    reported = [row.metrics for row in metrics.sites if row.metrics and row.metrics.auc is not None]
+    reported = [row.metrics for row in metrics.sites if row.metrics and "auc" in row.metrics.figures]
     counts = [float(m.num_examples or 0) for m in reported]
     if reported:
-        assert metrics.auc == pytest.approx(np.average([m.auc or 0 for m in reported], weights=counts), abs=1e-4)
+        expected = np.average([m.figures["auc"] for m in reported], weights=counts)
+        assert metrics.figures["auc"] == pytest.approx(expected, abs=1e-4)
     else:
-        assert metrics.auc is None
+        assert "auc" not in metrics.figures
 
 
 def forbidden_reads(study: str, other: str) -> list[str]:

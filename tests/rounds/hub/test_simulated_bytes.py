@@ -73,7 +73,7 @@ def compare(fed: Federation, study: str) -> list[SimulatedRound]:
     for made, (model, card, num_bytes) in zip(found, scheduled, strict=True):
         assert to_bytes(made.weights) == model, f"round {made.server_round}"
         assert sha256(to_bytes(made.evaluated)) == card.evaluated_model.sha256
-        assert made.private_auc == card.private_auc
+        assert made.noised == card.noised
         assert made.num_bytes == num_bytes
     assert len({model for model, *_ in scheduled}) == ROUNDS
     return found
@@ -101,6 +101,6 @@ def test_three_masked_rounds(fed: Federation) -> None:
     study = fed.new_study(sites=FIVE, **parts)
     found = compare(fed, study)
     assert to_bytes(found[2].evaluated) != to_bytes(found[2].weights)
-    assert any(made.private_auc for made in found)
+    assert any(made.noised for made in found)
     other = simulated(fed, study, KEY[::-1])
     assert to_bytes(other[0].weights) != to_bytes(found[0].weights), "with another noise"

@@ -24,10 +24,8 @@ def study() -> Study:
 def baselines() -> Baselines:
     return Baselines(
         study="xanomeline_derm56",
-        pooled_auc=0.714,
-        pooled_log_loss=0.631,
-        local_only_auc=0.644,
-        local_only_log_loss=0.702,
+        pooled={"auc": 0.714, "log_loss": 0.631},
+        local_only={"auc": 0.644, "log_loss": 0.702},
         note="mean of 20 seeds",
     )
 

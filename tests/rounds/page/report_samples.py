@@ -25,7 +25,7 @@ def site_row(site: str, server_round: int, /, **changes: Any) -> SiteRow:
         site=site,
         model_sha256="b" * 64,
         min_cell=5,
-        suppressed=("num_examples", "log_loss", "auc"),
+        suppressed=("num_examples", "auc", "log_loss"),
         seconds=0.2,
     )
     seconds = {"validate_data": 0.36, "train_local": 0.02 + PATIENTS[site] / 500, "privatize_and_upload": 0.11}
@@ -85,8 +85,10 @@ def round_metrics(server_round: int, /, **changes: Any) -> RoundMetrics:
         epsilon_budget=3.0,
         delta=1e-5,
         model_sha256="a" * 64,
-        pooled_auc=(0.581, 0.634, 0.662)[server_round - 1],
-        pooled_log_loss=(0.689, 0.676, 0.668)[server_round - 1],
+        pooled={
+            "auc": (0.581, 0.634, 0.662)[server_round - 1],
+            "log_loss": (0.689, 0.676, 0.668)[server_round - 1],
+        },
         step_seconds={"open_round": 0.4, "sites": 4.1, "aggregate": 0.6, "validate_global": 1.9, "close_round": 0.9},
         slowest="701",
     )

@@ -16,7 +16,7 @@ from PIL import Image
 
 from tasks.rounds.page import plots
 from tasks.rounds.page.build import build_report
-from tasks.store.records.model import PrivateAuc
+from tasks.store.records.model import NoisedFigures
 from tasks.store.records.report import Baselines, RoundMetrics, SiteMetrics
 from tasks.study.sections import Study
 from tests.rounds.page.report_samples import PATIENTS, REASON, Rounds, site_row, spend
@@ -98,7 +98,7 @@ def test_partial_round_names_who_is_missing_and_why(study: Study, rounds: Rounds
 
 def test_failed_round(study: Study, rounds: Rounds) -> None:
     why = "9 of 13 valid updates arrived; 10 are needed."
-    failed = {"status": "failed", "message": why, "model_sha256": None, "pooled_auc": None, "pooled_log_loss": None}
+    failed = {"status": "failed", "message": why, "model_sha256": None, "pooled": {}}
     files = build_report(study, rounds(**failed, num_contributors=9), None)
     shown = text(files)
     assert banners(files) == ["banner bad"]
@@ -117,10 +117,10 @@ def test_no_privacy_is_red_and_first(study: Study, rounds: Rounds) -> None:
 
 
 def test_suppressed_metrics_are_said_in_words(study: Study, rounds: Rounds) -> None:
-    alone = [record.model_copy(update={"pooled_auc": None, "pooled_log_loss": None}) for record in rounds()]
+    alone = [record.model_copy(update={"pooled": {}}) for record in rounds()]
     shown = text(build_report(study, alone, None))
     assert "stays at the sites" in shown
-    assert "its own AUC and log loss stay there, outside of what ε covers" in shown
+    assert "its own figures stay there, outside of what ε covers" in shown
     assert shown.count(" suppressed ") >= len(PATIENTS)
     assert "demo" not in shown.split("All rounds so far")[0]
     free = text(build_report(study, no_privacy(alone), None))
@@ -130,8 +130,13 @@ def test_suppressed_metrics_are_said_in_words(study: Study, rounds: Rounds) -> N
 
 def test_a_masked_round_says_what_its_promise_rests_on(study: Study, rounds: Rounds) -> None:
     trust = "masks: holds against whoever sees only the sum"
-    quality = PrivateAuc(auc=0.6412, standard_error=0.0834, num_examples=41.3, model_sha256="c" * 64)
-    masked = {"mechanism": "distributed_dp", "aggregation": "masks", "private_auc": quality}
+    quality = NoisedFigures(
+        figures={"auc": 0.6412, "brier": 0.2345},
+        errors={"auc": 0.0834, "brier": 0.0123},
+        num_examples=41.3,
+        model_sha256="c" * 64,
+    )
+    masked = {"mechanism": "distributed_dp", "aggregation": "masks", "noised": quality}
     records = [
         record.model_copy(update=masked | {"promise": spend(number, mechanism="distributed_dp", trust=trust)})
         for number, record in enumerate(rounds(), 1)
@@ -142,6 +147,7 @@ def test_a_masked_round_says_what_its_promise_rests_on(study: Study, rounds: Rou
     assert trust in shown
     assert "hides the result behind masks that cancel only in the sum" in shown
     assert "AUC under noise 0.64 ± 0.08" in shown
+    assert re.search(r"Brier score lower is better – – 0\.23\d ± 0\.012", shown)
     plain = text(build_report(study, rounds(), None))
     assert "Someone who reads every update so far" in plain
     assert "AUC under noise" not in plain
@@ -173,12 +179,11 @@ def test_a_site_that_may_report_is_shown_with_its_figures(study: Study, rounds: 
         model_sha256="b" * 64,
         min_cell=5,
         num_examples=12,
-        auc=0.7125,
-        log_loss=None,
+        figures={"auc": 0.7125},
         suppressed=("log_loss",),
     )
     sites = tuple(site_row(site, 3, **({"metrics": metrics} if site == "701" else {})) for site in PATIENTS)
-    shown = text(build_report(study, rounds(sites=sites, auc=0.7125), None))
+    shown = text(build_report(study, rounds(sites=sites, figures={"auc": 0.7125}), None))
     assert "12 0.713 suppressed" in shown or "12 0.712 suppressed" in shown
 
 
@@ -209,10 +214,8 @@ def test_everything_from_elsewhere_is_escaped(study: Study, rounds: Rounds) -> N
     titled = study.model_copy(update={"title": attack})
     baselines = Baselines(
         study=study.study,
-        pooled_auc=0.7,
-        pooled_log_loss=0.6,
-        local_only_auc=0.6,
-        local_only_log_loss=0.7,
+        pooled={"auc": 0.7, "log_loss": 0.6},
+        local_only={"auc": 0.6, "log_loss": 0.7},
         note=attack,
     )
     for status in ("partial", "failed"):
@@ -259,13 +262,13 @@ def test_plots_change_with_the_round(study: Study, rounds: Rounds) -> None:
 
 
 def test_metrics_are_the_records_numbers(study: Study, rounds: Rounds) -> None:
-    now = rounds(auc=0.71, log_loss=0.62)[-1]
+    now = rounds(figures={"auc": 0.71, "log_loss": 0.62})[-1]
     numbers = json.loads(build_report(study, [*rounds()[:2], now], None)["metrics.json"])
     assert numbers == {
-        "auc": now.auc,
-        "log_loss": now.log_loss,
-        "pooled_auc": now.pooled_auc,
-        "pooled_log_loss": now.pooled_log_loss,
+        "auc": 0.71,
+        "log_loss": 0.62,
+        "pooled_auc": 0.662,
+        "pooled_log_loss": 0.668,
         "epsilon": now.epsilon,
         "epsilon_budget": now.epsilon_budget,
         "epsilon_left": pytest.approx(1.91),

@@ -32,9 +32,8 @@ def test_a_page_of_extremes_is_drawn(figures: str) -> None:
         model_sha256="b" * 64,
         min_cell=5,
         num_examples=count,
-        log_loss=log_loss,
-        auc=auc,
-        suppressed=(WIDE,) * 16,
+        figures={"log_loss": log_loss, "auc": auc, "calibration_slope": -1e12},
+        suppressed=(WIDE,) * 17,
         seconds=seconds,
     )
     row = site_row("701", 1)
@@ -43,7 +42,7 @@ def test_a_page_of_extremes_is_drawn(figures: str) -> None:
     names = {"failed_expectations": (WIDE,) * 100, "waived_expectations": (WIDE,) * 100}
     rows = [site_row(site, 1).model_copy(update=changes | names) for site in PATIENTS]
     rows[-1] = rows[-1].model_copy(update={"contributed": False, "reason": WIDE * 13})
-    made = round_metrics(1, sites=tuple(rows), auc=auc, log_loss=log_loss, message=WIDE * 60, num_bytes=13 * count)
+    made = round_metrics(1, sites=tuple(rows), figures=metrics.figures, message=WIDE * 60, num_bytes=13 * count)
     made = made.model_copy(update={"idle_expectations": (WIDE,) * 100})
     record = RoundMetrics.model_validate_json(to_json(made))
     started = time.perf_counter()

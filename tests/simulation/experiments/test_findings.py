@@ -55,7 +55,9 @@ def made(study: Study, case: str) -> dict[str, Measured]:
 
 def turn(result: RunResult, best: int) -> RunResult:
     """The same with log-loss that falls until round `best` and then rises."""
-    return result.model_copy(update={"log_loss": tuple(0.6 + 0.01 * abs(n - best) for n in result.rounds)})
+    return result.model_copy(
+        update={"figures": result.figures | {"log_loss": tuple(0.6 + 0.01 * abs(n - best) for n in result.rounds)}}
+    )
 
 
 def section(page: str, title: str) -> str:

@@ -126,7 +126,7 @@ def test_curves_are_thinned_where_they_are_long(study: Study) -> None:
     assert rounds[-1] == plan.LONGEST
     assert all(n % 10 == 0 for n in rounds[20:])
     assert found.arm("federated, LR").auc == summarise(
-        [r.auc[3] for r in results(one, lambda *_: 0.0) if r.setting == "federated, LR"]
+        [r.of("auc")[3] for r in results(one, lambda *_: 0.0) if r.setting == "federated, LR"]
     ), "judged after four rounds"
 
 
