@@ -9,7 +9,6 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,7 +20,6 @@ HEADING = "## One channel more"
 FILE = "tasks/rounds/channels/relay.py"
 RUN = """
 import json, os, sys
-from pathlib import Path
 import tasks
 from pydantic import ValidationError
 from tasks.deploy.enrol import enrol_local_sites
