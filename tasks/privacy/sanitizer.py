@@ -28,7 +28,7 @@ from tasks.store.weights import Weights, to_bytes
 MAX_PARAMETERS = 1_000_000_000
 #: What an update would have to do to travel so, by what the hub learns the sum of.
 _TRAVEL = {
-    None: "leave by itself, it protects a masked sum only: set aggregation: masks",
+    None: "leave by itself",
     "integers": "be summed behind masks",
     "reals": "be summed under encryption",
 }
@@ -127,8 +127,11 @@ def contribution(raw: RawUpdate, base: Weights, plan: Plan, *, sites: int, noise
 
 def _part(raw: RawUpdate, base: Weights, plan: Plan, carried: torch.Tensor | None = None) -> Part:
     """What the plan's mechanism is given, once it is known that its updates may travel as the plan says."""
-    if plan.aggregation not in plan.privacy.needs.channels:
-        raise PrivacyError(f"an update of mechanism {plan.privacy.mechanism} cannot {_TRAVEL[plan.channel.sums]}")
+    if plan.aggregation not in (allowed := plan.privacy.needs.channels):
+        raise PrivacyError(
+            f"an update of mechanism {plan.privacy.mechanism} cannot {_TRAVEL[plan.channel.sums]} under "
+            f"{plan.aggregation}: set aggregation: {' or '.join(sorted(allowed))}"
+        )
     raw = _total_function(raw, plan)
     _check(raw)
     return Part(raw, base, plan, carried)

@@ -20,10 +20,15 @@ HEADING = "## One channel more"
 FILE = "tasks/rounds/channels/relay.py"
 RUN = """
 import json, os, sys
-import tasks
+from pathlib import Path
+import tasks, torch
 from pydantic import ValidationError
 from tasks.deploy.enrol import enrol_local_sites
 from tasks.deploy.preload import HEAVY
+from tasks.errors import PrivacyError
+from tasks.learning.training import RawUpdate
+from tasks.privacy.sanitizer import sanitize
+from tasks.study.privacy import GaussianUpdate
 from tasks.learning.threads import one_thread
 from tasks.privacy.noise.source import SeededNoise
 from tasks.rounds.channels.channel import hub_side
@@ -60,7 +65,16 @@ def said(mechanism, **section):
         Study.model_validate(content | {"privacy": {"mechanism": mechanism, **section}})
     except ValidationError as error:
         return error.errors()[0]["msg"]
+def at_the_door():
+    hidden = plan.model_copy(update={"privacy": GaussianUpdate(
+        mechanism="gaussian_update", epsilon=3, delta=1e-5, clip_norm=1)})
+    base = {"w": torch.zeros(3)}
+    try:
+        return list(sanitize(RawUpdate(base, 9, 1), base, hidden, releases=1, noise=SeededNoise(bytes(32))).tensors)
+    except PrivacyError as error:
+        return str(error)
 print(json.dumps({
+    "door": at_the_door(),
     "status": closed.status,
     "contributors": closed.num_contributors,
     "aggregation": plan.aggregation,
@@ -120,3 +134,5 @@ def test_its_model_is_the_simulation_s_to_the_last_byte(done: dict[str, Any]) ->
 def test_a_mechanism_that_does_not_name_it_is_refused(done: dict[str, Any]) -> None:
     says = "Value error, aggregation must be plain or masks or ckks with privacy.mechanism gaussian_update"
     assert done["refused"] == says
+    says = "an update of mechanism gaussian_update cannot leave by itself under relay: set aggregation: "
+    assert done["door"] == says + "ckks or masks or plain"
