@@ -104,7 +104,7 @@ class SimulatedSites:
         initial = parameters(self.model)
         self._shape = Shape.of(initial)
         plan = plan_round(study, tuple(patients), initial, initial, 1)
-        if not plan.channel.exact:  # as updates in the open: encryption changes the 8th digit only
+        if plan.channel.sums == "reals":  # as updates in the open: encryption changes the 8th digit only
             plan = plan.model_copy(update={"aggregation": "plain"})
         self._plan, self._names = plan, sorted(patients)
 

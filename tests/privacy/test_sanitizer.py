@@ -153,7 +153,7 @@ CANARY = 123456789
         *[(raw_delta(bias=torch.tensor([NAN])), privacy, "bias holds NaN") for privacy in (TOP, RANDOM)],
         *[(raw_sum(), privacy, "not the model's parameters") for privacy in (GAUSSIAN, SVT, TOP, RANDOM)],
         *[({}, privacy, "0 values") for privacy in (GAUSSIAN, SVT, TOP, RANDOM)],
-        (raw_sum(), SHARED, "protects a masked sum only"),
+        (raw_sum(), SHARED, "cannot leave by itself under plain: set aggregation: masks"),
     ],
 )
 def test_what_cannot_be_privatised_stays_at_the_site(tensors: Weights, privacy: Privacy, says: str) -> None:

@@ -71,6 +71,7 @@ def test_arrays_are_float32_finite_and_of_one_width(patients: dict[str, Patients
 def test_every_patient_is_on_one_side_with_its_own_label(
     patients: dict[str, Patients], study: Study, tables: dict[str, Tables]
 ) -> None:
+    assert len(patients) == 13
     for site, own in patients.items():
         inputs, labels = build_inputs(tables[site], study), build_labels(tables[site], study)
         rows = np.column_stack([scale_inputs(inputs, study), labels.loc[inputs.index].to_numpy(dtype=np.float32)])
