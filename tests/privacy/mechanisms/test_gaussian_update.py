@@ -45,7 +45,7 @@ def squared_norm(steps: Vector) -> int:
 # sensitivity
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     update=arrays(np.float64, st.integers(1, 12), elements=st.one_of(st.floats(-3, 3), any_float)),
     clip_norm=st.floats(1e-6, 1e6),

@@ -251,7 +251,6 @@ def drive(machine: type[Hub], examples: int, steps: int) -> None:
         settings=settings(
             max_examples=examples,
             stateful_step_count=steps,
-            deadline=None,
             derandomize=True,
             database=None,
             print_blob=False,
