@@ -104,7 +104,7 @@ def as_study(content: dict[str, Any]) -> Study:
 
 
 def training_patients(patients: int) -> int:
-    """How many of a site's patients are trained on: what `tasks.data.reading.patients.split` leaves."""
+    """How many of a site's patients are trained on: what `tasks.data.reading.patients.held_out_split` leaves."""
     return patients - math.floor(HOLDOUT_FRACTION * patients + 0.5)
 
 

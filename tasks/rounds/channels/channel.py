@@ -17,7 +17,7 @@ from tasks.privacy.ledger.ledger import SiteLedger
 from tasks.privacy.opened import OpenedSum, private_auc, require_step
 from tasks.privacy.sanitizer import Encrypt, Mask
 from tasks.privacy.secure_sum.records import Roster
-from tasks.rounds.hub.answers import read_answers, reason_of
+from tasks.rounds.hub.answers import read_answers, why_silent
 from tasks.rounds.hub.context import HubContext
 from tasks.rounds.hub.selection import frozen_selection
 from tasks.rounds.site.context import PlannedRound, SiteContext
@@ -128,7 +128,7 @@ class HubChannel(ABC):
         answers, reasons = read_answers(self.hub, self.plan), dict(self.plan.left_out)
         for site in self.plan.sites:
             if site not in answers.given:
-                reasons[site] = reason_of(self.hub, self.plan, site, answers)
+                reasons[site] = why_silent(self.hub, self.plan, site, answers)
                 continue
             try:
                 check(site)

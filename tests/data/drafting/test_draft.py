@@ -21,7 +21,7 @@ from tasks.data.reading.patients import prepare_patients
 from tasks.data.reading.tables import read_tables
 from tasks.errors import ConfigError
 from tasks.privacy.noise.source import SeededNoise
-from tasks.rounds.scores import score
+from tasks.rounds.scores import score_held_out
 from tasks.simulation.reference import YARDSTICK
 from tasks.simulation.rounds import simulate, without_privacy
 from tasks.study.file import load_study
@@ -229,7 +229,7 @@ def test_three_rounds_without_privacy_learn(drafted: Drafted, study: Study) -> N
         patients[site] = prepare_patients(tables, build_inputs(tables, study), study, site)
     open_study = without_privacy(study, YARDSTICK)
     *_, last = simulate(open_study, patients, 3, noise=SeededNoise(b"\0" * 32))
-    auc, _ = score(open_study, last.evaluated, patients)
+    auc, _ = score_held_out(open_study, last.evaluated, patients)
     assert last.server_round == 3
     assert auc is not None
     assert auc > 0.7

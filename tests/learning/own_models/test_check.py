@@ -7,7 +7,7 @@ import torch
 
 from tasks.errors import ConfigError
 from tasks.learning.building import build_model, checked_model
-from tasks.learning.own_models.check import require_fit
+from tasks.learning.own_models.check import require_fitting_model
 from tasks.learning.seeding import seeded
 from tasks.models import LogisticRegression
 from tasks.store.settings import PROJECT
@@ -31,7 +31,7 @@ def look(name: str, clipped_by: str | None = None, limits: tuple[float, ...] = L
         with seeded(3):
             return model_class(len(limits))
 
-    require_fit(build, limits, f"own:{name}", clipped_by)
+    require_fitting_model(build, limits, f"own:{name}", clipped_by)
 
 
 BOTH = "Norms Frozen Tied Unused Transposed Strided WeightNorm StatisticsOfOthers StartsAtZero Table "
@@ -173,7 +173,7 @@ def test_where_patients_are_clipped_each_needs_a_gradient(name: str, reason: str
 def test_our_own_are_fit(path: str, num_inputs: int, mechanism: str | None) -> None:
     """`checked_model` relies on it."""
     limits = (4.0,) * num_inputs
-    require_fit(lambda: build_model(f"tasks.models:{path}", num_inputs, {}, seed=0), limits, path, mechanism)
+    require_fitting_model(lambda: build_model(f"tasks.models:{path}", num_inputs, {}, seed=0), limits, path, mechanism)
 
 
 def test_inputs_may_be_as_large_as_the_study_lets_them() -> None:

@@ -166,7 +166,7 @@ class Hub(RuleBasedStateMachine):
         for site in FEW if members == "all" else FEW[1:]:
             if store.exists(layout.key_message(study, number, site)):
                 messages[site] = store.get_record(layout.key_message(study, number, site), KeyMessage)
-        roster = opening.freeze_roster(messages, run_id="run", missing={}, tolerated_dropouts=tolerated)
+        roster = opening.make_roster(messages, run_id="run", missing={}, tolerated_dropouts=tolerated)
         store.put(layout.roster(study, number), to_json(roster), content_type="application/json")
 
     @precondition(lambda self: "aggregation" in self.parts)
