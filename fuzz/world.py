@@ -176,7 +176,7 @@ def _plan(study: Study, folder: Path) -> Plan:
         evaluated_model=ref,
         training=study.training,
         privacy=study.privacy,
-        aggregation=study.aggregation,
+        channel=study.channel,
         evaluation=study.evaluation,
         total_rounds=study.rounds.total,
     )

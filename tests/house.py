@@ -90,10 +90,9 @@ class House:
         """Every import of one module by another, wherever it stands."""
         known = self.modules
         for name, path in known.items():
-            place = self.place(path)
             for node, late, typed in _imports(_tree(path)):
                 for target in sorted(_targets(node, known) - {name}):
-                    yield Import(place, node.lineno, name, target, late, typed)
+                    yield Import(self.place(path), node.lineno, name, target, late, typed)
 
     def needed_by(self, *entries: str) -> set[str]:
         """The files of these modules and of all that they import, but for type checkers."""
@@ -291,8 +290,9 @@ def _asks_channel(node: ast.AST) -> bool:
 
 
 def _named(node: ast.Compare, name: str) -> bool:
-    """Whether a side of a comparison is called so, as a variable or an attribute."""
-    sides = (node.left, *node.comparators)
+    """Whether a side of a comparison is called so, as a variable or an attribute, or is the name of what is."""
+    sides = [node.left, *node.comparators]
+    sides += [side.value for side in sides if isinstance(side, ast.Attribute) and side.attr == "name"]
     return any(getattr(side, "attr", getattr(side, "id", None)) == name for side in sides)
 
 

@@ -28,7 +28,7 @@ from tasks.store.weights import Weights, to_bytes
 MAX_PARAMETERS = 1_000_000_000
 #: What an update would have to do to travel so.
 _TRAVEL = {
-    "plain": "leave by itself, it protects a masked sum only: set aggregation: masks",
+    "plain": "leave by itself, it protects a masked sum only: set channel: masks",
     "masks": "be summed behind masks",
     "ckks": "be summed under encryption",
 }
@@ -69,7 +69,7 @@ def specs_of(tensors: Weights) -> tuple[TensorSpec, ...]:
 
 def plan_spend(plan: Plan, releases: int) -> Spend:
     """What the site will have spent with its `releases`-th release. Raises BudgetExhausted."""
-    return mechanism_of(plan).spend(releases, plan.aggregation)
+    return mechanism_of(plan).spend(releases, plan.channel)
 
 
 def sanitize(

@@ -70,7 +70,7 @@ def test_without_both_labels_there_is_no_score(study: Study, few: dict[str, Pati
 
 def test_the_reports_reference_lines_are_these(study: Study, few: dict[str, Patients]) -> None:
     found = compute_baselines(study, few)
-    own = study_with(study, privacy=NoPrivacy(mechanism="none", i_accept_no_privacy=True), aggregation="plain")
+    own = study_with(study, privacy=NoPrivacy(mechanism="none", i_accept_no_privacy=True), channel="plain")
     *_, together = pooled(own.model_copy(update={"training": YARDSTICK}), few, 4)
     *_, alone = local_only(own.model_copy(update={"training": YARDSTICK}), few, 4)
     assert (found.pooled_auc, found.pooled_log_loss) == tuple(

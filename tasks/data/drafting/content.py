@@ -1,4 +1,4 @@
-"""The drafted study as data: privacy, aggregation, rounds and the rest follow from sites and patients alone."""
+"""The drafted study as data: privacy, channel, rounds and the rest follow from sites and patients alone."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def study_content(
         "model": {"path": "tasks.models:LogisticRegression"},
         "training": _TRAINING,
         "privacy": _privacy(wishes, sum(map(training_patients, subjects.patients.values())), len(sites)),
-        "aggregation": "masks" if masked else "plain",
+        "channel": "masks" if masked else "plain",
         "rounds": {
             "total": wishes.rounds,
             "min_sites": quorum(len(sites), masked),

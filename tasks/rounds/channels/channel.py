@@ -25,7 +25,7 @@ from tasks.store.records.ledger import Spend
 from tasks.store.records.model import PrivateAuc
 from tasks.store.records.round import Manifest, Plan, Selection
 from tasks.store.weights import Weights
-from tasks.study.channels import Aggregation
+from tasks.study.channels import Channel
 
 
 @dataclass(frozen=True)
@@ -157,16 +157,16 @@ class SumChannel(HubChannel):
 
 def site_channel(ctx: SiteContext, planned: PlannedRound) -> SiteChannel:
     """A site's side of a planned round."""
-    made: SiteChannel = import_module(f"{__package__}.{planned.plan.aggregation}").Site(ctx, planned)
+    made: SiteChannel = import_module(f"{__package__}.{planned.plan.channel.name}").Site(ctx, planned)
     return made
 
 
 def hub_channel(hub: HubContext, plan: Plan) -> HubChannel:
     """The hub's side of a planned round."""
-    return hub_side(plan.aggregation)(hub, plan)
+    return hub_side(plan.channel)(hub, plan)
 
 
-def hub_side(name: Aggregation) -> type[HubChannel]:
+def hub_side(channel: Channel) -> type[HubChannel]:
     """The hub's side of every round of this channel."""
-    side: type[HubChannel] = import_module(f"{__package__}.{name}").Hub
+    side: type[HubChannel] = import_module(f"{__package__}.{channel.name}").Hub
     return side

@@ -142,7 +142,7 @@ def _summarise(hub: HubContext, plan: Plan, selection: Selection | None, card: M
         status=_status(selection, card),
         message=_message(rows, plan),
         mechanism=plan.privacy.mechanism,
-        aggregation=plan.aggregation,
+        channel=plan.channel,
         promise=spend,
         opened_at=plan.opened_at,
         closed_at=closed_at,

@@ -264,7 +264,7 @@ def _mechanism_rows(measured: Measured, what: str, figure: Callable[[Arm], str])
 def _mechanism_settings() -> str:
     """What the mechanisms are set to, beside epsilon."""
     each = plan.MECHANISMS.items()
-    return "".join(f"- `{name}`, aggregation {how}: {_in_words(section)}\n" for name, (section, how) in each)
+    return "".join(f"- `{name}`, channel {how}: {_in_words(section)}\n" for name, (section, how) in each)
 
 
 def _what_learns(measured: Measured) -> str:

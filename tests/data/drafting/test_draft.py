@@ -244,12 +244,12 @@ def test_with_few_sites_each_protects_its_own_update(folder: Path, project: Path
         shutil.rmtree(folder / clinic)
     study = draft_study(folder, DraftOptions(label="patients.exacerbation"), project / "expectations").study
     assert isinstance(study.privacy, LocalDP)
-    assert (study.aggregation, study.rounds.min_sites, study.evaluation.score_bins) == ("plain", 3, None)
+    assert (study.channel.name, study.rounds.min_sites, study.evaluation.score_bins) == ("plain", 3, None)
 
 
 def test_with_many_sites_they_hide_behind_masks(study: Study) -> None:
     assert isinstance(study.privacy, DistributedDP)
-    assert (study.aggregation, study.rounds.min_sites, study.evaluation.score_bins) == ("masks", 5, 5)
+    assert (study.channel.name, study.rounds.min_sites, study.evaluation.score_bins) == ("masks", 5, 5)
 
 
 def test_a_site_with_another_unit_is_found(folder: Path, project: Path) -> None:

@@ -150,7 +150,7 @@ def test_four_sites_hide_behind_masks_and_are_told_what_it_costs(tmp_path: Path,
     privacy = found.study.privacy
     assert isinstance(privacy, DistributedDP)
     assert (privacy.tolerated_dropouts, privacy.colluding_sites) == (0, 1)
-    assert (found.study.aggregation, found.study.rounds.min_sites) == ("masks", 3)
+    assert (found.study.channel.name, found.study.rounds.min_sites) == ("masks", 3)
     assert "costs the round, and the round its share of epsilon" in found.texts["studies/small.yaml"]
     assert "costs the round" not in draft(tmp_path / "five", project, {}).texts["studies/small.yaml"]
 

@@ -203,7 +203,7 @@ def test_a_class_is_looked_at_once_and_built_as_the_study_seeds_it(
             torch.nn.init.normal_(self.linear.weight)
 
     monkeypatch.setattr(own_models, "Counted", Counted, raising=False)
-    study = study_with(derm, model={"path": "tests.own_models:Counted"}, privacy=NONE, aggregation="plain")
+    study = study_with(derm, model={"path": "tests.own_models:Counted"}, privacy=NONE, channel="plain")
     first = checked_model(study)
     assert made == 3, "twice to look, once to keep"
     again = checked_model(study)
@@ -218,7 +218,7 @@ def test_a_study_is_refused_for_its_mechanism(
     derm: Study, privacy: object, taken: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PHARMAFED_MODEL_PACKAGES", "tests")
-    study = study_with(derm, model={"path": "tests.own_models:Drops"}, privacy=privacy, aggregation="plain")
+    study = study_with(derm, model={"path": "tests.own_models:Drops"}, privacy=privacy, channel="plain")
     if taken:
         checked_model(study)
         return

@@ -41,12 +41,13 @@ import numpy as np
 
 from tasks.privacy.accounting import pure_epsilon_for, pure_epsilon_total
 from tasks.privacy.mechanisms.gaussian import NOBODY, check_release
-from tasks.privacy.noise.keystream import Floats
 from tasks.privacy.mechanisms.mechanism import Mechanism, Sent
 from tasks.privacy.mechanisms.part import Part
 from tasks.privacy.noise.grid import STEPS_PER_CLIP, to_float32
+from tasks.privacy.noise.keystream import Floats
 from tasks.privacy.noise.source import NoiseSource
 from tasks.store.records.ledger import Spend
+from tasks.study.channels import PLAIN, Channel
 from tasks.study.privacy import LaplaceUpdate
 
 
@@ -59,7 +60,7 @@ class LaplaceUpdateMechanism(Mechanism):
     def pure_epsilon(self) -> float:
         return pure_epsilon_for(self.settings.epsilon, self.settings.delta, self.total_rounds)
 
-    def spend(self, releases: int, channel: str = "plain") -> Spend:
+    def spend(self, releases: int, channel: Channel = PLAIN) -> Spend:
         check_release(releases, self.total_rounds, self.settings.epsilon)
         each, delta = self.pure_epsilon, self.settings.delta
         total = pure_epsilon_total(each, releases, delta)
@@ -137,7 +138,7 @@ print(json.dumps({
     "finite": bool(torch.isfinite(unfit.tensors["w"]).all()),
     "trace": float(np.abs(mechanism.trace(np.full(7, -3.0), 4)).sum()),
     "words": mechanism.words(),
-    "masks": said(aggregation="masks"),
+    "masks": said(channel="masks"),
     "samples": said(training=content["training"] | {"weighting": "samples"}),
     "delta": said(privacy=content["privacy"] | {"delta": 0.05}, sites={str(k): [str(k)] for k in range(30)}),
     "digest": study.digest != read(privacy=content["privacy"] | {"clip_norm": 2}).digest,
@@ -224,7 +225,7 @@ def test_the_door_and_the_audit_know_it(done: dict[str, Any]) -> None:
 
 
 def test_what_it_does_not_name_is_refused_when_the_study_is_read(done: dict[str, Any]) -> None:
-    assert done["masks"] == "Value error, aggregation must be plain or ckks with privacy.mechanism laplace_update"
+    assert done["masks"] == "Value error, channel must be plain or ckks with privacy.mechanism laplace_update"
     assert done["samples"] == "Value error, training.weighting must be plain with privacy.mechanism laplace_update"
     assert done["delta"].startswith("Value error, privacy.delta is 0.05; with 30 sites it must be below 0.0333")
 

@@ -239,7 +239,7 @@ def test_a_roster_with_other_terms_is_refused_before_anything_is_masked(
     [
         ({"sites": (*FEW, "704")}, "another sites than"),
         ({"sites": (*FEW, SITE)}, "another sites than"),
-        ({"aggregation": "plain"}, "another aggregation than"),
+        ({"channel": "plain"}, "another channel than"),
         ({"privacy": PRIVACY | {"tolerated_dropouts": 2}}, "another privacy than"),
         ({"privacy": PRIVACY | {"epsilon": 8}}, "another privacy than"),
         ({"privacy": NO_PRIVACY}, "another privacy than"),

@@ -89,7 +89,7 @@ def test_the_model_is_that_of_the_plain_sum_to_the_last_bit(fed: Federation, see
     assert {row.site: row.reason for row in metrics.sites if not row.contributed} == dict.fromkeys(
         lost, "no answer before the deadline"
     )
-    assert (metrics.num_contributors, metrics.aggregation) == (len(alive), "masks")
+    assert (metrics.num_contributors, metrics.channel.name) == (len(alive), "masks")
     assert fed.store().get_record(layout.latest(study), Pointer).server_round == 1
 
 

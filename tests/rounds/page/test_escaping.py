@@ -21,7 +21,7 @@ from tests.page_structure import HARMLESS, HOSTILE, Structure, require_same_stru
 from tests.rounds.page.report_samples import Rounds
 
 #: What picks a branch of the code: never text from elsewhere.
-CHOICES = frozenset({"status", "mechanism", "aggregation", "unit", "suppressed"})
+CHOICES = frozenset({"status", "mechanism", "channel", "unit", "suppressed"})
 
 
 def made_of(text: str, study: Study, rounds: Rounds, baselines: Baselines) -> dict[str, bytes]:
