@@ -137,7 +137,15 @@ def test_the_right_way_and_a_room_s_own_modules_are_not_named(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
-    "line", ['x = plan.channel.name == "masks"', 'if channel != "plain":\n    pass', "y = plan.channel in MASKED"]
+    "line",
+    [
+        'x = plan.aggregation == "masks"',
+        'if channel != "plain":\n    pass',
+        "y = plan.channel in MASKED",
+        'x = plan.channel.name == "masks"',
+        'x = "ckks" != channel.name',
+        "x = study.channel is PLAIN",
+    ],
 )
 def test_who_asks_for_a_channel_is_named_outside_its_room(tmp_path: Path, line: str) -> None:
     house = built(tmp_path, rounds__open=line, rounds__channels__open=line, study__file="x = plan.channel.adds_only")

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Annotated, Any, Literal
 
-from pydantic import AliasChoices, PlainSerializer, PlainValidator, TypeAdapter
+from pydantic import AliasChoices, Field, PlainSerializer, PlainValidator, TypeAdapter, WithJsonSchema
 
 from tasks.foreign.bounds import Name
 
@@ -129,8 +129,10 @@ def _of_any_version(value: Any) -> Channel:
 
 
 _NAME: TypeAdapter[str] = TypeAdapter(Name)
-_AS_NAME = PlainSerializer(lambda channel: channel.name, return_type=str)
-KnownChannel = Annotated[Channel, PlainValidator(_known), _AS_NAME]
-RecordedChannel = Annotated[Channel, PlainValidator(_of_any_version), _AS_NAME]
-#: Under which keys it is read.
-CHANNEL_KEYS = AliasChoices("channel", OLD_KEY)
+_BY_NAME = PlainSerializer(lambda channel: channel.name, return_type=str)
+_KNOWN = Annotated[Channel, PlainValidator(_known), WithJsonSchema({"enum": list(CHANNELS)}), _BY_NAME]
+#: A record says it under the old key, whose bytes are signed, and is read under either.
+_RECORDED = Field(validation_alias=AliasChoices(OLD_KEY, "channel"), serialization_alias=OLD_KEY)
+StudyChannel = Annotated[_KNOWN, Field(validation_alias=AliasChoices("channel", OLD_KEY))]
+PlannedChannel = Annotated[_KNOWN, _RECORDED]
+ClosedChannel = Annotated[Channel, PlainValidator(_of_any_version, json_schema_input_type=Name), _BY_NAME, _RECORDED]

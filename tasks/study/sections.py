@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, model_validator
 
 from tasks.foreign.bounds import MAX_COUNT, MAX_INPUTS, MAX_SITES, SITE_PATTERN, LongText, PlainOptions, Text
-from tasks.study.channels import CHANNEL_KEYS, OLD_KEY, PLAIN, KnownChannel
+from tasks.study.channels import OLD_KEY, PLAIN, StudyChannel
 from tasks.study.fits import Combination, require_fit
 from tasks.study.privacy import Privacy, Section
 from tasks.study.reading import Reading
@@ -181,7 +181,7 @@ class Study(Section):
     model: Model
     training: Training
     privacy: Privacy
-    channel: KnownChannel = Field(default=PLAIN, validation_alias=CHANNEL_KEYS)
+    channel: StudyChannel = PLAIN
     rounds: Rounds
     evaluation: Evaluation
 

@@ -23,7 +23,7 @@ from tasks.foreign.bounds import (
 from tasks.store.records.ledger import Spend
 from tasks.store.records.model import PrivateAuc
 from tasks.store.records.record import Digest, Expectations, Record
-from tasks.study.channels import CHANNEL_KEYS, OLD_KEY, PLAIN, RecordedChannel
+from tasks.study.channels import PLAIN, ClosedChannel
 from tasks.study.privacy import promises
 from tasks.study.sections import SiteName
 
@@ -73,7 +73,7 @@ class RoundMetrics(Record):
     status: Literal["complete", "partial", "failed"]
     message: LongText
     mechanism: Name
-    channel: RecordedChannel = Field(default=PLAIN, validation_alias=CHANNEL_KEYS, serialization_alias=OLD_KEY)
+    channel: ClosedChannel = PLAIN
     promise: Spend | None = Field(default=None, description="the contributor's spend that has released most")
     opened_at: Moment
     closed_at: Moment

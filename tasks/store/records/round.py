@@ -24,7 +24,7 @@ from tasks.foreign.bounds import (
 from tasks.store.records.ledger import Spend
 from tasks.store.records.model import ModelRef
 from tasks.store.records.record import Digest, Reasons, Record
-from tasks.study.channels import CHANNEL_KEYS, OLD_KEY, PLAIN, KnownChannel, PhaseName, Step
+from tasks.study.channels import PLAIN, PhaseName, PlannedChannel, Step
 from tasks.study.privacy import Privacy
 from tasks.study.sections import Evaluation, SiteName, Training
 
@@ -51,7 +51,7 @@ class Plan(Record):
     upload_deadline: Moment | None = Field(default=None, description="masks: until when it may upload")
     training: Training
     privacy: Privacy
-    channel: KnownChannel = Field(default=PLAIN, validation_alias=CHANNEL_KEYS, serialization_alias=OLD_KEY)
+    channel: PlannedChannel = PLAIN
     evaluation: Evaluation
     total_rounds: Count
     certificate_pem: Pem = Field(default="", description="the hub's, issued by the consortium's authority")
