@@ -29,7 +29,7 @@ from rich.table import Table
 from tasks.exam.asking.ask import ask
 from tasks.exam.asking.prompts import load_prompt
 from tasks.exam.asking.questions import Patience, make_job
-from tasks.exam.bank.records import Exam, ExamItem, ItemText, Run, RunSettings
+from tasks.exam.bank.records import Exam, ExamItem, ExamRun, ItemText, RunSettings
 from tasks.exam.comparing.compare import compare
 from tasks.exam.runs.run_files import load_run, responses_sha256
 from tasks.exam.scoring.score import scored_run
@@ -225,7 +225,7 @@ def _killed(folder: Path) -> Killed:
     return Killed(answered, len(kept), sum(asked.values()), repeated)
 
 
-def ask_synthetic(folder: str) -> Run:
+def ask_synthetic(folder: str) -> ExamRun:
     """All items, of the server in the environment."""
     exam = synthetic(ITEMS)
     return ask(exam, Path(folder), _settings(exam), Path(folder), max_connections=KILL_CONNECTIONS)

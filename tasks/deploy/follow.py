@@ -38,7 +38,7 @@ _COLOURS = {
 
 
 @dataclass(frozen=True)
-class Run:
+class DagRun:
     """One DAG run of a series: a round, or the try of one."""
 
     run_id: str
@@ -105,7 +105,7 @@ def _trigger(watch: Watch, api: AirflowApi, dag: str, conf: dict[str, Any], seri
     watch.ask(queue)
 
 
-def _runs(watch: Watch, api: AirflowApi, hub: HubContext, series: str, rounds: int) -> Iterator[Run]:
+def _runs(watch: Watch, api: AirflowApi, hub: HubContext, series: str, rounds: int) -> Iterator[DagRun]:
     """Each poll of the newest run of the series, until the last has finished or one has failed."""
     dag, seen = dag_id(hub.name), [series]
     while True:
@@ -122,7 +122,7 @@ def _runs(watch: Watch, api: AirflowApi, hub: HubContext, series: str, rounds: i
             seen.append(_next_run(watch, api, dag, series, seen))
 
 
-def _run(watch: Watch, api: AirflowApi, hub: HubContext, run_id: str) -> Run:
+def _run(watch: Watch, api: AirflowApi, hub: HubContext, run_id: str) -> DagRun:
     dag = dag_id(hub.name)
     try:
         record = watch.ask(lambda: api.dag_run(dag, run_id))
@@ -134,7 +134,7 @@ def _run(watch: Watch, api: AirflowApi, hub: HubContext, run_id: str) -> Run:
         raise RoundError(f"run {run_id} was deleted while it was followed. {fate}") from None
     tasks = {task["task_id"]: task["state"] or "" for task in instances}
     marked = {t["task_id"] for t in instances if t["state"] in ("success", "failed", "skipped") and not t["try_number"]}
-    return Run(run_id, record["state"], tasks, by_hand="close_round" in marked)
+    return DagRun(run_id, record["state"], tasks, by_hand="close_round" in marked)
 
 
 def _say_who_is_first(watch: Watch, api: AirflowApi, dag: str, run_id: str) -> None:
@@ -157,7 +157,7 @@ def _next_run(watch: Watch, api: AirflowApi, dag: str, series: str, seen: list[s
         time.sleep(POLL_SECONDS)
 
 
-def _closed(watch: Watch, api: AirflowApi, hub: HubContext, run: Run) -> RoundMetrics:
+def _closed(watch: Watch, api: AirflowApi, hub: HubContext, run: DagRun) -> RoundMetrics:
     metrics = watch.ask(lambda: hub.closed_by(run.run_id))
     if metrics is not None:
         return metrics
@@ -184,7 +184,7 @@ def _fate(hub: HubContext, run_id: str) -> str:
     )
 
 
-def _why(api: AirflowApi, dag: str, run: Run) -> str:
+def _why(api: AirflowApi, dag: str, run: DagRun) -> str:
     """The first failed task, and the error that its log ends with."""
     failed = [task for task, state in run.tasks.items() if state == "failed"]
     if not failed:
@@ -195,7 +195,7 @@ def _why(api: AirflowApi, dag: str, run: Run) -> str:
     return f"{first}: {detail}"
 
 
-def progress_table(run: Run, number: int, rounds: int, hub: HubContext) -> Table:
+def progress_table(run: DagRun, number: int, rounds: int, hub: HubContext) -> Table:
     """One row a site, one column a step, coloured by state."""
     steps = Counter(run.tasks.values())
     title = f"round {number} of {rounds}: {steps['success']} of {len(run.tasks)} tasks done"
@@ -239,7 +239,7 @@ def _figure(pooled: float | None, reported: float | None) -> str:
     return "suppressed" if value is None else f"{value:.3f}"
 
 
-def require_closed(rounds: list[RoundMetrics]) -> None:
+def require_models(rounds: list[RoundMetrics]) -> None:
     """Make the command fail when a round made no model. Raises RoundError."""
     failed = [metrics for metrics in rounds if metrics.status == "failed"]
     if failed:

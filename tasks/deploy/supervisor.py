@@ -28,7 +28,7 @@ from types import FrameType
 
 from tasks.deploy import health, logs, processes
 from tasks.deploy.services import Service, read_spec, services
-from tasks.deploy.state import Phase, ServiceState, State, log_file, run_folder, write_state
+from tasks.deploy.state import ServicePhase, ServiceState, State, log_file, run_folder, write_state
 from tasks.deploy.watchdog import Watchdog
 from tasks.store import disk, settings
 from tasks.store.files import private_folder
@@ -51,7 +51,7 @@ class Runner:
         self._restarts = -1
         self._exit_code: int | None = None
         self._started_at = datetime.now(UTC)
-        self.phase: Phase = "restarting"
+        self.phase: ServicePhase = "restarting"
 
     @property
     def pid(self) -> int | None:

@@ -24,7 +24,7 @@ PATIENCE_S = 600.0
 _SEE = "`pharmafed status` shows more, and a supervisor that runs starts it again by itself"
 _PARTS = {"scheduler": "scheduler", "dag_processor": "dag processor"}
 
-Answer = TypeVar("Answer")
+Known = TypeVar("Known")
 
 
 class Hindrance(NamedTuple):
@@ -121,7 +121,7 @@ class Watch:
         """From now on there is a run, or may be one, that goes on by itself."""
         self._queued, self._moved_at = True, time.monotonic()
 
-    def ask(self, question: Callable[[], Answer]) -> Answer:
+    def ask(self, question: Callable[[], Known]) -> Known:
         """The answer to a question to Airflow or to the store, waiting for them where they do not answer.
 
         Raises:

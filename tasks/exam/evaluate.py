@@ -15,7 +15,7 @@ from tasks.exam.bank.items import exam_folder, load_exam
 from tasks.exam.bank.practice import build_practice
 from tasks.exam.bank.records import Exam, Language, RunSettings
 from tasks.exam.comparing.archive import load_scored, score_folder
-from tasks.exam.comparing.comparison_records import Outcome, most_telling
+from tasks.exam.comparing.comparison_records import ComparisonOutcome, most_telling
 from tasks.exam.comparing.drift import compare_with_earlier
 from tasks.exam.page import files as report_files
 from tasks.store import layout, settings
@@ -29,7 +29,7 @@ _MAX_TOKENS, _MAX_TOKENS_BUNDLED = 4096, 48
 _PROMPT, _PROMPT_BUNDLED = "v1", "short"
 
 
-class Arm(Record):
+class ExamArm(Record):
     """One process of its own: a model in a language."""
 
     model: str
@@ -51,7 +51,7 @@ class Evaluated(Record):
     passed: bool | None
     previous: str | None
     against: str | None
-    verdict: Outcome | None
+    verdict: ComparisonOutcome | None
 
     @property
     def words(self) -> str:
@@ -70,7 +70,7 @@ def new_run_id(at: datetime | None = None) -> str:
     return (at or datetime.now(UTC)).astimezone(UTC).strftime("%Y%m%dT%H%M%SZ")
 
 
-def plan_arms(exam_id: str, models: Sequence[str], languages: Sequence[str]) -> list[Arm]:
+def plan_arms(exam_id: str, models: Sequence[str], languages: Sequence[str]) -> list[ExamArm]:
     """Every model in every language, once the exam is there and has the languages. Builds our own exam when missing.
 
     Raises:
@@ -89,7 +89,7 @@ def plan_arms(exam_id: str, models: Sequence[str], languages: Sequence[str]) -> 
     for model in models:
         _check_model(model)
     return [
-        Arm.model_validate({"model": model, "language": language})
+        ExamArm.model_validate({"model": model, "language": language})
         for model in dict.fromkeys(models)
         for language in dict.fromkeys(languages)
     ]
@@ -148,7 +148,7 @@ def evaluate(
     run_id: str | None = None,
     out: Path | None = None,
     dag_run: str | None = None,
-    progress: asking.Progress | None = None,
+    progress: asking.AskingProgress | None = None,
     tell: asking.Tell | None = None,
 ) -> Evaluated:
     """Ask, score, compare and report, all in the run's folder. An unfinished run there goes on where it was left.

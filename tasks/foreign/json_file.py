@@ -20,7 +20,7 @@ from tasks.foreign.files import MAX_TEXT_BYTES, read_ordinary
 
 #: Lists and mappings within each other; a suite needs five.
 MAX_DEPTH = 40
-Place = tuple[str | int, ...]
+JsonPath = tuple[str | int, ...]
 _BETWEEN = re.compile(r"[ \t\r\n,:]*")
 _DECODER = json.JSONDecoder()
 
@@ -30,9 +30,9 @@ class JsonFile:
     """One file: `content` as plain values, `lines` the 1-based line of each, by keys and indices from the root."""
 
     content: Any
-    lines: Mapping[Place, int]
+    lines: Mapping[JsonPath, int]
 
-    def line(self, place: Place) -> int:
+    def line(self, place: JsonPath) -> int:
         """The line of `place`, or of its nearest parent that the file has."""
         while place not in self.lines:
             place = place[:-1]
@@ -42,7 +42,7 @@ class JsonFile:
 class _Value(NamedTuple):
     """Where a value stands: `start` is the offset of its key, where it has one, else of itself."""
 
-    place: Place
+    place: JsonPath
     start: int
     offset: int
 
@@ -90,10 +90,10 @@ def _parsed(text: str) -> Any:
         raise _Problem("a whole number of more than 4,300 digits", None) from None
 
 
-def _lines(text: str) -> dict[Place, int]:
+def _lines(text: str) -> dict[JsonPath, int]:
     """Place -> line, of what is known to be JSON."""
     ends = [match.end() for match in re.finditer("\n", text)]
-    lines: dict[Place, int] = {(): 1}
+    lines: dict[JsonPath, int] = {(): 1}
     for value in _values(text, 0, ()):
         line = bisect_right(ends, value.start) + 1
         if value.place in lines:
@@ -113,7 +113,7 @@ def _is_finite(number: float) -> bool:
         return False
 
 
-def _values(text: str, at: int, place: Place) -> Generator[_Value, None, int]:
+def _values(text: str, at: int, place: JsonPath) -> Generator[_Value, None, int]:
     """Every value within the one at `at`, outer ones first; returns the offset behind it."""
     at = _after_blanks(text, at)
     if text[at] not in "[{":

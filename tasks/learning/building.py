@@ -9,7 +9,7 @@ from functools import cache
 from torch import nn
 
 from tasks.errors import ConfigError
-from tasks.learning.own_models.check import require_fit
+from tasks.learning.own_models.check import require_fitting_model
 from tasks.learning.own_models.policy import require_allowed
 from tasks.learning.seeding import seeded
 from tasks.store.weights import lay_out
@@ -46,7 +46,7 @@ def build_model(path: str, num_inputs: int, options: dict[str, object], *, seed:
 
 @cache
 def _look_at(path: str, options: str, limits: tuple[float, ...], clipped_by: str | None) -> None:
-    require_fit(lambda: _construct(path, len(limits), json.loads(options), 0), limits, path, clipped_by)
+    require_fitting_model(lambda: _construct(path, len(limits), json.loads(options), 0), limits, path, clipped_by)
 
 
 def _construct(path: str, num_inputs: int, options: dict[str, object], seed: int) -> nn.Module:

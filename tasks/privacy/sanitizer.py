@@ -69,7 +69,7 @@ def specs_of(tensors: Weights) -> tuple[TensorSpec, ...]:
 
 def plan_spend(plan: Plan, releases: int) -> Spend:
     """What the site will have spent with its `releases`-th release. Raises BudgetExhausted."""
-    return mechanism_of(plan).spend(releases, plan.aggregation)
+    return mechanism_of(plan).spend(releases, plan.channel)
 
 
 def sanitize(
@@ -127,10 +127,10 @@ def contribution(raw: RawUpdate, base: Weights, plan: Plan, *, sites: int, noise
 
 def _part(raw: RawUpdate, base: Weights, plan: Plan, carried: torch.Tensor | None = None) -> Part:
     """What the plan's mechanism is given, once it is known that its updates may travel as the plan says."""
-    if plan.aggregation not in (allowed := plan.privacy.needs.channels):
+    if plan.channel.name not in (allowed := plan.privacy.needs.channels):
         raise PrivacyError(
             f"an update of mechanism {plan.privacy.mechanism} cannot {_TRAVEL[plan.channel.sums]} under "
-            f"{plan.aggregation}: set aggregation: {' or '.join(sorted(allowed))}"
+            f"{plan.channel.name}: set channel: {' or '.join(sorted(allowed))}"
         )
     raw = _total_function(raw, plan)
     _check(raw)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from tasks.data.reading.patients import Patients
 from tasks.errors import DataError, PharmafedError
-from tasks.rounds.scores import score
+from tasks.rounds.scores import score_held_out
 from tasks.rounds.site.context import SiteContext
 from tasks.rounds.site.guard import no_values_in_errors
 from tasks.rounds.site.validation import valid_patients
@@ -33,7 +33,7 @@ def pooled_figures(study: Study, store: ObjectStore, model: ModelRef) -> PooledF
     if patients is None:
         return PooledFigures()
     try:
-        auc, log_loss = score(study, fetch_model(store, model), patients)
+        auc, log_loss = score_held_out(study, fetch_model(store, model), patients)
     except DataError:  # the model has come to logits that are not finite: no reason not to close its round
         return PooledFigures()
     return PooledFigures(_rounded(auc), _rounded(log_loss))

@@ -14,7 +14,9 @@ from tasks.store.weights import Weights, set_parameters
 from tasks.study.sections import Study
 
 
-def score(study: Study, weights: Weights, patients: Mapping[str, Patients]) -> tuple[float | None, float | None]:
+def score_held_out(
+    study: Study, weights: Weights, patients: Mapping[str, Patients]
+) -> tuple[float | None, float | None]:
     """AUC and log-loss over the held-out patients of all sites together. Raises DataError: a logit is not finite."""
     model = _new_model(study)
     set_parameters(model, weights)

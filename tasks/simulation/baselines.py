@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from tasks.data.reading.patients import Patients
 from tasks.errors import DataError
 from tasks.privacy.noise.source import SeededNoise
-from tasks.rounds.scores import score
+from tasks.rounds.scores import score_held_out
 from tasks.simulation.rounds import SimulatedRound, pool, simulate, without_privacy
 from tasks.store.weights import Weights
 from tasks.study.sections import Study
@@ -39,7 +39,7 @@ def full_score(study: Study, weights: Weights, patients: Mapping[str, Patients])
     Raises:
         DataError: they all have the same label, or there are none.
     """
-    auc, log_loss = score(study, weights, patients)
+    auc, log_loss = score_held_out(study, weights, patients)
     if auc is None or log_loss is None:
         raise DataError(
             "the held-out patients of all sites together do not have both labels, so there is no AUC: "

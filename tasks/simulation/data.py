@@ -15,7 +15,7 @@ import numpy.typing as npt
 import torch
 
 from tasks.data.reading.features import build_inputs, build_labels, scale_inputs
-from tasks.data.reading.patients import Patients, split
+from tasks.data.reading.patients import Patients, held_out_split
 from tasks.data.reading.tables import read_tables
 from tasks.store import settings
 from tasks.study.sections import Evaluation, Study
@@ -56,7 +56,7 @@ def split_sites(arrays: Mapping[str, SiteArrays], evaluation: Evaluation) -> dic
 
 
 def _split_site(own: SiteArrays, evaluation: Evaluation, site: str) -> Patients:
-    held_out = split(own.labels, evaluation, site)
+    held_out = held_out_split(own.labels, evaluation, site)
     parts = (own.inputs[~held_out], own.labels[~held_out], own.inputs[held_out], own.labels[held_out])
     return Patients(*(torch.from_numpy(part) for part in parts))
 

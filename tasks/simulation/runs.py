@@ -30,7 +30,7 @@ from tasks.study.privacy import PRIVACY_SECTIONS
 from tasks.study.sections import Study
 
 Made = TypeVar("Made")
-Kind = Literal["federated", "pooled", "local"]
+RunKind = Literal["federated", "pooled", "local"]
 #: Keys that a run sets from its seed.
 SEEDED = ("training.seed", "evaluation.split_seed")
 
@@ -43,12 +43,12 @@ class Setting(Record):
     """
 
     name: str
-    kind: Kind = "federated"
+    kind: RunKind = "federated"
     changes: dict[str, Any] = Field(default_factory=dict)
     rounds: int | None = Field(default=None, gt=0)
 
 
-class Result(Record):
+class RunResult(Record):
     """One run of a setting with one seed.
 
     `auc` and `log_loss` are of the evaluated model over all sites' held-out patients, after each of `rounds`; of the
@@ -67,15 +67,15 @@ class Result(Record):
 
 
 @dataclass(frozen=True)
-class Run:
+class SimulationRun:
     """A result, and the evaluated model that it ends with as safetensors, where it was asked for."""
 
-    result: Result
+    result: RunResult
     model: bytes | None = None
 
 
 @dataclass(frozen=True)
-class Job:
+class RunJob:
     """One run to do, checked; `data` names its patients among those that were read."""
 
     study: Study
@@ -96,7 +96,7 @@ def run_many(
     workers: int | None = None,
     every: int = 1,
     progress: Callable[[int, int], None] | None = None,
-) -> list[Result]:
+) -> list[RunResult]:
     """Run every setting with every seed; see `run_all`."""
     return [run.result for run in run_all(study, settings, seeds, workers=workers, every=every, progress=progress)]
 
@@ -111,7 +111,7 @@ def run_all(
     patience: int | None = None,
     models_of: int | None = None,
     progress: Callable[[int, int], None] | None = None,
-) -> list[Run]:
+) -> list[SimulationRun]:
     """Run every setting with every seed, setting by setting; neither order nor figures depend on `workers`.
 
     Args:
@@ -137,7 +137,7 @@ def run_all(
     return in_order(_run, jobs, patients, [job.rounds for job in jobs], workers=workers, progress=progress)
 
 
-def _job(study: Study, setting: Setting, seed: int, every: int, patience: int | None, *, keep_model: bool) -> Job:
+def _job(study: Study, setting: Setting, seed: int, every: int, patience: int | None, *, keep_model: bool) -> RunJob:
     own = changed(study, setting.changes)
     if (setting.kind != "federated" or patience is not None) and not own.evaluation.data_are_public:
         what = f"setting {setting.name} ({setting.kind})" if setting.kind != "federated" else "early stopping"
@@ -148,7 +148,7 @@ def _job(study: Study, setting: Setting, seed: int, every: int, patience: int | 
     if setting.kind == "federated":
         _epsilon(own, rounds)
     checked_model(own if setting.kind == "federated" else without_privacy(own, own.training))
-    return Job(_seeded(own, seed), setting, seed, rounds, data_key(own), every, patience, keep_model)
+    return RunJob(_seeded(own, seed), setting, seed, rounds, data_key(own), every, patience, keep_model)
 
 
 def changed(study: Study, changes: Mapping[str, Any]) -> Study:
@@ -202,7 +202,7 @@ def _epsilon(study: Study, rounds: int) -> float | None:
     return plan_spend(plan_round(study, tuple(study.sites), {}, {}, rounds), rounds).epsilon
 
 
-def _run(job: Job, patients_by_data: Mapping[str, Mapping[str, SiteArrays]], tick: Tick) -> Run:
+def _run(job: RunJob, patients_by_data: Mapping[str, Mapping[str, SiteArrays]], tick: Tick) -> SimulationRun:
     patients = split_sites(patients_by_data[job.data], job.study.evaluation)
     patience = _Patience(job.patience)
     rounds: list[int] = []
@@ -220,7 +220,7 @@ def _run(job: Job, patients_by_data: Mapping[str, Mapping[str, SiteArrays]], tic
             break
     tick(job.rounds - rounds[-1])
     federated = job.setting.kind == "federated"
-    result = Result(
+    result = RunResult(
         setting=job.setting.name,
         seed=job.seed,
         rounds=tuple(rounds),
@@ -230,10 +230,10 @@ def _run(job: Job, patients_by_data: Mapping[str, Mapping[str, SiteArrays]], tic
         num_bytes=num_bytes if federated else 0,
         seconds=round(seconds, 4),
     )
-    return Run(result, to_bytes(last.evaluated) if job.keep_model and len(models) == 1 else None)
+    return SimulationRun(result, to_bytes(last.evaluated) if job.keep_model and len(models) == 1 else None)
 
 
-def _rounds(job: Job, patients: Mapping[str, Patients]) -> Iterator[Mapping[str, SimulatedRound]]:
+def _rounds(job: RunJob, patients: Mapping[str, Patients]) -> Iterator[Mapping[str, SimulatedRound]]:
     """Each round's models by who trained them: one, or each site's own."""
     if job.setting.kind == "local":
         return local_only(job.study, patients, job.rounds)
@@ -243,7 +243,7 @@ def _rounds(job: Job, patients: Mapping[str, Patients]) -> Iterator[Mapping[str,
     return ({"federation": made} for made in federated)
 
 
-def _score(job: Job, models: Mapping[str, SimulatedRound], patients: Mapping[str, Patients]) -> Score:
+def _score(job: RunJob, models: Mapping[str, SimulatedRound], patients: Mapping[str, Patients]) -> Score:
     evaluated = {who: made.evaluated for who, made in models.items()}
     if job.setting.kind == "local":
         return local_score(job.study, evaluated, patients)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from rich.table import Column, Table
 
-from tasks.simulation.runs import Result, Run
+from tasks.simulation.runs import RunResult, SimulationRun
 from tasks.store.records.record import Record
 
 COLUMNS = ("setting", "rounds", "AUC", "log-loss", "epsilon spent", "uploaded", "ms/round")
@@ -34,12 +34,12 @@ class Summary(Record):
     num_bytes: float
 
 
-def summarize(results: Sequence[Result]) -> list[Summary]:
+def summarize(results: Sequence[RunResult]) -> list[Summary]:
     """One summary for each setting, in the order in which they come first."""
     return [_summary([r for r in results if r.setting == name]) for name in dict.fromkeys(r.setting for r in results)]
 
 
-def _summary(own: Sequence[Result]) -> Summary:
+def _summary(own: Sequence[RunResult]) -> Summary:
     auc, auc_se = _mean([result.auc[-1] for result in own])
     log_loss, log_loss_se = _mean([result.log_loss[-1] for result in own])
     return Summary(
@@ -61,13 +61,13 @@ def _mean(values: Sequence[float]) -> tuple[float, float | None]:
     return float(np.mean(values)), error
 
 
-def milliseconds_per_round(results: Sequence[Result], setting: str) -> float:
+def milliseconds_per_round(results: Sequence[RunResult], setting: str) -> float:
     """Of the rounds alone; of the kind "local" for all sites together."""
     own = [result for result in results if result.setting == setting]
     return 1000 * sum(r.seconds for r in own) / sum(r.rounds[-1] for r in own)
 
 
-def summary_table(results: Sequence[Result]) -> Table:
+def summary_table(results: Sequence[RunResult]) -> Table:
     """The table that `pharmafed simulate` ends with."""
     table = Table(*(Column(name, no_wrap=True) for name in COLUMNS))
     for row in summarize(results):
@@ -83,7 +83,7 @@ def summary_table(results: Sequence[Result]) -> Table:
     return table
 
 
-def curves(results: Sequence[Result]) -> list[dict[str, float]]:
+def curves(results: Sequence[RunResult]) -> list[dict[str, float]]:
     """For `dvc plots`: a row for each round that all runs have, with each setting's mean AUC under its name."""
     points = []
     for server_round in sorted(set.intersection(*(set(result.rounds) for result in results))):
@@ -95,7 +95,7 @@ def curves(results: Sequence[Result]) -> list[dict[str, float]]:
     return points
 
 
-def write_files(folder: Path, runs: Sequence[Run]) -> None:
+def write_results(folder: Path, runs: Sequence[SimulationRun]) -> None:
     """Write what was found; without timings, so that the same run gives the same bytes.
 
     results.json has every run, metrics.json the summaries, rounds.json the curves, and model.safetensors the model

@@ -16,7 +16,7 @@ from tasks.learning.threads import one_thread
 
 Task = TypeVar("Task")
 Shared = TypeVar("Shared")
-Answer = TypeVar("Answer")
+Returned = TypeVar("Returned")
 #: A job calls it with the units that it has done since.
 Tick = Callable[[int], None]
 Progress = Callable[[int, int], None]
@@ -24,14 +24,14 @@ _POLL_SECONDS = 0.1
 
 
 def in_order(
-    work: Callable[[Task, Shared, Tick], Answer],
+    work: Callable[[Task, Shared, Tick], Returned],
     jobs: Sequence[Task],
     shared: Shared,
     sizes: Sequence[int],
     *,
     workers: int | None = None,
     progress: Progress | None = None,
-) -> list[Answer]:
+) -> list[Returned]:
     """Give `work` every job; the answers come in the order of the jobs, whoever has done them.
 
     Args:
@@ -61,8 +61,8 @@ def in_order(
 
 
 def _here(
-    work: Callable[[Task, Shared, Tick], Answer], jobs: Sequence[Task], shared: Shared, total: int, report: Progress
-) -> list[Answer]:
+    work: Callable[[Task, Shared, Tick], Returned], jobs: Sequence[Task], shared: Shared, total: int, report: Progress
+) -> list[Returned]:
     done = 0
 
     def tick(units: int) -> None:

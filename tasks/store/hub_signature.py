@@ -17,10 +17,10 @@ from tasks.store.objects import to_json
 from tasks.store.records.model import ModelCard
 from tasks.store.records.round import Plan, Settled
 
-Signed = TypeVar("Signed", Plan, ModelCard, Settled)
+HubRecord = TypeVar("HubRecord", Plan, ModelCard, Settled)
 
 
-def sign_as_hub(record: Signed, folder: Path) -> Signed:
+def sign_as_hub(record: HubRecord, folder: Path) -> HubRecord:
     """The record with the certificate and signature of the hub whose key lies in `folder`.
 
     Raises:

@@ -22,7 +22,7 @@ from tasks.errors import AccessDenied, ClockSkewed, ObjectExists, ObjectMissing,
 from tasks.store import layout, settings
 from tasks.store.record_size import max_bytes as largest
 
-Record = TypeVar("Record", bound=BaseModel)
+Stored = TypeVar("Stored", bound=BaseModel)
 
 #: boto3's own retries would hide an outage from Airflow's log; the task's retry policy waits instead.
 _CONFIG = Config(
@@ -119,7 +119,7 @@ class ObjectStore:
             raise StoreError(f"{self.bucket}/{key} ended after {filled} of {len(buffer)} bytes: {layout.remedy(key)}")
         return buffer
 
-    def get_record(self, key: str, record: type[Record]) -> Record:
+    def get_record(self, key: str, record: type[Stored]) -> Stored:
         """Read a JSON object into its record. Raises ObjectMissing; StoreError when it is no such record, or too large.
 
         No more is read than the record's largest valid instance has: a site cannot fill the hub's memory with one.

@@ -43,7 +43,7 @@ DTYPE_BYTES = {
 }
 
 
-class Entry(NamedTuple):
+class TensorEntry(NamedTuple):
     """One tensor as a safetensors header describes it: its bytes lie from `begin` to `end` after the header."""
 
     dtype: str
@@ -71,7 +71,7 @@ def from_bytes(body: bytes | bytearray) -> Weights:
         raise StoreError(f"not safetensors: {type(error).__name__}") from None
 
 
-def read_header(body: bytes | bytearray) -> tuple[dict[str, Entry], int]:
+def read_header(body: bytes | bytearray) -> tuple[dict[str, TensorEntry], int]:
     """The tensors of a safetensors body by name, and where their bytes begin. Reads the header and copies nothing else.
 
     Raises:
@@ -111,7 +111,7 @@ def _without_twins(pairs: list[tuple[str, object]]) -> dict[str, object]:
     return made
 
 
-def _entry(name: str, described: object) -> Entry:
+def _entry(name: str, described: object) -> TensorEntry:
     """One line of a header, checked by itself."""
     if not name.isprintable() or len(name) > MAX_NAME:
         raise StoreError("not safetensors: a tensor's name is too long or cannot be printed")
@@ -124,7 +124,7 @@ def _entry(name: str, described: object) -> Entry:
         raise StoreError(f"not safetensors: tensor {name} has a shape that is not allowed")
     if not _are_lengths(offsets) or len(offsets) != 2:
         raise StoreError(f"not safetensors: tensor {name} has no data_offsets")
-    entry = Entry(dtype, tuple(shape), *offsets)
+    entry = TensorEntry(dtype, tuple(shape), *offsets)
     if entry.end - entry.begin != math.prod(shape) * DTYPE_BYTES[dtype]:
         raise StoreError(f"not safetensors: tensor {name} does not lie where its header says")
     return entry
@@ -134,7 +134,7 @@ def _are_lengths(found: object) -> bool:
     return isinstance(found, list) and all(type(n) is int and 0 <= n <= MAX_VALUES for n in found)
 
 
-def _require_cover(entries: dict[str, Entry], num_bytes: int) -> None:
+def _require_cover(entries: dict[str, TensorEntry], num_bytes: int) -> None:
     position = 0
     for begin, end in sorted((entry.begin, entry.end) for entry in entries.values()):
         if begin != position:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tasks.data.drafting.draft import Options, draft_study
+from tasks.data.drafting.draft import DraftOptions, draft_study
 from tasks.data.drafting.place import place
 from tasks.data.pin import write_pin
 from tasks.deploy import local
@@ -116,7 +116,7 @@ UNSEEN = "asthma"
 
 def draft_unseen_study(project: Path, folder: Path) -> None:
     """What `pharmafed study init <folder>` writes."""
-    options = Options(label="patients.exacerbation", name=UNSEEN)
+    options = DraftOptions(label="patients.exacerbation", name=UNSEEN)
     place(draft_study(write_unseen_study(folder), options, project / "expectations"), project)
 
 

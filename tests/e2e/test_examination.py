@@ -9,8 +9,8 @@ import re
 
 import pytest
 
-from tasks.exam.bank.records import Run
-from tasks.exam.comparing.comparison_records import Comparison
+from tasks.exam.bank.records import ExamRun
+from tasks.exam.comparing.comparison_records import RunComparison
 from tasks.exam.scoring.score_records import Scores
 from tests.e2e.conftest import Federation
 from tests.e2e.examination import CHANCE, DRIFT, MODEL
@@ -32,7 +32,7 @@ def published(federation: Federation, model: str = MODEL) -> list[str]:
     """The runs in the object store, oldest first."""
     store = federation.deployment.store("hub")
     runs = [key for key in store.keys(f"exams/{federation.exam}/") if key.endswith("/run.json")]
-    found = {key.removesuffix("run.json"): Run.model_validate_json(store.get(key)) for key in runs}
+    found = {key.removesuffix("run.json"): ExamRun.model_validate_json(store.get(key)) for key in runs}
     return [key for key, run in sorted(found.items()) if run.settings.model == model]
 
 
@@ -58,7 +58,7 @@ def test_a_drift_of_twenty_items_turns_the_run_red_and_is_listed(federation: Fed
     log = federation.deployment.api.log(DAG, "sat_drifted", "one_arm.check_drift", map_index=0)
     assert f"{DRIFT} items lost and 0 gained" in log
     store, (*_, prefix) = federation.deployment.store("hub"), published(federation)
-    comparison = Comparison.model_validate_json(store.get(f"{prefix}comparison.json"))
+    comparison = RunComparison.model_validate_json(store.get(f"{prefix}comparison.json"))
     assert comparison.decision.verdict == "drift"
     assert sorted(flip.number for flip in comparison.lost) == federation.drifting
     report = store.get(f"{prefix}report.html").decode()
@@ -71,7 +71,7 @@ def test_a_change_of_five_items_is_no_drift(federation: Federation) -> None:
     state, tasks = sit(federation, "sat_steady")
     assert state == "success", tasks
     store, (*_, prefix) = federation.deployment.store("hub"), published(federation)
-    comparison = Comparison.model_validate_json(store.get(f"{prefix}comparison.json"))
+    comparison = RunComparison.model_validate_json(store.get(f"{prefix}comparison.json"))
     assert comparison.decision.verdict == "no drift"
     assert (len(comparison.lost), len(comparison.gained)) == (CHANCE, 0)
 

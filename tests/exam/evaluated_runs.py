@@ -10,7 +10,7 @@ import pytest
 
 from tasks.exam.asking.questions import items_to_ask
 from tasks.exam.bank.items import exam_folder, save_exam
-from tasks.exam.bank.records import Exam, Run, RunSettings
+from tasks.exam.bank.records import Exam, ExamRun, RunSettings
 from tasks.exam.page import plots
 from tasks.exam.runs.run_files import write_run
 from tasks.report.canvas import Chart
@@ -40,7 +40,7 @@ class FakeModel:
         self.right = list(right)
         self.asked: list[RunSettings] = []
 
-    def __call__(self, of: Exam, images: Path, settings: RunSettings, folder: Path, **_: object) -> Run:
+    def __call__(self, of: Exam, images: Path, settings: RunSettings, folder: Path, **_: object) -> ExamRun:
         """Write the run, as `asking.ask` does."""
         wanted = {item.id for item in items_to_ask(of, settings)}
         given = [one for one in responses(of, self.right[len(self.asked)]) if one.item in wanted]

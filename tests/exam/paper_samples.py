@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from datetime import UTC, datetime
 
-from tasks.exam.bank.records import SUBJECTS, Exam, ExamItem, ItemText, Response, Run, RunSettings
+from tasks.exam.bank.records import SUBJECTS, Exam, ExamItem, ExamRun, ItemText, Response, RunSettings
 from tasks.exam.runs.run_files import responses_sha256
 from tasks.exam.scoring.score import scored_run
 from tasks.exam.scoring.score_records import ScoredRun
@@ -138,7 +138,7 @@ def responses(of: Exam, right: Collection[int], *, diagrams: bool = True, epoch:
     ]
 
 
-def run(of: Exam, given: Sequence[Response], name: str = "run", **settings: object) -> Run:
+def run(of: Exam, given: Sequence[Response], name: str = "run", **settings: object) -> ExamRun:
     """A sealed run of these responses."""
     values: dict[str, object] = {
         "exam": of.id,
@@ -152,7 +152,7 @@ def run(of: Exam, given: Sequence[Response], name: str = "run", **settings: obje
         "max_tokens": 64,
         "images": True,
     }
-    return Run(
+    return ExamRun(
         id=name,
         settings=RunSettings.model_validate(values | settings),
         started_at=NOW,

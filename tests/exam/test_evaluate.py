@@ -11,7 +11,7 @@ import pytest
 from tasks.errors import ConfigError, DataError, DriftFound
 from tasks.exam import evaluate
 from tasks.exam.asking import ask as asking
-from tasks.exam.comparing.comparison_records import Comparison
+from tasks.exam.comparing.comparison_records import RunComparison
 from tasks.exam.comparing.drift import check_drift
 from tasks.exam.evaluate import new_run_id, plan_arms, settings_for
 from tasks.exam.runs.run_files import load_run
@@ -58,7 +58,7 @@ def test_lost_items_are_drift_and_are_listed(home: Path, monkeypatch: pytest.Mon
     run_once(home, "r1")
     found = run_once(home, "r2")
     assert (found.previous, found.verdict) == ("r1", "drift")
-    comparison = Comparison.model_validate_json((found.folder / "comparison.json").read_bytes())
+    comparison = RunComparison.model_validate_json((found.folder / "comparison.json").read_bytes())
     assert {flip.number for flip in comparison.lost} == lost
     with pytest.raises(
         DriftFound,
@@ -253,7 +253,7 @@ def test_a_baseline_is_compared_with_besides(home: Path, monkeypatch: pytest.Mon
     run_once(home, "r1")
     run_once(home, "r2")
     found = run_once(home, "r3", baseline="openai--gpt-test/ja/r1")
-    baseline = Comparison.model_validate_json((found.folder / "baseline.json").read_bytes())
+    baseline = RunComparison.model_validate_json((found.folder / "baseline.json").read_bytes())
     assert (baseline.a.run, len(baseline.gained), found.previous, found.verdict) == ("r1", 10, "r2", "no drift")
 
 

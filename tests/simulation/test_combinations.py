@@ -58,7 +58,7 @@ MEANT: dict[str, tuple[set[str], set[str], set[str], set[str]]] = {
 }
 #: How a refusal begins: with the key at fault; and it says what there would have to be.
 REFUSED = re.compile(
-    r"Value error, (aggregation|training\.(weighting|batch_size|local_iterations)) must be [\w ]+ "
+    r"Value error, (channel|training\.(weighting|batch_size|local_iterations)) must be [\w ]+ "
     r"with privacy\.mechanism (?P<mechanism>\w+)"
 )
 
@@ -95,7 +95,7 @@ class Case(NamedTuple):
                 "training": {"lr": 0.3, "weighting": self.weighting, "average_iterates": self.average}
                 | LENGTHS[self.length],
                 "privacy": {"mechanism": self.mechanism} | MECHANISMS[self.mechanism],
-                "aggregation": self.channel,
+                "channel": self.channel,
                 "rounds": {"total": 2, "min_sites": 3, "deadline_seconds": 60},
                 "evaluation": {"holdout_fraction": 0.2},
             }

@@ -11,7 +11,7 @@ from tasks.errors import BudgetExhausted, ConfigError, PrivacyError
 from tasks.simulation.baselines import full_score
 from tasks.simulation.data import SiteArrays, split_sites
 from tasks.simulation.rounds import simulate
-from tasks.simulation.runs import Result, Setting, changed, run_all, run_many
+from tasks.simulation.runs import RunResult, Setting, changed, run_all, run_many
 from tasks.store.settings import PROJECT
 from tasks.store.weights import from_bytes, to_bytes
 from tasks.study.file import load_study
@@ -20,7 +20,7 @@ from tests.simulation.simulation_samples import FEW, noise, seeded
 
 OPEN: dict[str, Any] = {
     "privacy": {"mechanism": "none", "i_accept_no_privacy": True},
-    "aggregation": "plain",
+    "channel": "plain",
     "evaluation.score_bins": None,
 }
 EPOCHS = {"training.batch_size": 8, "training.local_epochs": 1, "training.local_iterations": None}
@@ -32,7 +32,7 @@ def few(study: Study) -> Study:
     return changed(study, {"sites": sites, "rounds.min_sites": 4, "rounds.total": 6})
 
 
-def untimed(results: list[Result]) -> list[Result]:
+def untimed(results: list[RunResult]) -> list[RunResult]:
     return [result.model_copy(update={"seconds": 0.0}) for result in results]
 
 
@@ -151,7 +151,7 @@ def test_dotted_keys_change_values_and_sections(study: Study) -> None:
     assert (found.privacy.epsilon, found.training.lr, found.rounds.total) == (1, 0.1, 40)  # type: ignore[union-attr]
     assert changed(found, {"privacy.epsilon": 3, "training.lr": 0.3, "rounds.total": 20}) == study
     opened = changed(study, OPEN)
-    assert (opened.privacy.mechanism, opened.aggregation, opened.evaluation.score_bins) == ("none", "plain", None)
+    assert (opened.privacy.mechanism, opened.channel.name, opened.evaluation.score_bins) == ("none", "plain", None)
 
 
 def test_what_several_settings_share_is_not_changed_by_one_of_them(study: Study) -> None:
@@ -162,7 +162,7 @@ def test_what_several_settings_share_is_not_changed_by_one_of_them(study: Study)
 
 def test_a_key_that_the_file_leaves_out_can_be_changed() -> None:
     study = load_study(PROJECT / "studies" / "xanomeline_nocomp24.yaml")
-    assert "aggregation" not in study.model_fields_set
+    assert "channel" not in study.model_fields_set
     svt = {"mechanism": "svt", "epsilon": 3, "delta": 1e-5, "fraction": 0.1, "gamma": 0.1, "tau": 0.01}
     found = changed(study, {"privacy": svt, "privacy.shares.query": 4, "model.options.hidden": 3})
     assert found.privacy.shares.query == 4  # type: ignore[union-attr]

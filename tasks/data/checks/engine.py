@@ -31,7 +31,7 @@ _RUNTIME = {"result_format": "BOOLEAN_ONLY", "catch_exceptions": True}
 _ERROR_NAME = re.compile(r"^(?:[A-Za-z_]\w*\.)*([A-Z]\w*)(?::|$)", re.MULTILINE)
 
 
-class Outcome(NamedTuple):
+class CheckOutcome(NamedTuple):
     """Whether a check holds; `exception` is the type of the error that kept it from being evaluated."""
 
     success: bool
@@ -68,15 +68,15 @@ class _QuietValidator(Validator):
         return False
 
 
-def run_checks(frame: pd.DataFrame, checks: Sequence[Check]) -> dict[str, Outcome]:
+def run_checks(frame: pd.DataFrame, checks: Sequence[Check]) -> dict[str, CheckOutcome]:
     """Check id -> outcome, for every check: one that gives no result has failed."""
-    outcomes = {check.id: Outcome(success=False, exception="NoResult") for check in checks}
+    outcomes = {check.id: CheckOutcome(success=False, exception="NoResult") for check in checks}
     configurations = []
     for check in checks:
         try:
             configurations.append(_configuration(check, frame))
         except Exception as error:  # of this check alone: the others are still evaluated
-            outcomes[check.id] = Outcome(success=False, exception=type(error).__name__)
+            outcomes[check.id] = CheckOutcome(success=False, exception=type(error).__name__)
     return outcomes | dict(_evaluated(frame, configurations))
 
 
@@ -111,15 +111,15 @@ def row_condition(text: str) -> Any:
 
 def _evaluated(
     frame: pd.DataFrame, configurations: Sequence[ExpectationConfiguration]
-) -> Iterator[tuple[str, Outcome]]:
+) -> Iterator[tuple[str, CheckOutcome]]:
     """Check id and outcome of each, or of all the error that broke the whole run."""
     results, error = _evaluate(frame, configurations)
     if error is not None:
-        yield from ((each.meta["check"], Outcome(success=False, exception=error)) for each in configurations)
+        yield from ((each.meta["check"], CheckOutcome(success=False, exception=error)) for each in configurations)
     for result in results:
         exception = _exception_type(result.exception_info)
         success = bool(result.success) and exception is None
-        yield result.expectation_config.meta["check"], Outcome(success=success, exception=exception)
+        yield result.expectation_config.meta["check"], CheckOutcome(success=success, exception=exception)
 
 
 def _evaluate(frame: pd.DataFrame, configurations: Sequence[ExpectationConfiguration]) -> tuple[list[Any], str | None]:

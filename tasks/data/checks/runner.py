@@ -21,7 +21,7 @@ from tasks.foreign.bounds import MAX_EXPECTATIONS, MAX_NAME, MAX_NOTE, Name, Not
 from tasks.study.sections import LEAKING_COLUMNS
 
 if TYPE_CHECKING:
-    from tasks.data.checks.engine import Outcome
+    from tasks.data.checks.engine import CheckOutcome
 
 Inputs: TypeAlias = pd.DataFrame | Callable[[], pd.DataFrame]
 BUILD_CHECK = "inputs/build"
@@ -30,7 +30,7 @@ _COLUMN_CHECK = "expect_table_columns_to_match_set"
 
 
 #: Of how many patients an expectation has looked at rows: of none, or of fewer than the study's `evaluation.min_cell`.
-Rows: TypeAlias = Literal["none", "few"]
+RowsSeen: TypeAlias = Literal["none", "few"]
 
 
 class CheckResult(BaseModel):
@@ -46,7 +46,7 @@ class CheckResult(BaseModel):
     waived_by: Name | None = None
     exception: Name | None = None
     note: Note | None = None
-    rows: Rows | None = Field(default=None, exclude_if=lambda rows: rows is None)
+    rows: RowsSeen | None = Field(default=None, exclude_if=lambda rows: rows is None)
 
     @property
     def failed(self) -> bool:
@@ -125,7 +125,7 @@ def validate_site(
     return ValidationResult(site=parameters.site, success=not any(check.failed for check in checks), checks=checks)
 
 
-def at_every_site(results: Collection[ValidationResult], rows: Rows) -> tuple[str, ...]:
+def at_every_site(results: Collection[ValidationResult], rows: RowsSeen) -> tuple[str, ...]:
     """The expectations that looked at no more than `rows` at every one of the sites."""
     each = [{check.id for check in result.checks if check.rows == rows} for result in results]
     return tuple(sorted(set.intersection(*each))) if each else ()
@@ -193,13 +193,13 @@ def _run(
     return [_result(one, outcomes[one.id], frame, _rows(one, looked_at, parameters)) for one in checks]
 
 
-def _result(check: Check, outcome: Outcome, frame: pd.DataFrame, rows: Rows | None) -> CheckResult:
+def _result(check: Check, outcome: CheckOutcome, frame: pd.DataFrame, rows: RowsSeen | None) -> CheckResult:
     success = outcome.success or _has_no_median(check, frame)
     note = None if success else _column_note(check, frame)
     return CheckResult(id=check.id, success=success, exception=outcome.exception, note=note, rows=rows)
 
 
-def _rows(check: Check, looked_at: Mapping[str, pd.DataFrame], parameters: SiteParameters) -> Rows | None:
+def _rows(check: Check, looked_at: Mapping[str, pd.DataFrame], parameters: SiteParameters) -> RowsSeen | None:
     """None too where the suite says that there may be none."""
     rows = looked_at.get(check.id)
     if rows is None or check.may_check_nothing:

@@ -27,7 +27,7 @@ from tasks.data.checks.suite import (
 )
 from tasks.data.checks.value_faults import TEXTUAL, value_faults
 from tasks.foreign.bounds import MAX_NAME, Name, shorten
-from tasks.foreign.json_file import Place
+from tasks.foreign.json_file import JsonPath
 from tasks.foreign.spelling import nearest
 
 #: What says which values a column may have.
@@ -42,7 +42,7 @@ _MADE_UP = (
 class Fault(NamedTuple):
     """What is wrong, and where: keys and indices from the root of the file."""
 
-    place: Place
+    place: JsonPath
     text: str
 
 

@@ -12,7 +12,7 @@ from tasks.data.checks.suite import Expectation, ExpectationMeta, Suite, SuiteMe
 from tasks.data.checks.suite_faults import Fault, suite_faults
 from tasks.errors import ConfigError
 from tasks.foreign.bounds import MAX_NOTE, shorten
-from tasks.foreign.json_file import Place, read_json
+from tasks.foreign.json_file import JsonPath, read_json
 from tasks.foreign.spelling import nearest
 
 #: Faults that one message tells; the rest is counted.
@@ -54,14 +54,14 @@ def _shape_faults(content: Any) -> list[Fault]:
     return []
 
 
-def _told(place: Place, problem: Any) -> str:
+def _told(place: JsonPath, problem: Any) -> str:
     name = ".".join(map(str, place)) or "suite"
     if problem["type"] == "extra_forbidden":
         return f"{name}: unknown key; {nearest(str(place[-1]), _model_at(place[:-1]).model_fields)}"
     return f"{name}: {str(problem['msg']).removeprefix('Value error, ')}"
 
 
-def _model_at(place: Place) -> type[BaseModel]:
+def _model_at(place: JsonPath) -> type[BaseModel]:
     if not place:
         return Suite
     if place[0] == "meta":
@@ -69,7 +69,7 @@ def _model_at(place: Place) -> type[BaseModel]:
     return ExpectationMeta if place[-1] == "meta" else Expectation
 
 
-def _sound_part(content: Any, faulty: Iterable[Place]) -> tuple[Suite | None, list[int]]:
+def _sound_part(content: Any, faulty: Iterable[JsonPath]) -> tuple[Suite | None, list[int]]:
     """The suite without the expectations of a wrong form, and where the others stand; None if there is none such."""
     wrong = {place[1] if len(place) > 1 and place[0] == "expectations" else None for place in faulty}
     if None in wrong:

@@ -23,12 +23,12 @@ _NEEDED = re.compile(r"regex|\w+_(set|list)")
 #: A pattern that is found in the empty text may still choose by one of these: a class, a place, a look around.
 _CHOOSES = re.compile(r"[\[\\^$]|\(\?")
 _FLAGS = re.compile(r"^\(\?[aimsx]+\)")
-Faults = Iterator[tuple[str, str]]
+ValueFaults = Iterator[tuple[str, str]]
 
 
 def value_faults(
     type_: str, known: Collection[str], kwargs: Mapping[str, Any], columns: Mapping[str, ColumnType]
-) -> Faults:
+) -> ValueFaults:
     """Argument and fault; no argument where it is about several.
 
     Args:
@@ -44,7 +44,7 @@ def value_faults(
     yield from _sets(kwargs, column_type)
 
 
-def _empty(known: Collection[str], kwargs: Mapping[str, Any]) -> Faults:
+def _empty(known: Collection[str], kwargs: Mapping[str, Any]) -> ValueFaults:
     for name in sorted(known):
         value = kwargs.get(name)
         if value in ("", [], ()):
@@ -55,7 +55,9 @@ def _empty(known: Collection[str], kwargs: Mapping[str, Any]) -> Faults:
         yield "mostly", "at 0 every value passes: give the share of values that must, above 0 and up to 1"
 
 
-def _bounds(type_: str, known: Collection[str], kwargs: Mapping[str, Any], column_type: ColumnType | None) -> Faults:
+def _bounds(
+    type_: str, known: Collection[str], kwargs: Mapping[str, Any], column_type: ColumnType | None
+) -> ValueFaults:
     if not set(_BOUNDS) <= set(known):
         return
     given = {name: kwargs[name] for name in _BOUNDS if kwargs.get(name) is not None}
@@ -94,7 +96,7 @@ def _is_date(value: object) -> bool:
     return True
 
 
-def _patterns(kwargs: Mapping[str, Any]) -> Faults:
+def _patterns(kwargs: Mapping[str, Any]) -> ValueFaults:
     for name, value in kwargs.items():
         if name.startswith("regex"):
             for pattern in value if isinstance(value, list | tuple) else [value]:
@@ -116,7 +118,7 @@ def _problem_of(pattern: str) -> str | None:
     return None
 
 
-def _sets(kwargs: Mapping[str, Any], column_type: ColumnType | None) -> Faults:
+def _sets(kwargs: Mapping[str, Any], column_type: ColumnType | None) -> ValueFaults:
     values = kwargs.get("value_set")
     if column_type is None or not isinstance(values, list | tuple):
         return

@@ -11,7 +11,7 @@ from tasks.data.reading.cells import LIMIT, PARTIAL_DATE
 
 
 @dataclass(frozen=True)
-class Kind:
+class CellKind:
     """A class of cells. `words` go on after "3 cells "; `remedy` is what the command may be told of them."""
 
     name: str
@@ -19,24 +19,24 @@ class Kind:
     remedy: str = ""
 
 
-INTEGER, NUMBER = Kind("integer", "that are whole numbers"), Kind("number", "that are numbers")
-YEAR = Kind("year", "that are whole numbers")
-DATE, PARTIAL = Kind("date", "that are dates yyyy-mm-dd"), Kind("partial_date", "that are dates")
-LONG = Kind("long", "of more than 15 digits")
-ZERO_LED = Kind("zero_led", "with leading zeros")
-CODE = Kind("code", "that stand for no value", "--missing")
-BELOW = Kind("below", "that begin with <", "--below-limit half, limit or missing")
-BELOW_ZERO = Kind("below_zero", "that begin with < before zero or less", "--below-limit limit or missing")
-ABOVE = Kind("above", "that begin with >", "--above-limit limit or missing")
-COMMA = Kind("comma", "with a decimal comma", "--decimal comma")
-COMMA_3 = Kind("comma_3", "with a comma before three digits", "--decimal {place}=comma if it is the decimal point")
-POINT_3 = Kind("point_3", "with a point before three digits", "--decimal {place}=either if it is the decimal point")
-THOUSANDS = Kind("thousands", "with separators of thousands", "export them without")
-INFINITE = Kind("infinite", "that are no finite numbers")
-UNIT = Kind("unit", "that are numbers with a sign or unit", "export the number alone")
-WIDE = Kind("wide", "in digits other than 0-9", "export them in ASCII")
-OTHER_DATE = Kind("other_date", "that are dates in another form", "export them as yyyy-mm-dd")
-WORD = Kind("word", "that are other text", "--missing {place}=CODE if it stands for no value")
+INTEGER, NUMBER = CellKind("integer", "that are whole numbers"), CellKind("number", "that are numbers")
+YEAR = CellKind("year", "that are whole numbers")
+DATE, PARTIAL = CellKind("date", "that are dates yyyy-mm-dd"), CellKind("partial_date", "that are dates")
+LONG = CellKind("long", "of more than 15 digits")
+ZERO_LED = CellKind("zero_led", "with leading zeros")
+CODE = CellKind("code", "that stand for no value", "--missing")
+BELOW = CellKind("below", "that begin with <", "--below-limit half, limit or missing")
+BELOW_ZERO = CellKind("below_zero", "that begin with < before zero or less", "--below-limit limit or missing")
+ABOVE = CellKind("above", "that begin with >", "--above-limit limit or missing")
+COMMA = CellKind("comma", "with a decimal comma", "--decimal comma")
+COMMA_3 = CellKind("comma_3", "with a comma before three digits", "--decimal {place}=comma if it is the decimal point")
+POINT_3 = CellKind("point_3", "with a point before three digits", "--decimal {place}=either if it is the decimal point")
+THOUSANDS = CellKind("thousands", "with separators of thousands", "export them without")
+INFINITE = CellKind("infinite", "that are no finite numbers")
+UNIT = CellKind("unit", "that are numbers with a sign or unit", "export the number alone")
+WIDE = CellKind("wide", "in digits other than 0-9", "export them in ASCII")
+OTHER_DATE = CellKind("other_date", "that are dates in another form", "export them as yyyy-mm-dd")
+WORD = CellKind("word", "that are other text", "--missing {place}=CODE if it stands for no value")
 
 #: Characters of a number or date, however it is written; what is longer is a text.
 _LONGEST = 60
@@ -80,13 +80,13 @@ _NO_VALUE = _NO_WORD | _words(
 )
 
 
-def kind_of(text: str) -> Kind:
+def kind_of(text: str) -> CellKind:
     """The kind of a trimmed, filled cell."""
     return WORD if len(text) > _LONGEST else _kind_of(text)
 
 
 @lru_cache(maxsize=1 << 16)
-def _kind_of(text: str) -> Kind:
+def _kind_of(text: str) -> CellKind:
     if text.casefold() in _NO_VALUE or re.fullmatch(r"\.[A-Z_]", text):
         return CODE  # SAS has special missing values .A to .Z and ._
     for kind, form in _COMPILED:

@@ -13,8 +13,8 @@ import pandas as pd
 
 from tasks.data.checks.suite import ColumnType
 from tasks.data.drafting import cell_kinds as kinds
-from tasks.data.drafting.cell_kinds import Kind, is_no_word, kind_of
-from tasks.data.drafting.questions import Question, at_sites, shared, shell
+from tasks.data.drafting.cell_kinds import CellKind, is_no_word, kind_of
+from tasks.data.drafting.questions import ColumnQuestion, at_sites, shared, shell
 from tasks.data.drafting.told import Told
 from tasks.data.drafting.word_meanings import NO, YES, meanings, plain_text
 from tasks.data.reading.cells import LIMIT, typed
@@ -42,17 +42,17 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Read:
+class ReadColumn:
     """A column as a round will read it. `own`: its rules in the study; `names`: digits that name something."""
 
     type: ColumnType
     own: ColumnRules
     values: pd.Series
-    question: Question | None = None
+    question: ColumnQuestion | None = None
     names: bool = False
 
 
-def read_column(source: Source, told: Told, *, is_code: bool) -> Read:
+def read_column(source: Source, told: Told, *, is_code: bool) -> ReadColumn:
     """Type and values of a column; a question where its cells could mean two things.
 
     Args:
@@ -79,32 +79,32 @@ def read_column(source: Source, told: Told, *, is_code: bool) -> Read:
     return replace(_as_text(source, own), question=question, names=names)
 
 
-def _typed(source: Source, type_: ColumnType, rules: AppliedRules, own: ColumnRules) -> Read:
+def _typed(source: Source, type_: ColumnType, rules: AppliedRules, own: ColumnRules) -> ReadColumn:
     """The narrowest type that all values have: `<3` read as a half of it is no whole number."""
     values, bad = typed(source.cells, type_, rules)
     if bad and type_ in ("integer", "date"):
         return _typed(source, "number" if type_ == "integer" else "partial_date", rules, own)
-    return Read(type_, own, values)
+    return ReadColumn(type_, own, values)
 
 
-def _as_text(source: Source, own: ColumnRules) -> Read:
+def _as_text(source: Source, own: ColumnRules) -> ReadColumn:
     return _typed(source, "string", AppliedRules(**own.model_dump()), own)
 
 
-def _kinds(cells: pd.Series, rules: AppliedRules) -> Counter[Kind]:
+def _kinds(cells: pd.Series, rules: AppliedRules) -> Counter[CellKind]:
     """How many cells of each kind there are, without those that the rules read as missing."""
     texts = typed(cells, "string", rules.model_copy(update={"missing": ()}))[0].value_counts()
     number, _ = typed(pd.Series(texts.index, dtype=str), "number", rules.model_copy(update={"missing": ()}))
     known, _ = typed(pd.Series(texts.index, dtype=str), "number", rules)
     coded = {t for t, n, k in zip(texts.index, number, known, strict=True) if pd.notna(n) and pd.isna(k)}
-    found: Counter[Kind] = Counter()
+    found: Counter[CellKind] = Counter()
     for text, count in texts.items():
         if text not in coded and text not in rules.missing:
             found[_kind(str(text), rules)] += int(count)
     return found
 
 
-def _kind(text: str, rules: AppliedRules) -> Kind:
+def _kind(text: str, rules: AppliedRules) -> CellKind:
     """The cell's kind; that of the number in a limit, where it may be a thousand."""
     kind = kind_of(text)
     limit = LIMIT.fullmatch(text) if rules.decimal and kind in (kinds.BELOW, kinds.ABOVE) else None
@@ -113,7 +113,7 @@ def _kind(text: str, rules: AppliedRules) -> Kind:
     return inner if inner in thousands and not _fits(inner, "number", rules, Counter()) else kind
 
 
-def _main_type(counts: Counter[Kind]) -> ColumnType:
+def _main_type(counts: Counter[CellKind]) -> ColumnType:
     """What most cells are that are no codes for a missing value; of limits alone, `<18` and `>64`, are groups."""
     filled = counts.total() - counts[kinds.CODE]
     dates = counts[kinds.DATE] + counts[kinds.PARTIAL]
@@ -125,7 +125,7 @@ def _main_type(counts: Counter[Kind]) -> ColumnType:
     return "string"
 
 
-def _fits(kind: Kind, type_: ColumnType, rules: AppliedRules, counts: Counter[Kind]) -> bool:
+def _fits(kind: CellKind, type_: ColumnType, rules: AppliedRules, counts: Counter[CellKind]) -> bool:
     """Whether such cells are of the type, as the rules read them.
 
     A point before three digits may be that of thousands beside decimal commas, and where all others are whole numbers.
@@ -145,7 +145,7 @@ def _fits(kind: Kind, type_: ColumnType, rules: AppliedRules, counts: Counter[Ki
     return kind in _NUMBERS or bool(read.get(kind))
 
 
-def _names_something(cells: pd.Series, counts: Counter[Kind], *, is_code: bool) -> bool:
+def _names_something(cells: pd.Series, counts: Counter[CellKind], *, is_code: bool) -> bool:
     """Whether digits are a name: of more than 15 digits, or with leading zeros and all of one length."""
     if counts[kinds.LONG] and 2 * counts[kinds.LONG] >= counts.total():
         return True
@@ -156,7 +156,7 @@ def _names_something(cells: pd.Series, counts: Counter[Kind], *, is_code: bool) 
     return is_code or counts[kinds.ZERO_LED] == digits or len(lengths) == 1
 
 
-def _odd_cells(source: Source, type_: ColumnType, odd: dict[Kind, int], rules: AppliedRules) -> Question:
+def _odd_cells(source: Source, type_: ColumnType, odd: dict[CellKind, int], rules: AppliedRules) -> ColumnQuestion:
     what = "numbers" if type_ in ("integer", "number") else "dates"
     flags_of_words = _words_of_flag(source, rules)
     classes, answers = [], []
@@ -170,10 +170,10 @@ def _odd_cells(source: Source, type_: ColumnType, odd: dict[Kind, int], rules: A
         classes.append(f"{count} cells {kind.words}{named}{sites}")
         answers += flags
     said = f"most cells are {what}, the others are {' and '.join(classes)}"
-    return Question(source.table, source.name, said, tuple(answers))
+    return ColumnQuestion(source.table, source.name, said, tuple(answers))
 
 
-def _named(source: Source, kind: Kind, mine: pd.Series, of_flag: Mapping[str, str]) -> tuple[str, list[str]]:
+def _named(source: Source, kind: CellKind, mine: pd.Series, of_flag: Mapping[str, str]) -> tuple[str, list[str]]:
     """The texts of codes, which are those of a list, and those words that enough patients share; and the remedies."""
     cells = source.cells[mine]
     if kind is kinds.CODE:
@@ -210,10 +210,10 @@ def _codes_among_words(cells: pd.Series, own: ColumnRules) -> set[str]:
     return {text for text in texts if is_no_word(text, texts)} if len(texts) <= _FEW else set()
 
 
-def _codes_of_words(source: Source, codes: Iterable[str]) -> Question:
+def _codes_of_words(source: Source, codes: Iterable[str]) -> ColumnQuestion:
     found = sorted(codes)
     mine = source.cells.isin(found)
     what = f"{int(mine.sum())} cells {kinds.CODE.words} ({', '.join(found)}) among words"
     where = at_sites(source.site[mine], source.site.nunique())
     answers = tuple(f"--missing {shell(f'{source.place}={code}')}" for code in found)
-    return Question(source.table, source.name, f"{what}{where}", answers)
+    return ColumnQuestion(source.table, source.name, f"{what}{where}", answers)

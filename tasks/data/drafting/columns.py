@@ -14,10 +14,10 @@ from dataclasses import dataclass, field, replace
 import pandas as pd
 
 from tasks.data.checks.suite import ColumnType
-from tasks.data.drafting.column_types import Read, Source, read_column
+from tasks.data.drafting.column_types import ReadColumn, Source, read_column
 from tasks.data.drafting.folder import SiteFolders, Table
 from tasks.data.drafting.names import is_named_like_a_code, is_named_like_a_time
-from tasks.data.drafting.questions import Question
+from tasks.data.drafting.questions import ColumnQuestion
 from tasks.data.drafting.rounding import decades, round_bounds
 from tasks.data.drafting.sentinels import suspicious_numbers
 from tasks.data.drafting.spellings import coded_otherwise, spelled_twice
@@ -78,7 +78,7 @@ class Profile:
     site: pd.Series
     has_site_codes: bool
     rules: Mapping[str, ColumnRules] = field(default_factory=dict)
-    questions: tuple[Question, ...] = ()
+    questions: tuple[ColumnQuestion, ...] = ()
 
     def of_site(self, site: str) -> pd.DataFrame:
         return self.rows[self.site == site].reset_index(drop=True)
@@ -113,13 +113,13 @@ def _profile(table: Table, subjects: Subjects, told: Told) -> Profile:
     )
 
 
-def _read(source: Source, told: Told, *, is_name: bool) -> Read:
+def _read(source: Source, told: Told, *, is_name: bool) -> ReadColumn:
     if is_name:
-        return Read("string", ColumnRules(), source.cells)
+        return ReadColumn("string", ColumnRules(), source.cells)
     return read_column(source, told, is_code=is_named_like_a_code(source.name))
 
 
-def _questions(source: Source, read: Read, told: Told) -> Iterator[Question]:
+def _questions(source: Source, read: ReadColumn, told: Told) -> Iterator[ColumnQuestion]:
     """Of a column whose cells are no question, whether its values are."""
     if read.question is not None:
         yield read.question
@@ -134,7 +134,7 @@ def _questions(source: Source, read: Read, told: Told) -> Iterator[Question]:
     yield from (question for question in asked if question is not None)
 
 
-def _column(source: Source, read: Read, *, is_name: bool) -> Column:
+def _column(source: Source, read: ReadColumn, *, is_name: bool) -> Column:
     values, patients, type_ = read.values, source.patients, read.type
     filled = values.notna()
     column = Column(source.name, type_, required=bool(filled.all()))

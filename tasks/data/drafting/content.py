@@ -1,4 +1,4 @@
-"""The drafted study as data: privacy, aggregation, rounds and the rest follow from sites and patients alone."""
+"""The drafted study as data: privacy, channel, rounds and the rest follow from sites and patients alone."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from tasks.data.drafting.label import Outcome
+from tasks.data.drafting.label import LabelRule
 from tasks.data.drafting.subjects import MIN_CELL, Subjects
 from tasks.errors import ConfigError
 from tasks.study.reading import Reading
@@ -37,7 +37,7 @@ def study_content(
     wishes: Wishes,
     tables: list[str],
     subjects: Subjects,
-    outcome: Outcome,
+    outcome: LabelRule,
     inputs: tuple[Input, ...],
     reading: Reading | None = None,
 ) -> dict[str, Any]:
@@ -73,7 +73,7 @@ def study_content(
         "model": {"path": "tasks.models:LogisticRegression"},
         "training": _TRAINING,
         "privacy": _privacy(wishes, sum(map(training_patients, subjects.patients.values())), len(sites)),
-        "aggregation": "masks" if masked else "plain",
+        "channel": "masks" if masked else "plain",
         "rounds": {
             "total": wishes.rounds,
             "min_sites": quorum(len(sites), masked),
@@ -104,7 +104,7 @@ def as_study(content: dict[str, Any]) -> Study:
 
 
 def training_patients(patients: int) -> int:
-    """How many of a site's patients are trained on: what `tasks.data.reading.patients.split` leaves."""
+    """How many of a site's patients are trained on: what `tasks.data.reading.patients.held_out_split` leaves."""
     return patients - math.floor(HOLDOUT_FRACTION * patients + 0.5)
 
 
@@ -127,7 +127,7 @@ _TRAINING = {
 }
 
 
-def _label(outcome: Outcome) -> dict[str, Any]:
+def _label(outcome: LabelRule) -> dict[str, Any]:
     name = "".join(c if c.isascii() and c.isalnum() else "_" for c in outcome.column.lower()).strip("_")[:60]
     name = name if name[:1].isalpha() else f"label_{name}"
     return {

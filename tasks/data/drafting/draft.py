@@ -14,13 +14,13 @@ from tasks.data.drafting.columns import Profile, profile_tables
 from tasks.data.drafting.content import Wishes, as_study, study_content
 from tasks.data.drafting.folder import SiteFolders, read_folder, valid_name
 from tasks.data.drafting.inputs import LeftOut, find_candidates
-from tasks.data.drafting.label import Outcome, find_outcome, label_questions
-from tasks.data.drafting.questions import refuse
+from tasks.data.drafting.label import LabelRule, find_outcome, label_questions
+from tasks.data.drafting.questions import require_answers
 from tasks.data.drafting.render import render_study
 from tasks.data.drafting.settle import settle
 from tasks.data.drafting.subjects import Subjects, find_subjects
 from tasks.data.drafting.suites import render_suite
-from tasks.data.drafting.told import Answered, Answers, Told, read_answers, unmatched
+from tasks.data.drafting.told import Answered, Told, ToldOptions, sort_options, unmatched
 from tasks.data.reading.cells import trim
 from tasks.errors import ConfigError
 from tasks.study.reading import ColumnRules, Reading
@@ -28,7 +28,7 @@ from tasks.study.sections import Identifier, Study
 
 
 @dataclass(frozen=True)
-class Options:
+class DraftOptions:
     """What `pharmafed study init` may be told; None is inferred. `epsilon` is the total over `rounds`."""
 
     label: str | None = None
@@ -37,7 +37,7 @@ class Options:
     title: str | None = None
     epsilon: float = 3.0
     rounds: int = 20
-    answers: Answers = field(default_factory=Answers)
+    answers: ToldOptions = field(default_factory=ToldOptions)
 
 
 @dataclass(frozen=True)
@@ -48,14 +48,14 @@ class Draft:
     texts: Mapping[str, str]
     copies: Mapping[str, Path]
     subjects: Subjects
-    outcome: Outcome
+    outcome: LabelRule
     left_out: tuple[LeftOut, ...]
     num_drafted: int
     num_with_gaps: int = 0
     notes: tuple[str, ...] = ()
 
 
-def draft_study(path: Path, options: Options, suites_dir: Path) -> Draft:
+def draft_study(path: Path, options: DraftOptions, suites_dir: Path) -> Draft:
     """Draft the study file and a suite per table from `<path>/<site>/<table>.csv`.
 
     Args:
@@ -70,10 +70,10 @@ def draft_study(path: Path, options: Options, suites_dir: Path) -> Draft:
     meta = load_suite(suites_dir, "inputs").meta
     folder = read_folder(path)
     subjects = find_subjects(folder, options.subject)
-    told = read_answers(options.answers, folder.tables)
+    told = sort_options(options.answers, folder.tables)
     profiles = profile_tables(folder, subjects, told)
     asked = [question for profile in profiles.values() for question in profile.questions]
-    refuse([*asked, *label_questions(profiles, subjects.column, options.label, told.keep)])
+    require_answers([*asked, *label_questions(profiles, subjects.column, options.label, told.keep)])
     reading = _reading(told, profiles)
     outcome = find_outcome(profiles, subjects.column, options.label, told.keep)
     wishes, tables = _wishes(folder, outcome, options), list(profiles)
@@ -120,7 +120,7 @@ def _notes(told: Told, profiles: Mapping[str, Profile], folder: SiteFolders) -> 
     )
 
 
-def _wishes(folder: SiteFolders, outcome: Outcome, options: Options) -> Wishes:
+def _wishes(folder: SiteFolders, outcome: LabelRule, options: DraftOptions) -> Wishes:
     name = study_name(folder.root, options)
     if not valid_name(Identifier, name):
         raise ConfigError(f"a study is named with small letters, digits and _, not {name!r}: give another --name")
@@ -128,6 +128,6 @@ def _wishes(folder: SiteFolders, outcome: Outcome, options: Options) -> Wishes:
     return Wishes(name, title, options.epsilon, options.rounds)
 
 
-def study_name(root: Path, options: Options) -> str:
+def study_name(root: Path, options: DraftOptions) -> str:
     """The name that is wished for, or the folder's."""
     return options.name or re.sub(r"[^a-z0-9]+", "_", root.resolve().name.lower()).strip("_")

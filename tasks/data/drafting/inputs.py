@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 import pandas as pd
 
 from tasks.data.drafting.columns import Column, Profile
-from tasks.data.drafting.label import Outcome
+from tasks.data.drafting.label import LabelRule
 from tasks.data.drafting.measured import (
     LATE,
     NONE_IN_TIME,
-    Rows,
+    QuantityRows,
     is_result,
     kinds,
     measured,
@@ -59,7 +59,7 @@ class Candidates:
         self.left_out.append(LeftOut(table, column, why))
 
 
-def find_candidates(profiles: Mapping[str, Profile], subjects: Subjects, outcome: Outcome) -> Candidates:
+def find_candidates(profiles: Mapping[str, Profile], subjects: Subjects, outcome: LabelRule) -> Candidates:
     """Every column as one or more inputs, or left out with a reason."""
     found = Candidates()
     for profile in profiles.values():
@@ -135,7 +135,7 @@ def _from_many_rows(found: Candidates, profile: Profile, columns: list[Column], 
 
 
 def _add_rows(
-    found: Candidates, table: str, column: Column, rows: Rows, window: tuple[str, float] | None, **parts: object
+    found: Candidates, table: str, column: Column, rows: QuantityRows, window: tuple[str, float] | None, **parts: object
 ) -> None:
     """One input of these rows, or why there is none."""
     if rows.why is not None:

@@ -11,7 +11,7 @@ import pandas as pd
 
 from tasks.data.drafting.column_types import Source
 from tasks.data.drafting.columns import Column, Profile
-from tasks.data.drafting.questions import Question, refuse, shell
+from tasks.data.drafting.questions import ColumnQuestion, require_answers, shell
 from tasks.data.drafting.rounding import plain
 from tasks.data.drafting.spellings import outcome_coded_otherwise
 from tasks.data.drafting.subjects import MIN_CELL
@@ -28,7 +28,7 @@ _WANTED = re.compile(r"(?P<column>[^=<>]+)(?P<sign>[<>]=?|=)(?P<value>.*)")
 
 
 @dataclass(frozen=True)
-class Outcome:
+class LabelRule:
     """`column` of `table` is `value`, or at least or at most so high, in a row of each positive subject.
 
     `why` says how it was chosen, and what counts as negative beside one other value.
@@ -51,7 +51,7 @@ class Outcome:
 
 def find_outcome(
     profiles: Mapping[str, Profile], subject: str, wanted: str | None = None, keep: Collection[str] = ()
-) -> Outcome:
+) -> LabelRule:
     """Find the label, or read it from `TABLE.COLUMN[=VALUE]`, `TABLE.COLUMN>=VALUE` or `TABLE.COLUMN<=VALUE`.
 
     Args:
@@ -71,15 +71,15 @@ def find_outcome(
         table, column, sign, text = _parse(profiles, wanted)
         why, comparison = "as --label says", _SIGNS[sign or "="]
         value = _given_value(profiles[table], column, sign, text) if sign else _positive_value(profiles[table], column)
-    outcome = Outcome(table, column, value, why, comparison)
-    refuse(_other_codes(profiles, subject, outcome, keep))
+    outcome = LabelRule(table, column, value, why, comparison)
+    require_answers(_other_codes(profiles, subject, outcome, keep))
     _check_counts(profiles, subject, outcome)
     return replace(outcome, why=why + _also_negative(profiles[table], outcome))
 
 
 def label_questions(
     profiles: Mapping[str, Profile], subject: str, wanted: str | None, keep: Collection[str] = ()
-) -> list[Question]:
+) -> list[ColumnQuestion]:
     """What `find_outcome` would ask of a label with its value, told while others are asked; nothing of a wrong one."""
     try:
         table, column, sign, text = _parse(profiles, wanted or "")
@@ -88,12 +88,12 @@ def label_questions(
         value = _given_value(profiles[table], column, sign, text)
     except ConfigError:
         return []
-    return _other_codes(profiles, subject, Outcome(table, column, value, "", _SIGNS[sign]), keep)
+    return _other_codes(profiles, subject, LabelRule(table, column, value, "", _SIGNS[sign]), keep)
 
 
 def _other_codes(
-    profiles: Mapping[str, Profile], subject: str, outcome: Outcome, keep: Collection[str]
-) -> list[Question]:
+    profiles: Mapping[str, Profile], subject: str, outcome: LabelRule, keep: Collection[str]
+) -> list[ColumnQuestion]:
     """About sites that may code the outcome otherwise."""
     profile, place = profiles[outcome.table], f"{outcome.table}.{outcome.column}"
     if place in keep:
@@ -106,7 +106,7 @@ def _other_codes(
     return [question] if question is not None else []
 
 
-def _also_negative(profile: Profile, outcome: Outcome) -> str:
+def _also_negative(profile: Profile, outcome: LabelRule) -> str:
     values = profile.rows[outcome.column]
     others = values[~meets(values, _condition(outcome))].nunique()
     empty = int(values.isna().sum())
@@ -115,7 +115,7 @@ def _also_negative(profile: Profile, outcome: Outcome) -> str:
     return f"; {' and '.join(parts)} count as negative" if parts else ""
 
 
-def _condition(outcome: Outcome) -> Condition:
+def _condition(outcome: LabelRule) -> Condition:
     return Condition.model_validate(outcome.condition)
 
 
@@ -193,7 +193,7 @@ def _says(value: Any, column: Column, words: frozenset[str]) -> bool:
     return plain_text(str(plain(value) if column.is_numeric else value)) in words
 
 
-def _check_counts(profiles: Mapping[str, Profile], subject: str, outcome: Outcome) -> None:
+def _check_counts(profiles: Mapping[str, Profile], subject: str, outcome: LabelRule) -> None:
     """Both outcomes must be those of enough patients: of fewer, nothing can be learnt and nothing may be told."""
     main, rows = next(iter(profiles.values())), profiles[outcome.table]
     hit = meets(rows.rows[outcome.column], _condition(outcome))

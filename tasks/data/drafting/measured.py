@@ -49,7 +49,7 @@ Where = dict[str, str | float]
 
 
 @dataclass(frozen=True)
-class Rows:
+class QuantityRows:
     """Rows that hold one quantity: `of` a kind, apart from others by `split`; or `why` they are no input."""
 
     where: Where
@@ -123,7 +123,7 @@ def kinds(profile: Profile, columns: list[Column], *, dated: bool) -> list[Colum
 
 def measured(
     profile: Profile, column: Column, kinds: list[Column], known: pd.Series | None, subject: str
-) -> Iterator[Rows]:
+) -> Iterator[QuantityRows]:
     """The rows of each kind that have a value in `column`, and those of too few patients not at all.
 
     Args:
@@ -137,20 +137,20 @@ def measured(
     qualifying = [c for c in qualifiers(list(profile.columns.values())) if qualifies(c, column, profile)]
     found = _of_kinds(rows, [c.name for c in kinds])
     if len(found) > MAX_KINDS:
-        yield Rows({}, why=f"rows of more than {MAX_KINDS} kinds: write an input `where` they are of one")
+        yield QuantityRows({}, why=f"rows of more than {MAX_KINDS} kinds: write an input `where` they are of one")
         return
     for values, of_kind in found:
         where = dict(zip((c.name for c in kinds), values, strict=True))
         own = of_kind[of_kind[column.name].notna()]
         if own.empty:
-            yield Rows(where, why="no value")
+            yield QuantityRows(where, why="no value")
         elif known is None and any(_is_late(c, where[c.name]) for c in kinds):
-            yield Rows(where, why=LATE)
+            yield QuantityRows(where, why=LATE)
         elif known is not None and not known[own.index].any():
-            yield Rows(where, why=NONE_IN_TIME)
+            yield QuantityRows(where, why=NONE_IN_TIME)
         else:
             in_time = own if known is None else own[known[own.index]]
-            yield from _of_one_quality(in_time, Rows(where, values), qualifying)
+            yield from _of_one_quality(in_time, QuantityRows(where, values), qualifying)
 
 
 def _of_kinds(rows: pd.DataFrame, kinds: list[str]) -> list[tuple[tuple[str | float, ...], pd.DataFrame]]:
@@ -215,7 +215,7 @@ def _stem(name: str) -> str:
     return parts.get("stem") or parts.get("result") or ""
 
 
-def _of_one_quality(rows: pd.DataFrame, found: Rows, qualifying: list[Column]) -> Iterator[Rows]:
+def _of_one_quality(rows: pd.DataFrame, found: QuantityRows, qualifying: list[Column]) -> Iterator[QuantityRows]:
     """Rows of one kind, apart by each column that qualifies them; in several units they are no input."""
     if not qualifying:
         yield found

@@ -19,7 +19,7 @@ _MOST = 40
 
 
 @dataclass(frozen=True)
-class Question:
+class ColumnQuestion:
     """`what` is odd about a column, and which options would settle it."""
 
     table: str
@@ -36,7 +36,7 @@ class Question:
         return f"{self.place}: {self.what}: {'; '.join(answers)}"
 
 
-def refuse(questions: Iterable[Question]) -> None:
+def require_answers(questions: Iterable[ColumnQuestion]) -> None:
     """Raise DataError with all of them, unless there are none."""
     asked = list(questions)
     if not asked:

@@ -11,7 +11,7 @@ import yaml
 
 from tasks.data.drafting.inputs import LeftOut
 from tasks.data.drafting.rounding import plain
-from tasks.data.drafting.settle import Settled
+from tasks.data.drafting.settle import SettledInputs
 from tasks.study.sections import MAX_MISSING
 
 DRAFTED = "drafted from the data: replace by a protocol or textbook value, or it spends privacy outside the ledger"
@@ -20,7 +20,7 @@ _NESTED = ("reading", "columns")
 NO_DROPOUTS = (
     "Masks over four sites: three go on where the fourth is away from the start of a round, but a site that is lost\n"
     "after its keys costs the round, and the round its share of epsilon. `mechanism: local_dp` without the last two\n"
-    "keys, with `aggregation: plain` and no score_bins, loses nothing with a site and has 1.7 times the noise."
+    "keys, with `channel: plain` and no score_bins, loses nothing with a site and has 1.7 times the noise."
 )
 _ORDER = "In order of how well each ranks patients alone, the best first."
 _STRONG = "Where it says `# known before the outcome?`, it tells so much that somebody should ask whether it is."
@@ -39,10 +39,10 @@ _COMMENTS = {
 }
 
 
-def render_study(content: dict[str, Any], settled: Settled) -> str:
+def render_study(content: dict[str, Any], settled: SettledInputs) -> str:
     """The YAML text. It means the same as `content`."""
     parts = [_top(content)]
-    for key in ("data", "sites", "label", "inputs", "model", "training", "privacy", "aggregation"):
+    for key in ("data", "sites", "label", "inputs", "model", "training", "privacy", "channel"):
         parts.append(_inputs(content["inputs"], settled) if key == "inputs" else _section(key, content[key]))
     parts += [_section(key, content[key]) for key in ("rounds", "evaluation")]
     return "\n".join(parts)
@@ -71,7 +71,7 @@ def _pair(name: str, item: Any, indent: str = "  ") -> str:
     return f"{head} {_flow(item)}\n"
 
 
-def _inputs(inputs: list[dict[str, Any]], settled: Settled) -> str:
+def _inputs(inputs: list[dict[str, Any]], settled: SettledInputs) -> str:
     comment = _comment(_ORDER) if settled.inputs else ""
     comment += _comment(f"Where it says `# drafted`, centre and scale were\n{DRAFTED}.") if settled.drafted else ""
     comment += _comment(_STRONG) if settled.strong else ""
@@ -80,7 +80,7 @@ def _inputs(inputs: list[dict[str, Any]], settled: Settled) -> str:
     return f"{comment}inputs:\n{lines}{_left_out(settled.left_out)}"
 
 
-def _marks(name: str, settled: Settled) -> str:
+def _marks(name: str, settled: SettledInputs) -> str:
     gap = settled.gaps.get(name)
     marks = ["drafted"] * (name in settled.drafted) + [f"gaps: {gap}"] * (gap is not None)
     marks += ["known before the outcome?"] * (name in settled.strong)

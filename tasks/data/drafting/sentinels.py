@@ -11,7 +11,7 @@ import pandas as pd
 
 from tasks.data.drafting.column_types import Source
 from tasks.data.drafting.names import is_named_like_a_time
-from tasks.data.drafting.questions import Question, at_sites, shell
+from tasks.data.drafting.questions import ColumnQuestion, at_sites, shell
 from tasks.data.drafting.rounding import plain
 from tasks.data.drafting.subjects import MIN_CELL
 
@@ -34,7 +34,7 @@ _DIGITS = {
 }
 
 
-def suspicious_numbers(source: Source, values: pd.Series) -> Question | None:
+def suspicious_numbers(source: Source, values: pd.Series) -> ColumnQuestion | None:
     """A question about numbers that look like codes; `values` are the typed ones, NaN where there is none."""
     filled = values.dropna()
     distinct = np.unique(filled.to_numpy())
@@ -48,7 +48,7 @@ def suspicious_numbers(source: Source, values: pd.Series) -> Question | None:
     return _question(source, values, found) if found else None
 
 
-def _question(source: Source, values: pd.Series, found: list[float]) -> Question:
+def _question(source: Source, values: pd.Series, found: list[float]) -> ColumnQuestion:
     """A number that fewer than `MIN_CELL` patients have is told by its digits alone, such as `a number of nines`."""
     mine = values.isin(found)
     owners = pd.DataFrame({"value": values[mine].to_numpy(), "patient": source.patients[mine.to_numpy()]})
@@ -61,7 +61,7 @@ def _question(source: Source, values: pd.Series, found: list[float]) -> Question
     what = f"{int(mine.sum())} cells are {listed}, far from all others{where}{all_of}"
     codes = [*(str(plain(value)) for value in named), *(["CODE"] if len(named) < len(found) else [])]
     answers = tuple(f"--missing {shell(f'{source.place}={code}')}" for code in codes)
-    return Question(source.table, source.name, what, answers)
+    return ColumnQuestion(source.table, source.name, what, answers)
 
 
 def _unnamed(rare: Iterable[float]) -> list[str]:

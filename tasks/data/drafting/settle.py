@@ -37,7 +37,7 @@ _SKEWED = 1.2
 
 
 @dataclass(frozen=True)
-class Settled:
+class SettledInputs:
     """The study's inputs, those first that tell most of the outcome alone.
 
     drafted: those whose centre and scale were taken from the data. strong: those that tell so much that somebody should
@@ -51,7 +51,7 @@ class Settled:
     gaps: Mapping[str, str] = field(default_factory=dict)
 
 
-def settle(candidates: Candidates, probe: Study, profiles: Mapping[str, Profile], meta: SuiteMeta) -> Settled:
+def settle(candidates: Candidates, probe: Study, profiles: Mapping[str, Profile], meta: SuiteMeta) -> SettledInputs:
     """Keep what does not give the outcome away and passes the suite `inputs` at every site.
 
     Args:
@@ -76,7 +76,7 @@ def settle(candidates: Candidates, probe: Study, profiles: Mapping[str, Profile]
     kept.sort(key=lambda spec: -telling[_source(spec)])
     inputs, gaps = _with_gaps(kept, values, probe.data.max_missing)
     strong = frozenset(spec.name for spec in kept if telling[_source(spec)] >= STRONG)
-    return Settled(tuple(inputs), frozenset(drafted), tuple(dict.fromkeys(left_out)), strong, gaps)
+    return SettledInputs(tuple(inputs), frozenset(drafted), tuple(dict.fromkeys(left_out)), strong, gaps)
 
 
 def _is_new(values: pd.Series, seen: set[bytes]) -> bool:

@@ -13,7 +13,7 @@ import pandas as pd
 
 from tasks.data.drafting.column_types import Source
 from tasks.data.drafting.names import is_named_like_a_test
-from tasks.data.drafting.questions import Question, at_sites, shared, shell
+from tasks.data.drafting.questions import ColumnQuestion, at_sites, shared, shell
 from tasks.data.drafting.subjects import MIN_CELL
 from tasks.data.drafting.told import spelled
 from tasks.data.drafting.word_meanings import meanings
@@ -25,7 +25,7 @@ _MOST_VALUES, _MOST_TESTS = 20, 1000
 _OUTCOME = "are not those of most other sites: say what they mean, or patients have the wrong outcome"
 
 
-def spelled_twice(source: Source, values: pd.Series) -> Question | None:
+def spelled_twice(source: Source, values: pd.Series) -> ColumnQuestion | None:
     """A question about values of a text column that are equal up to case, blanks, width or words for yes and no."""
     texts = [str(text) for text in values.dropna().unique()]
     if not 1 < len(texts) <= _MOST_TESTS:
@@ -48,10 +48,10 @@ def spelled_twice(source: Source, values: pd.Series) -> Question | None:
         for first, *others in known
         if told.keys() >= {first, *others}
     ]
-    return Question(source.table, source.name, what, tuple(answers) or (_same(source),))
+    return ColumnQuestion(source.table, source.name, what, tuple(answers) or (_same(source),))
 
 
-def coded_otherwise(source: Source, values: pd.Series) -> Question | None:
+def coded_otherwise(source: Source, values: pd.Series) -> ColumnQuestion | None:
     """A question about sites whose values of a coded column are mostly none that other sites have.
 
     Spellings of one value count as that value. A column with one value a site, such as the country, says the same of
@@ -72,7 +72,7 @@ def coded_otherwise(source: Source, values: pd.Series) -> Question | None:
 
 def outcome_coded_otherwise(
     source: Source, values: pd.Series, positive: pd.Series, *, is_bound: bool
-) -> Question | None:
+) -> ColumnQuestion | None:
     """A question about sites that may mean another outcome by their values than the label says.
 
     All patients of a site may have one outcome. But one that has a value that at most half of the sites have, and
@@ -117,11 +117,11 @@ def _renamed(sets: Mapping[str, set[object]]) -> list[str]:
     return [site for site, own in sets.items() if len(sets) > 2 and missed - own and alone & own]
 
 
-def _others_than_most(source: Source, sites: list[str], what: str) -> Question | None:
+def _others_than_most(source: Source, sites: list[str], what: str) -> ColumnQuestion | None:
     if not sites:
         return None
     where = at_sites(source.site[source.site.isin(sites)], source.site.nunique())
-    return Question(source.table, source.name, f"its values{where} {what}", (_same(source),))
+    return ColumnQuestion(source.table, source.name, f"its values{where} {what}", (_same(source),))
 
 
 def _alike(sets: Mapping[str, set[object]]) -> list[list[str]]:

@@ -16,7 +16,7 @@ _ROUND = (
 _OPEN = f"Drafted without a bound {{side}}: fewer than {MIN_CELL} patients lie so far out. {_ROUND}"
 _SUBJECTS = {"$PARAMETER": "subjects"}
 _COLUMNS = {"column_set": {"$PARAMETER": "columns"}, "exact_match": True}
-Line = dict[str, Any]
+SuiteLine = dict[str, Any]
 
 
 def render_suite(profile: Profile, subjects: Subjects) -> str:
@@ -41,7 +41,7 @@ def _description(profile: Profile, subjects: Subjects) -> str:
     return "Drafted by `pharmafed study init`: any number of rows per patient."
 
 
-def _expectations(profile: Profile, subjects: Subjects) -> list[Line]:
+def _expectations(profile: Profile, subjects: Subjects) -> list[SuiteLine]:
     lines = [
         _line("table_columns_to_match_set", "No column more (a leak) and none fewer.", **_COLUMNS),
         _line("table_row_count_to_be_between", min_value=MIN_CELL if profile.name == subjects.main else 1),
@@ -59,7 +59,7 @@ def _expectations(profile: Profile, subjects: Subjects) -> list[Line]:
     return lines
 
 
-def _key(profile: Profile, subjects: Subjects) -> list[Line]:
+def _key(profile: Profile, subjects: Subjects) -> list[SuiteLine]:
     if profile.key == (subjects.column,):
         return [_line("column_values_to_be_unique", "Each patient once.", column=subjects.column)]
     if profile.key:
@@ -68,7 +68,7 @@ def _key(profile: Profile, subjects: Subjects) -> list[Line]:
     return []
 
 
-def _of_column(column: Column) -> list[Line]:
+def _of_column(column: Column) -> list[SuiteLine]:
     lines = [_line("column_values_to_not_be_null", column=column.name)] if column.required else []
     if column.is_flag:
         return [*lines, _line("column_values_to_be_in_set", column=column.name, value_set=[0, 1])]
@@ -79,10 +79,10 @@ def _of_column(column: Column) -> list[Line]:
     return lines
 
 
-def _between(column: Column) -> Line:
+def _between(column: Column) -> SuiteLine:
     """A side without a bound is left out, and the note says so."""
     sides = dict(zip(("min_value", "max_value"), column.bounds, strict=True))
-    bounds: Line = {
+    bounds: SuiteLine = {
         key: bound if isinstance(bound, str) else plain(bound) for key, bound in sides.items() if bound is not None
     }
     missing = {"min_value": "below", "max_value": "above"}
@@ -90,8 +90,8 @@ def _between(column: Column) -> Line:
     return _line("column_values_to_be_between", *(notes or [_ROUND]), column=column.name, **bounds)
 
 
-def _categories(column: Column) -> Line:
-    kwargs: Line = {"column": column.name, "value_set": sorted(column.categories)}
+def _categories(column: Column) -> SuiteLine:
+    kwargs: SuiteLine = {"column": column.name, "value_set": sorted(column.categories)}
     if not column.num_rare:
         return _line("column_values_to_be_in_set", **kwargs)
     notes = (
@@ -101,6 +101,6 @@ def _categories(column: Column) -> Line:
     return _line("column_values_to_be_in_set", notes, **kwargs, mostly=column.common_share)
 
 
-def _line(expectation: str, notes: str = "", **kwargs: Any) -> Line:
-    line: Line = {"type": f"expect_{expectation}", "kwargs": kwargs}
+def _line(expectation: str, notes: str = "", **kwargs: Any) -> SuiteLine:
+    line: SuiteLine = {"type": f"expect_{expectation}", "kwargs": kwargs}
     return line | ({"meta": {"notes": notes}} if notes else {})

@@ -26,7 +26,7 @@ Rules = TypeVar("Rules", bound=CellRules)
 
 
 @dataclass(frozen=True)
-class Answers:
+class ToldOptions:
     """The options as they were typed, each for one column (`TABLE.COLUMN=...`) or for all."""
 
     missing: tuple[str, ...] = ()
@@ -57,7 +57,7 @@ class Told:
         return TableRules(every=self.every, columns={column: rules}).of(column, is_text=False)
 
 
-def read_answers(answers: Answers, tables: Mapping[str, Table]) -> Told:
+def sort_options(answers: ToldOptions, tables: Mapping[str, Table]) -> Told:
     """Sort the options by column.
 
     Raises:

@@ -39,10 +39,10 @@ _NO_CSV = {
     "unexpected end": "a quote is opened here and never closed: close it, or export the file again",
 }
 _QUOTE_WITHIN = "text follows a closing quote: within quoted text, write a quote twice"
-Row = list[str]
+CsvRow = list[str]
 
 
-def read_cells(path: Path, check_header: Callable[[Row], None]) -> pd.DataFrame:
+def read_cells(path: Path, check_header: Callable[[CsvRow], None]) -> pd.DataFrame:
     """All cells as text (dtype `str`), NaN where one is empty. The text is never in memory as a whole, only the cells.
 
     Args:
@@ -66,7 +66,7 @@ def read_cells(path: Path, check_header: Callable[[Row], None]) -> pd.DataFrame:
     return frame
 
 
-def read_header(path: Path) -> Row:
+def read_csv_header(path: Path) -> CsvRow:
     """The first row's cells. Raises DataError as `read_cells`, for what the first row already shows."""
     with _open(path) as text:
         return next(_rows(path, text))[1]
@@ -91,7 +91,7 @@ def _open(path: Path) -> Iterator[TextIOWrapper]:
             csv.field_size_limit(usual)
 
 
-def _columns(header: Row, rows: Iterator[Row]) -> pd.DataFrame:
+def _columns(header: CsvRow, rows: Iterator[CsvRow]) -> pd.DataFrame:
     """Cells in one long list, not rows in a list: Python's collector of garbage would look at every row again."""
     parts: list[list[pd.Series]] = [[pd.Series([], dtype="str")] for _ in header]
     width, cells = len(header), chain.from_iterable(rows)
@@ -102,11 +102,11 @@ def _columns(header: Row, rows: Iterator[Row]) -> pd.DataFrame:
     return pd.DataFrame(dict(zip(header, columns, strict=True)))
 
 
-def _texts(cells: Row) -> pd.Series:
+def _texts(cells: CsvRow) -> pd.Series:
     return pd.Series([cell or None for cell in cells] if "" in cells else cells, dtype="str")
 
 
-def _whole(path: Path, width: int, rows: Iterator[tuple[int, Row]]) -> Iterator[Row]:
+def _whole(path: Path, width: int, rows: Iterator[tuple[int, CsvRow]]) -> Iterator[CsvRow]:
     """The rows after the header. Empty lines at the end are passed over: no writer means a row of several cells by one.
 
     Raises:
@@ -139,7 +139,7 @@ def _misfit(line: int, fields: int, width: int) -> tuple[str, str]:
     return told, "the file is cut off, or text with ends of lines is not in quotes: export it again"
 
 
-def _rows(path: Path, text: TextIOWrapper) -> Iterator[tuple[int, Row]]:
+def _rows(path: Path, text: TextIOWrapper) -> Iterator[tuple[int, CsvRow]]:
     """Every row with the line that it begins in, the header first.
 
     Raises:

@@ -34,13 +34,13 @@ def prepare_patients(tables: dict[str, pd.DataFrame], inputs: pd.DataFrame, stud
     """Scale, label and split one site's patients."""
     labels = build_labels(tables, study).loc[inputs.index].to_numpy(dtype=np.float32)
     values = scale_inputs(inputs, study)
-    held_out = split(labels, study.evaluation, site)
+    held_out = held_out_split(labels, study.evaluation, site)
     return Patients(
         *(torch.from_numpy(a) for a in (values[~held_out], labels[~held_out], values[held_out], labels[held_out]))
     )
 
 
-def split(labels: npt.NDArray[np.float32], evaluation: Evaluation, site: str) -> npt.NDArray[np.bool_]:
+def held_out_split(labels: npt.NDArray[np.float32], evaluation: Evaluation, site: str) -> npt.NDArray[np.bool_]:
     """Which patients are held out: `holdout_fraction` of the site, stratified by label, seeded by study and site.
 
     Each label's share is rounded by largest remainder, so a site holds out round(fraction * patients) in all.

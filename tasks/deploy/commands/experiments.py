@@ -13,7 +13,7 @@ import typer
 from tasks.deploy.commands.progress import bar
 
 app = typer.Typer(no_args_is_help=True, help="Run the paper's experiments and write what they found.")
-Numbers = Annotated[Path, typer.Option(help="the folder of the experiments' JSON files")]
+NumbersFolder = Annotated[Path, typer.Option(help="the folder of the experiments' JSON files")]
 _NUMBERS = Path("results/experiments")
 
 
@@ -33,7 +33,7 @@ def run_experiments(
         int | None, typer.Option(min=2, help="how many: 0, 1, 2 ...; by default as the plan has it")
     ] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="processes; by default one for each core")] = None,
-    out: Numbers = _NUMBERS,
+    out: NumbersFolder = _NUMBERS,
 ) -> None:
     """Run experiments, each into OUT/NAME.json."""
     import time
@@ -48,7 +48,7 @@ def run_experiments(
 
 
 @app.command("cohort")
-def count_patients(out: Numbers = _NUMBERS) -> None:
+def count_patients(out: NumbersFolder = _NUMBERS) -> None:
     """Count who takes part into OUT/cohort.json."""
     from tasks.simulation.experiments import files, run
 
@@ -57,7 +57,7 @@ def count_patients(out: Numbers = _NUMBERS) -> None:
 
 @app.command("findings")
 def write_findings(
-    numbers: Numbers = _NUMBERS,
+    numbers: NumbersFolder = _NUMBERS,
     page: Annotated[
         Path, typer.Option(help="the page to write; its figures go into the folder of its name beside it")
     ] = Path("docs/findings.md"),

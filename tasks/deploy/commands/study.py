@@ -64,13 +64,13 @@ def init(
     site reads its files by them.
     """
     from tasks.data.drafting.check import check_sites
-    from tasks.data.drafting.draft import Options, draft_study, study_name
+    from tasks.data.drafting.draft import DraftOptions, draft_study, study_name
     from tasks.data.drafting.place import place, refuse_taken
-    from tasks.data.drafting.told import Answers
+    from tasks.data.drafting.told import ToldOptions
 
     project = settings.project_dir()
     told = [tuple(texts or ()) for texts in (missing, below_limit, above_limit, decimal, same, keep)]
-    options = Options(label, subject, name, title, epsilon, rounds, Answers(*told))
+    options = DraftOptions(label, subject, name, title, epsilon, rounds, ToldOptions(*told))
     refuse_taken(path, study_name(path, options), project)
     draft = draft_study(path, options, project / "expectations")
     written = place(draft, project)
@@ -88,7 +88,7 @@ def _tell(draft: Draft, written: list[str]) -> None:
         "label": f"{outcome}: {outcome.why}",
         "subject": f"{draft.subjects.column}, each once in {draft.subjects.main}",
         "inputs": f"{len(study.inputs)}, {drafted}{len(draft.left_out)} columns left out: the study file says why",
-        "privacy": f"{study.privacy.mechanism}, aggregation {study.aggregation}{_dropouts(study)}",
+        "privacy": f"{study.privacy.mechanism}, channel {study.channel.name}{_dropouts(study)}",
     }
     if draft.num_with_gaps:
         rows["gaps"] = f"{draft.num_with_gaps} inputs that a site lacks in many patients, with inputs that say where"

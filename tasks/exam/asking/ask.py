@@ -23,14 +23,14 @@ from pydantic import Field, ValidationError
 from tasks import __version__
 from tasks.errors import ConfigError, PharmafedError, RunIncomplete
 from tasks.exam.asking import collect
-from tasks.exam.asking.engine_process import Progress as Progress
+from tasks.exam.asking.engine_process import AskingProgress as AskingProgress
 from tasks.exam.asking.engine_process import Tell as Tell
 from tasks.exam.asking.engine_process import run_engine
 from tasks.exam.asking.model_address import model_address
-from tasks.exam.asking.questions import Failures, Job, Patience, items_to_ask, make_job
-from tasks.exam.bank.records import UNSEALED, Exam, Response, Run, RunSettings
+from tasks.exam.asking.questions import EngineJob, Failures, Patience, items_to_ask, make_job
+from tasks.exam.bank.records import UNSEALED, Exam, ExamRun, Response, RunSettings
 from tasks.exam.page.store import ENTRY
-from tasks.exam.runs.journal import Answer, Key, read_answers
+from tasks.exam.runs.journal import RawReply, ReplyKey, read_replies
 from tasks.exam.runs.run_files import RUN, load_run, write_run
 from tasks.foreign.files import read_ordinary
 from tasks.store.files import write_private
@@ -78,10 +78,10 @@ def ask(
     *,
     max_connections: int = 10,
     leave: Collection[str] = (),
-    progress: Progress | None = None,
+    progress: AskingProgress | None = None,
     tell: Tell | None = None,
     patience: Patience | None = None,
-) -> Run:
+) -> ExamRun:
     """Ask every item that has a solution, in every epoch, and write the run to `folder`, whose name becomes its id.
 
     Called again after a failure or a kill, it asks what is not answered yet. Called on a finished run, it asks nothing.
@@ -119,7 +119,9 @@ def ask(
         return run
 
 
-def _answers(folder: Path, job: Job, lock: int, progress: Progress | None, tell: Tell | None) -> Mapping[Key, Answer]:
+def _answers(
+    folder: Path, job: EngineJob, lock: int, progress: AskingProgress | None, tell: Tell | None
+) -> Mapping[ReplyKey, RawReply]:
     """All answers, of this process of the engine and of those before it.
 
     Raises:
@@ -129,9 +131,9 @@ def _answers(folder: Path, job: Job, lock: int, progress: Progress | None, tell:
     failures.unlink(missing_ok=True)
     wanted = {(question.item, epoch) for question in job.questions for epoch in range(1, job.settings.epochs + 1)}
     status, total = 0, len(wanted)
-    if not wanted <= read_answers(path).keys():
+    if not wanted <= read_replies(path).keys():
         status = run_engine(folder, job, lock, total, progress, tell)
-    answers = read_answers(path)
+    answers = read_replies(path)
     if failures.exists():
         found = Failures.model_validate_json(failures.read_bytes()).failures
         raise collect.error_of(found, job.settings.model, len(answers), total)
@@ -162,7 +164,7 @@ def _start(folder: Path, settings: RunSettings) -> Started:
     return started
 
 
-def _finished(folder: Path, settings: RunSettings) -> Run:
+def _finished(folder: Path, settings: RunSettings) -> ExamRun:
     run, _ = load_run(folder)
     _same(folder, run.settings, settings)
     return run
@@ -177,8 +179,8 @@ def _differing(there: RunSettings, asked: RunSettings) -> list[str]:
     return [name for name in RunSettings.model_fields if getattr(there, name) != getattr(asked, name)]
 
 
-def _write(folder: Path, started: Started, responses: Sequence[Response], left: tuple[str, ...]) -> Run:
-    run = Run(
+def _write(folder: Path, started: Started, responses: Sequence[Response], left: tuple[str, ...]) -> ExamRun:
+    run = ExamRun(
         id=folder.name,
         settings=started.settings,
         started_at=started.started_at,
@@ -222,7 +224,7 @@ def _unfinished(folder: Path, settings: RunSettings) -> Unfinished | None:
         else:
             started = Started.model_validate_json(read_ordinary(folder / "asking.json"))
             asked, started_at, there = started.settings, started.started_at, started.address or address
-            answers = len(read_answers(folder / "answers.jsonl"))
+            answers = len(read_replies(folder / "answers.jsonl"))
     except (OSError, ValidationError, PharmafedError):
         return None  # no run, or a damaged one: whoever names its folder is told
     old = now - started_at > _FRESH if finished_at is None else now - finished_at > _FRESH_REPORT

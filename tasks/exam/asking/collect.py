@@ -10,13 +10,13 @@ from tasks.exam.asking.prices import cost
 from tasks.exam.asking.questions import Failure
 from tasks.exam.bank.records import ExamItem, Response, RunSettings
 from tasks.exam.reading.read import read_reply
-from tasks.exam.runs.journal import Answer, Key
+from tasks.exam.runs.journal import RawReply, ReplyKey
 
 _number = attrgetter("number")
 
 
 def unanswered(
-    items: Sequence[ExamItem], settings: RunSettings, answers: Mapping[Key, Answer], leave: Collection[str]
+    items: Sequence[ExamItem], settings: RunSettings, answers: Mapping[ReplyKey, RawReply], leave: Collection[str]
 ) -> tuple[str, ...]:
     """Those of `leave` that have no answer in some epoch, by item number: the run goes on without them."""
     epochs = range(1, settings.epochs + 1)
@@ -27,7 +27,9 @@ def unanswered(
     )
 
 
-def responses(items: Sequence[ExamItem], settings: RunSettings, answers: Mapping[Key, Answer]) -> tuple[Response, ...]:
+def responses(
+    items: Sequence[ExamItem], settings: RunSettings, answers: Mapping[ReplyKey, RawReply]
+) -> tuple[Response, ...]:
     """One response per item that was asked and epoch, by item number and then epoch.
 
     Raises:
@@ -43,7 +45,7 @@ def responses(items: Sequence[ExamItem], settings: RunSettings, answers: Mapping
     return tuple(_response(item, settings, answers[item.id, epoch]) for item, epoch in keys)
 
 
-def _response(item: ExamItem, settings: RunSettings, answer: Answer) -> Response:
+def _response(item: ExamItem, settings: RunSettings, answer: RawReply) -> Response:
     if answer.item_digest != item.digest:
         raise RunIncomplete(
             f"item {item.id} is not the item that {settings.model} was asked: begin a new run in a new folder"

@@ -1,8 +1,8 @@
 """The engine's process: inspect-ai sends the questions of one run and the journal takes the answers.
 
-`python -m tasks.exam.asking.engine`, started by `ask` in the run's folder: one `Job` as a line of JSON on standard
-input, which stays open for as long as the run is wanted. It leaves `answers.jsonl`, and `failures.json` if a call
-failed. Exit status 0 means that every question has been answered. inspect's own log, for `inspect view`, lies in
+`python -m tasks.exam.asking.engine`, started by `ask` in the run's folder: one `EngineJob` as a line of JSON on
+standard input, which stays open for as long as the run is wanted. It leaves `answers.jsonl`, and `failures.json` if a
+call failed. Exit status 0 means that every question has been answered. inspect's own log, for `inspect view`, lies in
 `engine/`; whatever is kept there is readable for this user alone, and never holds a key that a provider has echoed.
 
 Nothing is cached: a cache would answer for the model and hide that it has changed.
@@ -36,9 +36,9 @@ from inspect_ai.model import (
 from inspect_ai.solver import Generate, Solver, TaskState, solver
 
 from tasks.exam.asking.model_address import host_of
-from tasks.exam.asking.questions import BUNDLED, WAITING, Failure, Failures, Job, Question, Waiting
+from tasks.exam.asking.questions import BUNDLED, WAITING, EngineJob, Failure, Failures, Question, Waiting
 from tasks.exam.asking.redaction import holds_a_key, redact, server_words
-from tasks.exam.runs.journal import Answer, Journal
+from tasks.exam.runs.journal import Journal, RawReply
 from tasks.store.files import write_private
 from tasks.store.objects import to_json
 
@@ -59,14 +59,14 @@ class _Failed(Exception):
 class _Calls:
     """Sends each question once, keeps its answer, and stops after a refusal or too many failures."""
 
-    def __init__(self, job: Job, model: Model, journal: Journal) -> None:
+    def __init__(self, job: EngineJob, model: Model, journal: Journal) -> None:
         self._digests = {question.item: question.item_digest for question in job.questions}
         self._patience = job.patience
         self._model = model
         self._journal = journal
         self.failures: list[Failure] = []
 
-    async def answer(self, state: TaskState) -> Answer:
+    async def answer(self, state: TaskState) -> RawReply:
         """What the model says, now or before the process was killed."""
         key = (str(state.sample_id), state.epoch)
         known = self._journal.answers.get(key)
@@ -88,14 +88,14 @@ class _Calls:
         refused = any(failure.kind == "refused" for failure in self.failures)
         return refused or len(self.failures) >= self._patience.failures
 
-    async def _ask(self, state: TaskState) -> Answer:
+    async def _ask(self, state: TaskState) -> RawReply:
         began = time.monotonic()
         output = await self._model.generate(state.messages)
         seconds = output.time if output.time is not None else time.monotonic() - began
         if output.usage is None and output.stop_reason == "model_length":
             raise ValueError(f"the prompt is longer than the model takes: {output.completion}")
         item = str(state.sample_id)
-        return Answer(
+        return RawReply(
             item=item,
             item_digest=self._digests[item],
             epoch=state.epoch,
@@ -197,7 +197,7 @@ def _find_model(name: str) -> Model:
     return get_model(name)
 
 
-def run(job: Job, journal: Journal) -> list[Failure]:
+def run(job: EngineJob, journal: Journal) -> list[Failure]:
     """Ask what the journal does not hold yet. Returns the calls that failed; the journal holds all the others."""
     try:
         model = _find_model(job.settings.model)
@@ -262,7 +262,7 @@ def _end_with_the_parent() -> None:
 def main() -> int:
     """Run the job on standard input in the current folder."""
     os.umask(0o077)
-    job = Job.model_validate_json(_line())
+    job = EngineJob.model_validate_json(_line())
     _end_with_the_parent()
     with Journal(Path("answers.jsonl")) as journal:
         failures = run(job, journal)

@@ -16,14 +16,14 @@ from pathlib import Path
 from types import FrameType
 
 from tasks.errors import RunIncomplete
-from tasks.exam.asking.questions import WAITING, Job, Waiting
+from tasks.exam.asking.questions import WAITING, EngineJob, Waiting
 from tasks.exam.asking.redaction import redact
-from tasks.exam.runs.journal import Count
+from tasks.exam.runs.journal import ReplyCount
 from tasks.store.files import write_private
 from tasks.store.kernels import COMMON
 from tasks.store.settings import PROJECT
 
-Progress = Callable[[int, int], None]
+AskingProgress = Callable[[int, int], None]
 Tell = Callable[[str], None]
 _POLL_S = 0.2
 #: Between two lines that tell of calls that are tried again.
@@ -32,13 +32,15 @@ _TELL_EVERY_S = 15.0
 _QUIET_S = 30.0
 
 
-def run_engine(folder: Path, job: Job, lock: int, total: int, progress: Progress | None, tell: Tell | None) -> int:
+def run_engine(
+    folder: Path, job: EngineJob, lock: int, total: int, progress: AskingProgress | None, tell: Tell | None
+) -> int:
     """Exit status of the engine's process. It ends with this one: its standard input is the leash.
 
     Raises:
         RunIncomplete: this process was told to stop: SIGTERM, or Ctrl-C.
     """
-    show = _Shown(Count(folder / "answers.jsonl"), total, progress)
+    show = _Shown(ReplyCount(folder / "answers.jsonl"), total, progress)
     (folder / WAITING).unlink(missing_ok=True)
     waits = _Waits(folder / WAITING, job, tell or _nobody)
     process = _start(folder, lock)
@@ -86,7 +88,7 @@ def _start(folder: Path, lock: int) -> subprocess.Popen[bytes]:
         )
 
 
-def _stopped(by: str, job: Job, show: _Shown, total: int) -> RunIncomplete:
+def _stopped(by: str, job: EngineJob, show: _Shown, total: int) -> RunIncomplete:
     return RunIncomplete(
         f"the run was stopped ({by}) while {job.settings.model} was asked. {show.count()} of {total} answers are kept: "
         "run it again and only the rest is asked"
@@ -132,7 +134,7 @@ def _told_to_stop() -> Iterator[_Told]:
 class _Shown:
     """Calls `progress` when there are more answers than it was last told."""
 
-    def __init__(self, count: Count, total: int, progress: Progress | None) -> None:
+    def __init__(self, count: ReplyCount, total: int, progress: AskingProgress | None) -> None:
         self.count, self._total, self._progress = count, total, progress
         self._last = -1
 
@@ -149,7 +151,7 @@ class _Waits:
     Providers' own libraries try a call again without a word; of them, that no answer comes.
     """
 
-    def __init__(self, path: Path, job: Job, tell: Tell) -> None:
+    def __init__(self, path: Path, job: EngineJob, tell: Tell) -> None:
         self._path, self._job, self._tell = path, job, tell
         self._failed, self._done, self._told_at = 0, 0, -_TELL_EVERY_S
         self._answered_at = time.monotonic()

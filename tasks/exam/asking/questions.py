@@ -40,7 +40,7 @@ class Patience(Record):
     failures: int = Field(default=3, ge=1, description="so many failed calls end the run; a refusal ends it at once")
 
 
-class Job(Record):
+class EngineJob(Record):
     """All that the engine's process needs to know."""
 
     settings: RunSettings
@@ -83,7 +83,7 @@ def make_job(
     max_connections: int,
     patience: Patience,
     leave: Collection[str] = (),
-) -> Job:
+) -> EngineJob:
     """Everything to be asked, but for the items in `leave`, checked before the first call is paid for.
 
     Raises:
@@ -103,7 +103,7 @@ def make_job(
             f"exam {exam.id} with limit {settings.limit}, pictures {'sent' if settings.images else 'not sent'}, has "
             "nothing to ask: raise the limit"
         )
-    return Job(
+    return EngineJob(
         settings=settings,
         system=prompt.system,
         questions=questions,

@@ -41,7 +41,7 @@ class AnyOf:
 
 
 @dataclass(frozen=True)
-class Key:
+class AnswerKey:
     """What the answer field says. `any_of` counts where it says in words that any so many are right."""
 
     options: tuple[str, ...]
@@ -62,7 +62,7 @@ def read_n_select(stem: str) -> int | None:
     return found.pop() if found else None
 
 
-def read_key(answer: Sequence[str]) -> Key:
+def read_key(answer: Sequence[str]) -> AnswerKey:
     """Read the answer field: ["2"], ["1", "３"], ["解なし（...）"], ["1", "3", "5（いずれか2つ）"].
 
     Raises:
@@ -72,7 +72,7 @@ def read_key(answer: Sequence[str]) -> Key:
     if any(_NO_SOLUTION.match(part) for part in parts):
         if len(parts) != 1:
             raise KeyProblem("the key has both options and no solution")
-        return Key((), no_solution=True, words=parts[0] != "解なし")
+        return AnswerKey((), no_solution=True, words=parts[0] != "解なし")
     matches = [_PART.fullmatch(part) for part in parts]
     if not parts or not all(matches):
         raise KeyProblem("the key is not a list of option numbers")
@@ -80,7 +80,7 @@ def read_key(answer: Sequence[str]) -> Key:
     any_of = _read_any_of(words) if words else None
     if words and any_of is None:
         raise KeyProblem("the key has words that are neither 解なし nor いずれか")
-    return Key(_sorted({match[1] for match in matches if match}), any_of, words=bool(words))
+    return AnswerKey(_sorted({match[1] for match in matches if match}), any_of, words=bool(words))
 
 
 def says_no_solution(answer: Sequence[str]) -> bool:
@@ -122,7 +122,7 @@ def read_note(note: str) -> AnyOf | None:
     return None
 
 
-def accepted_sets(key: Key, rule: AnyOf | None, n_select: int, num_choices: int) -> tuple[tuple[str, ...], ...]:
+def accepted_sets(key: AnswerKey, rule: AnyOf | None, n_select: int, num_choices: int) -> tuple[tuple[str, ...], ...]:
     """Every set of options that is right, each sorted by option number.
 
     Raises:

@@ -9,12 +9,12 @@ from typing import TypeVar
 from pydantic import BaseModel
 
 from tasks.exam.bank.faults import Faults
-from tasks.exam.bank.jsonl import Line
-from tasks.exam.bank.published import Found, Metadata, Problem, Published
+from tasks.exam.bank.jsonl import JsonLine
+from tasks.exam.bank.published import ByKey, Metadata, Problem, Published
 from tasks.exam.bank.records import Correction, ExamItem
 
 #: The two lines of an item, with what they say.
-Lines = tuple[Line, Problem, Line, Metadata]
+Lines = tuple[JsonLine, Problem, JsonLine, Metadata]
 #: Fields of the published lines; those of a group say one thing together. A `category` may confirm.
 _TOGETHER = (("problem_text",), ("choices",), ("text_only",), ("answer", "note"))
 _Record = TypeVar("_Record", Problem, Metadata)
@@ -23,8 +23,8 @@ _Record = TypeVar("_Record", Problem, Metadata)
 def check_changes(
     corrections: Mapping[str, Correction],
     published: Published,
-    problems: Found[Problem],
-    about: Found[Metadata],
+    problems: ByKey[Problem],
+    about: ByKey[Metadata],
     item_of: Callable[..., ExamItem | None],
     source: Path,
     faults: Faults,

@@ -21,7 +21,7 @@ from pydantic import ValidationError
 
 from tasks.errors import DataError
 from tasks.exam.bank.faults import Faults
-from tasks.exam.bank.jsonl import Line
+from tasks.exam.bank.jsonl import JsonLine
 from tasks.exam.bank.records import Correction
 from tasks.foreign.yaml_file import as_written, read_yaml
 
@@ -98,8 +98,8 @@ def _read(path: Path, place: str, entry: object, exam: str, faults: Faults) -> C
 
 
 def corrected(
-    lines: Sequence[Line], corrections: Mapping[str, Correction], *, metadata: bool, source: Path
-) -> list[Line]:
+    lines: Sequence[JsonLine], corrections: Mapping[str, Correction], *, metadata: bool, source: Path
+) -> list[JsonLine]:
     """The lines with their corrections, each in every line of its item, and items that only the corrections have."""
     named = {one.line: item for item, one in corrections.items() if one.line and not metadata}
     fields = {
@@ -111,7 +111,7 @@ def corrected(
     needed = {"category"} if metadata else _WHOLE
     for number, (item, given) in enumerate(fields.items(), 1):
         if item not in known and needed <= given.keys():
-            result.append(Line(source, number, {"problem_id": item, **given}))
+            result.append(JsonLine(source, number, {"problem_id": item, **given}))
     return result
 
 
@@ -137,7 +137,7 @@ def check_lines(
             faults.add(source, f"line {one.line} is item {item} as it was published", "Leave its `line` out")
 
 
-def _apply(line: Line, identity: str | None, fields: Mapping[str, Mapping[str, object]]) -> Line:
+def _apply(line: JsonLine, identity: str | None, fields: Mapping[str, Mapping[str, object]]) -> JsonLine:
     value = line.value if identity is None else {**line.value, "problem_id": identity}
     given = fields.get(str(value.get("problem_id")), {})
-    return Line(line.path, line.number, {**value, **given})
+    return JsonLine(line.path, line.number, {**value, **given})

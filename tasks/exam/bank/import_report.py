@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pydantic import Field
 
 from tasks.exam.bank.items import subject_table
-from tasks.exam.bank.records import Exam, Section, Subject
+from tasks.exam.bank.records import Exam, ExamSection, Subject
 from tasks.store.records.record import Digest, Record
 
 
@@ -18,7 +18,7 @@ class ImportReport(Record):
     exam: str
     exam_digest: Digest
     items: int
-    subjects: dict[Section, dict[Subject, int]]
+    subjects: dict[ExamSection, dict[Subject, int]]
     cases: dict[str, int] = Field(description="how many items share a patient, of each case")
     diagrams: int
     images: int

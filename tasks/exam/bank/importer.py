@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 
 from tasks.exam.bank.answer_keys import (
-    Key,
+    AnswerKey,
     KeyProblem,
     accepted_sets,
     note_takes_out,
@@ -31,10 +31,10 @@ from tasks.exam.bank.faults import Faults, first_few
 from tasks.exam.bank.import_pictures import Pictures, find_pictures, read_diagrams
 from tasks.exam.bank.import_report import ImportReport, report_on
 from tasks.exam.bank.items import check_exam, text_length
-from tasks.exam.bank.jsonl import Line
+from tasks.exam.bank.jsonl import JsonLine
 from tasks.exam.bank.national import NUM_ITEMS, SUBJECTS, YearFacts, facts_path, imbalances, section_of, year_facts
 from tasks.exam.bank.numeric import labels_for
-from tasks.exam.bank.published import MAX_CHOICES, Found, Metadata, Problem, find_files, read_both, read_uncorrected
+from tasks.exam.bank.published import MAX_CHOICES, ByKey, Metadata, Problem, find_files, read_both, read_uncorrected
 from tasks.exam.bank.records import Correction, Exam, ExamItem, ItemText
 
 #: What every item of the examination has, but for a handful of four; assumed where the options are in the picture.
@@ -115,7 +115,7 @@ def import_exam(
     return result, _report(result, linked, notebook)
 
 
-def _with_notes(about: Found[Metadata], sources: _Sources, notebook: _Notebook) -> Found[Metadata]:
+def _with_notes(about: ByKey[Metadata], sources: _Sources, notebook: _Notebook) -> ByKey[Metadata]:
     """A published note says nothing of an answer that a person corrected."""
     result = dict(about)
     for item, one in sources.corrections.items():
@@ -154,7 +154,7 @@ def _report(exam: Exam, linked: Linked, notebook: _Notebook) -> ImportReport:
     )
 
 
-def _check_subjects(about: Found[Metadata], sources: _Sources, faults: Faults) -> None:
+def _check_subjects(about: ByKey[Metadata], sources: _Sources, faults: Faults) -> None:
     """The subjects are known, and as many as the examination's, unless a correction says so of every doubtful item."""
     for line, value in about.values():
         if value.category not in SUBJECTS:
@@ -187,16 +187,16 @@ def _has_diagram(problem: Problem, sources: _Sources) -> bool:
     return problem.flagged if sources.diagrams is None else problem.number in sources.diagrams
 
 
-def _pictures(images: Path, problems: Found[Problem], sources: _Sources, faults: Faults) -> Mapping[str, Pictures]:
+def _pictures(images: Path, problems: ByKey[Problem], sources: _Sources, faults: Faults) -> Mapping[str, Pictures]:
     needed = [key for key, (_, one) in problems.items() if one.flagged or _has_diagram(one, sources)]
     return find_pictures(images, problems.keys(), needed, faults)
 
 
 def _item(
     sources: _Sources,
-    line: Line,
+    line: JsonLine,
     problem: Problem,
-    about_line: Line,
+    about_line: JsonLine,
     about: Metadata,
     images: Pictures,
     notebook: _Notebook,
@@ -273,7 +273,7 @@ def _answers(problem: Problem, note: str, notebook: _Notebook) -> tuple[int, int
     return n_select, num_choices, answers
 
 
-def _key(problem: Problem, note: str, notebook: _Notebook) -> Key:
+def _key(problem: Problem, note: str, notebook: _Notebook) -> AnswerKey:
     """The key with its note: one that takes the item out decides, whatever the answer field says."""
     if not note_takes_out(note):
         key = read_key(problem.answer)
@@ -282,4 +282,4 @@ def _key(problem: Problem, note: str, notebook: _Notebook) -> Key:
         return key
     if not says_no_solution(problem.answer):
         notebook.by_note.append(problem.problem_id)
-    return Key((), no_solution=True)
+    return AnswerKey((), no_solution=True)

@@ -14,7 +14,7 @@ from PIL import Image
 from pydantic import ValidationError
 
 from tasks.errors import DataError
-from tasks.exam.bank.records import SECTIONS, SUBJECTS, Exam, ExamItem, ItemText, Section, Subject
+from tasks.exam.bank.records import SECTIONS, SUBJECTS, Exam, ExamItem, ExamSection, ItemText, Subject
 from tasks.foreign.files import read_ordinary
 from tasks.foreign.inside import write_inside
 from tasks.store.objects import to_json
@@ -149,7 +149,7 @@ def text_length(text: ItemText) -> int:
     return len(text.stem) + sum(len(choice) for choice in text.choices)
 
 
-def subject_table(exam: Exam) -> dict[Section, dict[Subject, int]]:
+def subject_table(exam: Exam) -> dict[ExamSection, dict[Subject, int]]:
     """Items by section and subject, zeros included, in the paper's order."""
     counts = Counter((item.section, item.subject) for item in exam.items)
     return {section: {subject: counts[section, subject] for subject in SUBJECTS} for section in SECTIONS}

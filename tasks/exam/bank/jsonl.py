@@ -20,7 +20,7 @@ _BOM = "\ufeff"
 
 
 @dataclass(frozen=True)
-class Line:
+class JsonLine:
     """One object of a file. `number` counts from 1."""
 
     path: Path
@@ -41,12 +41,12 @@ class Line:
 class _BadLine(Exception):
     """What is wrong with a line, and what to do."""
 
-    def __init__(self, line: Line, problem: str, remedy: str) -> None:
+    def __init__(self, line: JsonLine, problem: str, remedy: str) -> None:
         super().__init__(problem)
         self.line, self.problem, self.remedy = line, problem, remedy
 
 
-def read_lines(path: Path, faults: Faults | None = None, *, replaced: Collection[int] = ()) -> list[Line]:
+def read_lines(path: Path, faults: Faults | None = None, *, replaced: Collection[int] = ()) -> list[JsonLine]:
     """Read a file of JSON objects, one a line; empty lines, byte order marks and `replaced` lines are passed over.
 
     Lines that are not UTF-8, not JSON or not an object are left out and noted in `faults`; without it they are refused.
@@ -76,7 +76,7 @@ def _filled(line: bytes) -> bool:
     return bool(line.strip(b" \t\r\xef\xbb\xbf"))
 
 
-def _parse(path: Path, number: int, raw: bytes, faults: Faults, mixed: bool) -> Line | None:
+def _parse(path: Path, number: int, raw: bytes, faults: Faults, mixed: bool) -> JsonLine | None:
     """None where the line is at fault."""
     try:
         return _object(path, number, raw, mixed)
@@ -85,8 +85,8 @@ def _parse(path: Path, number: int, raw: bytes, faults: Faults, mixed: bool) -> 
         return None
 
 
-def _object(path: Path, number: int, raw: bytes, mixed: bool) -> Line:
-    nowhere = Line(path, number, {})
+def _object(path: Path, number: int, raw: bytes, mixed: bool) -> JsonLine:
+    nowhere = JsonLine(path, number, {})
     try:
         text = raw.decode("utf-8").lstrip(_BOM)
         value = json.loads(text)
@@ -101,7 +101,7 @@ def _object(path: Path, number: int, raw: bytes, mixed: bool) -> Line:
         raise _BadLine(nowhere, "a number of thousands of digits", "Fetch the file again") from None
     if not isinstance(value, dict):
         raise _BadLine(nowhere, "not a JSON object", "Fetch the file again")
-    return Line(path, number, value)
+    return JsonLine(path, number, value)
 
 
 def _encoding_problem(raw: bytes, mixed: bool) -> tuple[str, str]:

@@ -14,7 +14,7 @@ from pathlib import Path
 from pydantic import Field, ValidationError
 
 from tasks.errors import DataError
-from tasks.exam.bank.records import PassRules, Section, Subject
+from tasks.exam.bank.records import ExamSection, PassRules, Subject
 from tasks.foreign.yaml_file import read_yaml
 from tasks.store import settings
 from tasks.store.records.record import Record
@@ -38,7 +38,7 @@ SUBJECTS: dict[str, Subject] = {
     "Practice": "practice",
 }
 #: Items by section and subject, in the order of `SUBJECTS`.
-_TABLE: dict[Section, tuple[int, ...]] = {
+_TABLE: dict[ExamSection, tuple[int, ...]] = {
     "essential": (5, 5, 5, 10, 15, 15, 15, 10, 10),
     "general": (15, 15, 15, 30, 25, 25, 25, 20, 85),
 }
@@ -77,7 +77,7 @@ class YearFacts(Record):
 class Imbalance:
     """A section whose subjects are not as many as the examination's, and the items that may be filed wrongly."""
 
-    section: Section
+    section: ExamSection
     surplus: dict[Subject, tuple[int, int]]
     lack: dict[Subject, tuple[int, int]]
     suspects: tuple[int, ...]
@@ -111,7 +111,7 @@ def year_facts(exam: str) -> YearFacts:
         raise DataError(f"{path}: `{where}` is not as a year's facts have it ({first['msg']}): correct it") from None
 
 
-def section_of(number: int) -> Section:
+def section_of(number: int) -> ExamSection:
     """Of an item."""
     return "essential" if number <= NUM_ESSENTIAL else "general"
 
@@ -130,7 +130,7 @@ def imbalances(subjects: Mapping[int, Subject]) -> Iterator[Imbalance]:
 
 
 def _suspects(
-    subjects: Mapping[int, Subject], section: Section, surplus: set[Subject], lack: set[Subject]
+    subjects: Mapping[int, Subject], section: ExamSection, surplus: set[Subject], lack: set[Subject]
 ) -> tuple[int, ...]:
     """Items of a subject that has too many, where one that lacks items usually lies; else all of those subjects."""
     members = [number for number, name in subjects.items() if name in surplus and section_of(number) == section]

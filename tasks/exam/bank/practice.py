@@ -18,7 +18,7 @@ from pydantic import Field, ValidationError
 from tasks.errors import DataError
 from tasks.exam.bank.items import exam_folder, picture_digest, save_exam, text_length
 from tasks.exam.bank.numeric import labels_for
-from tasks.exam.bank.records import SECTIONS, Exam, ExamItem, ItemText, Language, Section, Subject
+from tasks.exam.bank.records import SECTIONS, Exam, ExamItem, ExamSection, ItemText, Language, Subject
 from tasks.foreign.yaml_file import read_yaml
 from tasks.store import settings
 from tasks.store.records.record import Record
@@ -47,12 +47,12 @@ class Wording(Record):
     choices: tuple[str, ...]
 
 
-class Entry(Record):
+class PracticeItem(Record):
     """An item as its author writes it. The first item of a case tells the scenario; both are asked with it."""
 
     id: str
     subject: Subject
-    section: Section
+    section: ExamSection
     n_select: int
     answers: tuple[tuple[str, ...], ...]
     no_solution: bool = False
@@ -93,7 +93,7 @@ def build_practice(data_dir: Path, *, source: Path | None = None) -> Exam:
     return exam
 
 
-def _items(sheet: Sheet, entries: Sequence[Entry], images: Path) -> Iterator[ExamItem]:
+def _items(sheet: Sheet, entries: Sequence[PracticeItem], images: Path) -> Iterator[ExamItem]:
     """Essential items first; a stable sort keeps the order of subjects and of each file."""
     scenarios = _scenarios(entries)
     for number, entry in enumerate(sorted(entries, key=lambda entry: SECTIONS.index(entry.section)), 1):
@@ -128,11 +128,11 @@ def _items(sheet: Sheet, entries: Sequence[Entry], images: Path) -> Iterator[Exa
         )
 
 
-def _wording(entry: Entry, language: Language) -> Wording:
+def _wording(entry: PracticeItem, language: Language) -> Wording:
     return entry.ja if language == "ja" else entry.en
 
 
-def _scenarios(entries: Sequence[Entry]) -> dict[str, dict[Language, str]]:
+def _scenarios(entries: Sequence[PracticeItem]) -> dict[str, dict[Language, str]]:
     """The scenario of every case, told once."""
     found: dict[str, dict[Language, str]] = {}
     for entry in entries:
@@ -146,7 +146,7 @@ def _scenarios(entries: Sequence[Entry]) -> dict[str, dict[Language, str]]:
     return found
 
 
-def _entries(source: Path, subject: Subject) -> list[Entry]:
+def _entries(source: Path, subject: Subject) -> list[PracticeItem]:
     path = source / f"{subject}.yaml"
     values = _load(path)
     if not isinstance(values, list):
@@ -154,7 +154,7 @@ def _entries(source: Path, subject: Subject) -> list[Entry]:
     entries = []
     for index, value in enumerate(values, 1):
         name = value.get("id", f"item {index}") if isinstance(value, dict) else f"item {index}"
-        entry = _parse(Entry, value, f"{path} ({name})")
+        entry = _parse(PracticeItem, value, f"{path} ({name})")
         if entry.subject != subject:
             raise DataError(f"{path} ({name}) says subject {entry.subject}: move it to {entry.subject}.yaml")
         entries.append(entry)

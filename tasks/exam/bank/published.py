@@ -12,7 +12,7 @@ from pydantic_core import PydanticCustomError
 from tasks.errors import DataError
 from tasks.exam.bank.corrections import check_lines, corrected, is_whole
 from tasks.exam.bank.faults import Faults, first_few
-from tasks.exam.bank.jsonl import Line, read_lines
+from tasks.exam.bank.jsonl import JsonLine, read_lines
 from tasks.exam.bank.national import FIRST_YEAR, NUM_ITEMS
 from tasks.exam.bank.records import Correction
 
@@ -66,16 +66,16 @@ class Metadata(BaseModel):
     note: str = ""
 
 
-Read = TypeVar("Read", Problem, Metadata)
+LineRecord = TypeVar("LineRecord", Problem, Metadata)
 #: By id: the first line that has it, and what it says.
-Found = dict[str, tuple[Line, Read]]
+ByKey = dict[str, tuple[JsonLine, LineRecord]]
 
 
 class Published(NamedTuple):
     """What the two files have, what was dropped of it, and the ids whose lines are at fault."""
 
-    problems: Found[Problem]
-    about: Found[Metadata]
+    problems: ByKey[Problem]
+    about: ByKey[Metadata]
     dropped: list[str]
     bad: set[str]
 
@@ -135,7 +135,7 @@ def _read(
 
 def _lines(
     path: Path, corrections: Mapping[str, Correction], own: Path | None, faults: Faults, *, metadata: bool
-) -> list[Line]:
+) -> list[JsonLine]:
     """None where the file as a whole is at fault."""
     try:
         replaced = set() if metadata else {one.line for one in corrections.values() if one.line and is_whole(one)}
@@ -147,10 +147,10 @@ def _lines(
 
 
 def _by_id(
-    lines: Sequence[Line], record: type[Read], exam: str, faults: Faults, bad: set[str], dropped: list[str]
-) -> Found[Read]:
+    lines: Sequence[JsonLine], record: type[LineRecord], exam: str, faults: Faults, bad: set[str], dropped: list[str]
+) -> ByKey[LineRecord]:
     """One record for each id. A line that repeats another one is dropped; what cannot be read has its id in `bad`."""
-    found: dict[str, tuple[Line, Read]] = {}
+    found: dict[str, tuple[JsonLine, LineRecord]] = {}
     repeated = 0
     for line in lines:
         value = read_record(line, record, exam, faults)
@@ -168,7 +168,7 @@ def _by_id(
     return found
 
 
-def read_record(line: Line, record: type[Read], exam: str, faults: Faults) -> Read | None:
+def read_record(line: JsonLine, record: type[LineRecord], exam: str, faults: Faults) -> LineRecord | None:
     """None where the line is at fault."""
     try:
         value = record.model_validate(line.value)

@@ -23,16 +23,16 @@ Subject = Literal[
     "regulations",
     "practice",
 ]
-Section = Literal["essential", "general"]
+ExamSection = Literal["essential", "general"]
 Language = Literal["ja", "en"]
 #: In the order of the paper's tables.
 SUBJECTS: tuple[Subject, ...] = get_args(Subject)
-SECTIONS: tuple[Section, ...] = get_args(Section)
+SECTIONS: tuple[ExamSection, ...] = get_args(ExamSection)
 #: Where the flag comes from: the file's own `text_only`, a figure that belongs to the item, or a list by hand.
 DiagramSource = Literal["text_only", "figure", "list", "none"]
 #: What became of one reply. `unasked` is an item without a solution, which the paper counts as correct; `cut off` is a
 #: reply that the limit of tokens ended: what the model would have answered is not known.
-Verdict = Literal["correct", "wrong", "unparsed", "cut off", "unasked"]
+ResponseVerdict = Literal["correct", "wrong", "unparsed", "cut off", "unasked"]
 #: Why a reply ended, as inspect names it: by itself, or at a limit of tokens.
 STOP = "stop"
 CUT_OFF = frozenset({"max_tokens", "model_length"})
@@ -60,7 +60,7 @@ class ExamItem(Record):
     id: str
     exam: str
     number: int = Field(gt=0)
-    section: Section
+    section: ExamSection
     subject: Subject
     text: dict[Language, ItemText]
     num_choices: int = Field(ge=2, le=10)
@@ -204,7 +204,7 @@ class Response(Record):
     asked_at: datetime
 
 
-class Run(Record):
+class ExamRun(Record):
     """A finished run: every item but those `left` has a response in every epoch. `responses_sha256` seals them."""
 
     id: FolderName

@@ -14,8 +14,8 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from tasks.errors import DataError
-from tasks.exam.bank.records import Exam, Run
-from tasks.exam.comparing.comparison_records import Comparison
+from tasks.exam.bank.records import Exam, ExamRun
+from tasks.exam.comparing.comparison_records import RunComparison
 from tasks.exam.runs.run_files import MAX_BYTES, RUN, SCORES, load_run, write_files
 from tasks.exam.scoring.score import scored_run
 from tasks.exam.scoring.score_records import ScoredRun, Scores
@@ -26,15 +26,15 @@ from tasks.store.objects import to_json
 COMPARISON, ANCHOR, BASELINE = "comparison.json", "anchor.json", "baseline.json"
 
 
-def run_folder(home: Path, exam_id: str, model: str, language: str, run_id: str) -> Path:
+def exam_run_folder(home: Path, exam_id: str, model: str, language: str, run_id: str) -> Path:
     """Where a run lies on this machine."""
     return home / layout.exam_runs(exam_id, model, language) / run_id
 
 
-def model_folder(folder: Path, run: Run) -> Path | None:
+def model_folder(folder: Path, run: ExamRun) -> Path | None:
     """Above all runs of the run's model; None where `folder` is not at its place in a deployment's directory."""
     asked, folder = run.settings, folder.resolve()
-    place = run_folder(Path(), asked.exam, asked.model, asked.language, run.id)
+    place = exam_run_folder(Path(), asked.exam, asked.model, asked.language, run.id)
     return folder.parents[1] if folder.parts[-len(place.parts) :] == place.parts else None
 
 
@@ -55,17 +55,17 @@ def write_scores(folder: Path, scores: Scores) -> None:
     write_files(folder, {SCORES: to_json(scores)})
 
 
-def load_comparison(path: Path) -> Comparison | None:
+def load_comparison(path: Path) -> RunComparison | None:
     """A saved comparison; None where there is none. Raises DataError: it is damaged."""
     if not path.exists():
         return None
     try:
-        return Comparison.model_validate_json(read_ordinary(path, MAX_BYTES, DataError))
+        return RunComparison.model_validate_json(read_ordinary(path, MAX_BYTES, DataError))
     except ValidationError:
         raise DataError(f"{path} is no comparison: evaluate the run again") from None
 
 
-def find_earlier(folder: Path, run: Run, beside: Path | None = None) -> list[Path]:
+def find_earlier(folder: Path, run: ExamRun, beside: Path | None = None) -> list[Path]:
     """The runs in `beside`, the folder above unless given, with equal settings that had ended when `run` began.
 
     Oldest first.
@@ -81,7 +81,7 @@ def find_earlier(folder: Path, run: Run, beside: Path | None = None) -> list[Pat
     return [path for _, path in sorted(found)]
 
 
-def finished_in(language_folder: Path) -> Iterator[tuple[Path, Run]]:
+def finished_in(language_folder: Path) -> Iterator[tuple[Path, ExamRun]]:
     """The finished runs in a folder, by id. Raises DataError: one is damaged."""
     for path in sorted(language_folder.glob(f"*/{RUN}")):
         yield path.parent, load_run(path.parent)[0]

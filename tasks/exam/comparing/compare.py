@@ -25,15 +25,15 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from tasks.errors import DataError
 from tasks.exam.bank.records import Exam
 from tasks.exam.comparing.comparison_records import (
-    Comparison,
+    ChangedSetting,
+    ComparisonKind,
+    ComparisonOutcome,
     Decision,
     Detected,
     Flip,
-    Kind,
-    Outcome,
     PairedSlice,
     PairedTest,
-    Setting,
+    RunComparison,
     Side,
     UnpairedTest,
 )
@@ -60,7 +60,7 @@ _Pairs = Sequence[tuple[ItemScore, ItemScore]]
 _Outcomes = tuple[bool, bool]
 
 
-def compare(exam: Exam, a: ScoredRun, b: ScoredRun, *, alpha: float = 0.05) -> Comparison:
+def compare(exam: Exam, a: ScoredRun, b: ScoredRun, *, alpha: float = 0.05) -> RunComparison:
     """Compare run `b` with the earlier run, or other model or arm, `a`.
 
     Raises:
@@ -75,7 +75,7 @@ def compare(exam: Exam, a: ScoredRun, b: ScoredRun, *, alpha: float = 0.05) -> C
     kind, compared = _kind({setting.name for setting in differences})
     outcomes = {first.item: (right(first), right(second)) for first, second in pairs}
     overall = _paired_test(outcomes.values())
-    return Comparison(
+    return RunComparison(
         exam=exam.id,
         exam_digest=a.run.settings.exam_digest,
         kind=kind,
@@ -123,21 +123,21 @@ def _paired(a: ScoredRun, b: ScoredRun) -> list[tuple[ItemScore, ItemScore]]:
     return pairs
 
 
-def _differences(a: ScoredRun, b: ScoredRun) -> tuple[Setting, ...]:
+def _differences(a: ScoredRun, b: ScoredRun) -> tuple[ChangedSetting, ...]:
     """Settings that are not equal. A prompt is its text: the same name with another digest is another prompt."""
     one, two = a.run.settings, b.run.settings
     found = [
-        Setting(name=name, a=str(getattr(one, name)), b=str(getattr(two, name)))
+        ChangedSetting(name=name, a=str(getattr(one, name)), b=str(getattr(two, name)))
         for name in ("model", *_ARMS)
         if getattr(one, name) != getattr(two, name)
     ]
     if one.prompt_digest != two.prompt_digest and one.prompt == two.prompt:
         edited = (f"{one.prompt} with digest {digest}" for digest in (one.prompt_digest, two.prompt_digest))
-        found.append(Setting(name="prompt", a=next(edited), b=next(edited)))
+        found.append(ChangedSetting(name="prompt", a=next(edited), b=next(edited)))
     return tuple(found)
 
 
-def _kind(differing: Collection[str]) -> tuple[Kind, tuple[str, ...]]:
+def _kind(differing: Collection[str]) -> tuple[ComparisonKind, tuple[str, ...]]:
     """What the comparison is about. A language cannot change without its prompt: the two are one arm."""
     if "model" in differing:
         return "models", ("model",)
@@ -254,7 +254,9 @@ def _decision(test: PairedTest, pairs: int, alpha: float, *, rerun: bool) -> Dec
     significant = significant_net(discordant, alpha)
     threshold = None if significant is None else max(significant, smallest)
     changed = test.p < alpha and abs(test.net) >= smallest
-    verdicts: tuple[Outcome, Outcome] = ("no drift", "drift") if rerun else ("no difference", "difference")
+    verdicts: tuple[ComparisonOutcome, ComparisonOutcome] = (
+        ("no drift", "drift") if rerun else ("no difference", "difference")
+    )
     return Decision(
         verdict=verdicts[changed],
         direction=None if not changed else "worse" if test.net < 0 else "better",

@@ -7,15 +7,15 @@ from typing import Literal
 
 from pydantic import Field
 
-from tasks.exam.bank.records import Language, Verdict
+from tasks.exam.bank.records import Language, ResponseVerdict
 from tasks.exam.scoring.score_records import Bounds, Dimension
 from tasks.store.records.record import Digest, Record
 
-Kind = Literal["rerun", "models", "arms"]
-Outcome = Literal["drift", "no drift", "difference", "no difference"]
+ComparisonKind = Literal["rerun", "models", "arms"]
+ComparisonOutcome = Literal["drift", "no drift", "difference", "no difference"]
 
 
-class Setting(Record):
+class ChangedSetting(Record):
     """A setting that is not the same in both runs."""
 
     name: str
@@ -77,8 +77,8 @@ class Flip(Record):
 
     item: str
     number: int
-    before: Verdict
-    after: Verdict
+    before: ResponseVerdict
+    after: ResponseVerdict
     answer_before: tuple[str, ...] | None
     answer_after: tuple[str, ...] | None
 
@@ -94,7 +94,7 @@ class Detected(Record):
 class Decision(Record):
     """The verdict with its threshold: net change >= `threshold` items at the number of flips that was seen."""
 
-    verdict: Outcome
+    verdict: ComparisonOutcome
     direction: Literal["better", "worse"] | None = Field(description="of b; null without a verdict of change")
     alpha: float
     min_net: int = Field(description="items: smaller net changes raise no alarm whatever their p")
@@ -102,7 +102,7 @@ class Decision(Record):
     false_alarm: float = Field(description="chance of the alarm, given so many flips, when nothing has changed")
 
 
-class Comparison(Record):
+class RunComparison(Record):
     """Run b against run a of the same exam.
 
     `compared` names what the comparison is about (nothing for a rerun), `confounders` the settings that differ besides:
@@ -111,9 +111,9 @@ class Comparison(Record):
 
     exam: str
     exam_digest: Digest
-    kind: Kind
+    kind: ComparisonKind
     compared: tuple[str, ...]
-    differences: tuple[Setting, ...]
+    differences: tuple[ChangedSetting, ...]
     confounders: tuple[str, ...]
     notes: tuple[str, ...]
     a: Side
@@ -141,7 +141,7 @@ class Comparison(Record):
         return f"{self.overall.lost} items lost{unread}"
 
 
-def most_telling(previous: Comparison | None, anchor: Comparison | None) -> Comparison | None:
+def most_telling(previous: RunComparison | None, anchor: RunComparison | None) -> RunComparison | None:
     """Of a run's two comparisons the one that raised an alarm; that with the run before, where both or neither did."""
     drifted = [one for one in (previous, anchor) if one is not None and one.decision.verdict == "drift"]
     return drifted[0] if drifted else previous

@@ -16,7 +16,7 @@ from tasks.errors import DriftFound
 from tasks.exam.bank.records import Exam
 from tasks.exam.comparing.archive import ANCHOR, BASELINE, COMPARISON, find_earlier, load_comparison, load_scored
 from tasks.exam.comparing.compare import compare
-from tasks.exam.comparing.comparison_records import Comparison
+from tasks.exam.comparing.comparison_records import RunComparison
 from tasks.exam.runs.run_files import load_run, write_files
 from tasks.exam.scoring.score_records import ScoredRun
 from tasks.store.objects import to_json
@@ -28,7 +28,7 @@ _NAMES = {COMPARISON: "the run before", ANCHOR: "the anchor"}
 
 def compare_with_earlier(
     exam: Exam, folder: Path, now: ScoredRun, baseline: ScoredRun | None = None, *, beside: Path | None = None
-) -> tuple[Comparison | None, Comparison | None]:
+) -> tuple[RunComparison | None, RunComparison | None]:
     """Write the run's comparisons to its folder; returns those with the run before and, if it is another, the anchor.
 
     Earlier runs are looked for in `beside`, the folder above unless given.
@@ -78,17 +78,17 @@ def _anchor(earlier: Sequence[Path]) -> Path:
     return alarms[-1] if alarms else earlier[0]
 
 
-def _comparisons(folder: Path) -> Iterator[Comparison]:
+def _comparisons(folder: Path) -> Iterator[RunComparison]:
     for name in _NAMES:
         if (found := load_comparison(folder / name)) is not None:
             yield found
 
 
-def _drifted(found: Comparison) -> bool:
+def _drifted(found: RunComparison) -> bool:
     return found.decision.verdict == "drift"
 
 
-def _words(name: str, found: Comparison) -> str:
+def _words(name: str, found: RunComparison) -> str:
     test, decision = found.overall, found.decision
     bound = "no net change of so few flips is" if decision.threshold is None else f"a net {decision.threshold} would be"
     return (
@@ -97,7 +97,7 @@ def _words(name: str, found: Comparison) -> str:
     )
 
 
-def _write(exam: Exam, earlier: ScoredRun | None, now: ScoredRun, path: Path, alpha: float) -> Comparison | None:
+def _write(exam: Exam, earlier: ScoredRun | None, now: ScoredRun, path: Path, alpha: float) -> RunComparison | None:
     if earlier is None:
         path.unlink(missing_ok=True)
         return None

@@ -15,7 +15,7 @@ from tasks.exam.comparing.archive import (
     load_scored,
     model_folder,
 )
-from tasks.exam.comparing.comparison_records import Comparison, most_telling
+from tasks.exam.comparing.comparison_records import RunComparison, most_telling
 from tasks.exam.page.report import build_exam_report, build_history
 from tasks.exam.page.store import ENTRY, HISTORY, HISTORY_TYPES, REPORT, REPORT_TYPES, ExamEntry, read_entry
 from tasks.exam.runs.run_files import load_run, write_files
@@ -79,12 +79,12 @@ def write_history(exam: Exam, folder: Path) -> Path | None:
     return above / HISTORY
 
 
-def _sitting(exam: Exam, folder: Path) -> tuple[ScoredRun, Comparison | None]:
+def _sitting(exam: Exam, folder: Path) -> tuple[ScoredRun, RunComparison | None]:
     comparison, anchor = (load_comparison(folder / name) for name in (COMPARISON, ANCHOR))
     return load_scored(exam, folder), most_telling(comparison, anchor)
 
 
-def _entry(exam: Exam, found: ScoredRun, comparison: Comparison | None, dag_run: str | None) -> ExamEntry:
+def _entry(exam: Exam, found: ScoredRun, comparison: RunComparison | None, dag_run: str | None) -> ExamEntry:
     asked, scores = found.run.settings, found.scores
     return ExamEntry(
         exam=exam.id,

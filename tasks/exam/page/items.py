@@ -14,7 +14,7 @@ from pathlib import Path
 
 from tasks.errors import DataError
 from tasks.exam.bank.items import IMAGE_FORMATS, MAX_PICTURE_BYTES
-from tasks.exam.bank.records import SUBJECTS, Exam, ExamItem, ItemText, Response, Run
+from tasks.exam.bank.records import SUBJECTS, Exam, ExamItem, ExamRun, ItemText, Response
 from tasks.exam.reading.read import read_response
 from tasks.exam.scoring.score_records import ItemScore, Scores
 from tasks.foreign.files import read_ordinary
@@ -63,7 +63,7 @@ class ShownItem:
 
 
 def items_by_subject(
-    exam: Exam, run: Run, responses: Sequence[Response], scores: Scores, images: Path
+    exam: Exam, run: ExamRun, responses: Sequence[Response], scores: Scores, images: Path
 ) -> dict[str, list[ShownItem]]:
     """By subject, in the paper's order, then by number. Raises DataError: a picture is missing from `images`."""
     replies: defaultdict[str, list[Response]] = defaultdict(list)
@@ -77,7 +77,7 @@ def items_by_subject(
 
 
 def _shown(
-    item: ExamItem, run: Run, replies: Sequence[Response], judged: Mapping[str, ItemScore], images: Path
+    item: ExamItem, run: ExamRun, replies: Sequence[Response], judged: Mapping[str, ItemScore], images: Path
 ) -> ShownItem:
     found = judged.get(item.id)
     verdict = found.verdict if found else "not entered"
@@ -105,7 +105,7 @@ def _picture(path: Path, item: ExamItem) -> str:
     return f"data:image/{IMAGE_FORMATS[path.suffix.lower()].lower()};base64,{content}"
 
 
-def _reply(item: ExamItem, run: Run, response: Response) -> Reply:
+def _reply(item: ExamItem, run: ExamRun, response: Response) -> Reply:
     read = read_response(item, run.settings.language, response)
     cut = len(response.raw) - SHOWN
     more = f"\n[{cut} more characters in responses.jsonl]" if cut > 0 else ""
@@ -113,7 +113,11 @@ def _reply(item: ExamItem, run: Run, response: Response) -> Reply:
     facts = f"{tokens}, {words.duration(response.seconds)}, {words.moment(response.asked_at)}"
     facts += ", cut off by the limit of tokens" if read == "cut off" else ""
     return Reply(
-        response.epoch, plain(response.model), isinstance(read, tuple), plain(response.raw[:SHOWN]) + more, facts
+        response.epoch,
+        made_visible(response.model),
+        isinstance(read, tuple),
+        made_visible(response.raw[:SHOWN]) + more,
+        facts,
     )
 
 
@@ -122,6 +126,6 @@ def options(item: ExamItem, answer: tuple[str, ...] | None) -> str:
     return words.NONE if answer is None else ", ".join(item.labels[int(number) - 1] for number in answer)
 
 
-def plain(text: str) -> str:
+def made_visible(text: str) -> str:
     """Control characters, turns of direction and halves of characters as a visible mark."""
     return _UNPRINTABLE.sub("\ufffd", text.replace("\r\n", "\n"))

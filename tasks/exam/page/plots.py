@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import matplotlib.dates
 from matplotlib.axes import Axes
 
-from tasks.exam.comparing.comparison_records import Outcome
+from tasks.exam.comparing.comparison_records import ComparisonOutcome
 from tasks.exam.scoring.score_records import Scores, Tally
 from tasks.report.canvas import COLOURS, Chart, grid, look, make_chart
 
@@ -19,7 +19,7 @@ _DASHES = (0, (5, 3))
 #: Of the time axis on either side: a share of what it spans, and for runs at one time that part of a day.
 _PADDING, _SHORTEST = 0.08, 1 / 24
 _SERIES = ("blue", "orange")
-_MARKED: tuple[Outcome, ...] = ("drift", "difference")
+_MARKED: tuple[ComparisonOutcome, ...] = ("drift", "difference")
 
 
 class Level(NamedTuple):
@@ -36,7 +36,7 @@ class Sitting(NamedTuple):
     at: datetime
     language: str
     overall: Tally
-    outcome: Outcome | None
+    outcome: ComparisonOutcome | None
 
 
 def levels(human_mean: float | None, guess: float | None) -> list[Level]:

@@ -7,18 +7,18 @@ exams/<exam>/<model>/history.html                    with its plot: all runs of 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from itertools import islice
 from pathlib import Path, PurePosixPath
-from typing import Any, Protocol
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from tasks.errors import ObjectMissing
 from tasks.foreign.inside import MAX_BYTES, FolderName, read_inside
 from tasks.report import pages
-from tasks.report.stores import readable
+from tasks.report.stores import ReadableStore, readable
 from tasks.store import layout, settings
 
 ENTRY, REPORT, HISTORY = "entry.json", "report.html", "history.html"
@@ -35,16 +35,6 @@ REPORT_TYPES = {
 HISTORY_TYPES = {"exam_history.png": _PNG, HISTORY: _HTML}
 #: A part of a key; never `.` or `..`.
 _PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,199}")
-
-
-class ReadableStore(Protocol):
-    """What reading needs of an `ObjectStore`."""
-
-    def get(self, key: str, *, max_bytes: int | None = None) -> bytes:
-        """Read an object. Raises ObjectMissing; StoreError: it has more than `max_bytes`."""
-
-    def keys(self, prefix: str) -> Iterator[str]:
-        """All keys under `prefix`, sorted."""
 
 
 class ExamEntry(BaseModel):
@@ -136,7 +126,7 @@ def fetch(store: ReadableStore, key: str) -> bytes | None:
         return None
 
 
-def index_page(entries: Iterable[ExamEntry], *, heading: str, base: str) -> bytes:
+def exam_index_page(entries: Iterable[ExamEntry], *, heading: str, base: str) -> bytes:
     """Runs by exam and model, newest first; `base` leads from the page to `exams/`."""
     groups: dict[tuple[str, str], list[tuple[ExamEntry, bool]]] = {}
     found = _newest_first(entries)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 
 from tasks.exam.reading.option_list import read_list
-from tasks.exam.reading.options import KANJI, Options
+from tasks.exam.reading.options import KANJI, ItemOptions
 
 _SENTENCE_START = re.compile(r"[\n。]|[.!?;] ")
 _SENTENCE_END = re.compile(r"[\n。]|[.!?](?= |\Z)")
@@ -74,7 +74,7 @@ def is_aside(text: str, start: int, end: int) -> bool:
     return bool(_ASIDE.search(_OWN_CASE.sub("", said)) and not _OWN_CASE.search(said))
 
 
-def is_contested(text: str, end: int, numbers: tuple[str, ...], options: Options) -> bool:
+def is_contested(text: str, end: int, numbers: tuple[str, ...], options: ItemOptions) -> bool:
     """Whether what follows the statement of `numbers` that ends at `end` sets another answer against it.
 
     "答えは1だが、よく見ると2。" "The answer is 1. For chronic cases like this, it is 2."
@@ -91,7 +91,7 @@ def is_contested(text: str, end: int, numbers: tuple[str, ...], options: Options
 
 
 def _names_another(
-    text: str, start: int, stop: int, numbers: tuple[str, ...], options: Options, *, later: bool = False
+    text: str, start: int, stop: int, numbers: tuple[str, ...], options: ItemOptions, *, later: bool = False
 ) -> bool:
     for word in _WORD.finditer(text, start, stop):
         lead = text[max(start, word.start() - 20) : word.start()]

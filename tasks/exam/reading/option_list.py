@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from tasks.exam.reading.options import WORD, Options
+from tasks.exam.reading.options import WORD, ItemOptions
 
 _LEAD = re.compile(
     r"[ (':、,→⇒∴]{0,6}(?:(?:option|choice|number|no\.|選択肢|番号)s? ?[:=]? ?|n ?= ?)?[(']? ?", re.IGNORECASE
@@ -81,7 +81,7 @@ class OptionList:
         return _SENTENCE_END.match(text, self.end) is not None
 
 
-def read_list(text: str, position: int, options: Options, *, changes: int = 0) -> OptionList:
+def read_list(text: str, position: int, options: ItemOptions, *, changes: int = 0) -> OptionList:
     """The list at `position`; if the line holds fewer labels than asked for, bare lists on the next lines go on."""
     if text.startswith("\n", position) or text.startswith(" \n", position):
         position = text.index("\n", position) + 1
@@ -107,14 +107,14 @@ def read_list(text: str, position: int, options: Options, *, changes: int = 0) -
     return _continued(text, end, labels, options)
 
 
-def _quoted_with_label(words: str, options: Options) -> list[str] | None:
+def _quoted_with_label(words: str, options: ItemOptions) -> list[str] | None:
     """An option's text with its own label behind it: "aspirin (2)"."""
     found = _LABEL_BEHIND.search(words)
     quoted = options.quoted(words[: found.start()]) if found else None
     return quoted if found and quoted and quoted == [options.number(found[1])] else None
 
 
-def _instead(text: str, end: int, denied: list[str], options: Options, changes: int) -> OptionList:
+def _instead(text: str, end: int, denied: list[str], options: ItemOptions, changes: int) -> OptionList:
     """What the next sentence says after a denial, if it is a list and nothing else; or that it is denied."""
     said = _INSTEAD.match(text, end)
     if said and changes < _MAX_CHANGES:
@@ -124,7 +124,7 @@ def _instead(text: str, end: int, denied: list[str], options: Options, changes: 
     return OptionList("denied", tuple(denied), end)
 
 
-def _below_key(text: str, position: int, options: Options) -> OptionList:
+def _below_key(text: str, position: int, options: ItemOptions) -> OptionList:
     """The list on the line below a key: bare, or one label before its option's text where no other label follows."""
     line = _line(text, position)
     numbers = bare_list(line, options)
@@ -139,7 +139,7 @@ def _below_key(text: str, position: int, options: Options) -> OptionList:
     return OptionList("list", (number,), position + len(line))
 
 
-def bare_list(line: str, options: Options) -> tuple[str, ...] | None:
+def bare_list(line: str, options: ItemOptions) -> tuple[str, ...] | None:
     """The options when the text is a list and nothing else; None when it is anything else."""
     quoted = options.quoted(line)
     if quoted is not None:
@@ -153,7 +153,7 @@ def bare_list(line: str, options: Options) -> tuple[str, ...] | None:
     return tuple(numbers)
 
 
-def _continued(text: str, end: int, numbers: Iterable[str], options: Options) -> OptionList:
+def _continued(text: str, end: int, numbers: Iterable[str], options: ItemOptions) -> OptionList:
     found = list(numbers)
     while len(found) < options.n_select and (line := _NEXT_LINE.match(text, end)):
         more = bare_list(line[1], options)
@@ -163,7 +163,7 @@ def _continued(text: str, end: int, numbers: Iterable[str], options: Options) ->
     return OptionList("list", tuple(found), end)
 
 
-def _labels(text: str, position: int, options: Options) -> tuple[list[str], int, Trouble | None]:
+def _labels(text: str, position: int, options: ItemOptions) -> tuple[list[str], int, Trouble | None]:
     """Labels on one line, where they end, and what is wrong with them if anything is."""
     numbers: list[str] = []
     end = position
@@ -190,7 +190,7 @@ def _labels(text: str, position: int, options: Options) -> tuple[list[str], int,
     return [], end, "unclear"
 
 
-def _numbered(text: str, end: int, following: int, options: Options) -> bool:
+def _numbered(text: str, end: int, following: int, options: ItemOptions) -> bool:
     """Whether the label that ends at `end` only numbers the next one: "(1) 2"."""
     word = WORD.match(text, following)
     bracketed = text[end - 1] == ")" and text[end:following].isspace()
@@ -202,7 +202,7 @@ def _numbered(text: str, end: int, following: int, options: Options) -> bool:
     )
 
 
-def _label(text: str, token: re.Match[str], options: Options) -> list[str] | Trouble:
+def _label(text: str, token: re.Match[str], options: ItemOptions) -> list[str] | Trouble:
     """The options that one word names; "unclear" if it is meant as an answer but names none; else "none"."""
     word, end = token[0], token.end()
     if _COUNT.match(text, end) or (word in "ie" and text[end : end + 2] in (".e", ".g")):
@@ -221,7 +221,7 @@ def _label(text: str, token: re.Match[str], options: Options) -> list[str] | Tro
     return "unclear"
 
 
-def _past_detail(text: str, end: int, number: str, options: Options) -> int:
+def _past_detail(text: str, end: int, number: str, options: ItemOptions) -> int:
     """Past closing brackets, a remark in brackets and the option's own text; -1 where it is another option's text."""
     end = _CLOSE.match(text, end).end()  # type: ignore[union-attr]  # matches the empty text too
     place = _GAP.match(text, end).end()  # type: ignore[union-attr]  # matches the empty text too

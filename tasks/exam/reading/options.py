@@ -20,7 +20,7 @@ _EDGE = " .。、,;:!'"
 
 
 @dataclass(frozen=True)
-class Options:
+class ItemOptions:
     """An item's options as a reply may name them."""
 
     by_label: dict[str, str]
@@ -28,7 +28,7 @@ class Options:
     n_select: int
 
     @classmethod
-    def of(cls, labels: tuple[str, ...], n_select: int, choices: tuple[str, ...]) -> Options:
+    def of(cls, labels: tuple[str, ...], n_select: int, choices: tuple[str, ...]) -> ItemOptions:
         """From the item. Raises ValueError when labels repeat or `n_select` does not fit."""
         by_label = {normalise(label): str(index) for index, label in enumerate(labels, 1)}
         if len(by_label) != len(labels) or not 1 <= n_select <= len(labels):

@@ -32,7 +32,7 @@ from functools import lru_cache
 from tasks.exam.reading.asides import is_aside, is_contested, is_of_another_question
 from tasks.exam.reading.denials import is_no_claim, is_taken_back, turns
 from tasks.exam.reading.option_list import bare_list, read_list
-from tasks.exam.reading.options import Options
+from tasks.exam.reading.options import ItemOptions
 from tasks.exam.reading.reasoning import strip_reasoning
 from tasks.exam.reading.reply_text import normalise, unwrap, without_numbering
 from tasks.exam.reading.statements import PASSING, Statement, denied_options, find_statements, named_before
@@ -89,18 +89,18 @@ def parse_reply(raw: str, labels: Sequence[str], n_select: int, choices: Sequenc
 
 
 @lru_cache(maxsize=1024)
-def _options(labels: tuple[str, ...], n_select: int, choices: tuple[str, ...]) -> Options:
-    return Options.of(labels, n_select, choices)
+def _options(labels: tuple[str, ...], n_select: int, choices: tuple[str, ...]) -> ItemOptions:
+    return ItemOptions.of(labels, n_select, choices)
 
 
-def _from_json(body: str, options: Options) -> tuple[bool, tuple[str, ...] | None]:
+def _from_json(body: str, options: ItemOptions) -> tuple[bool, tuple[str, ...] | None]:
     """Whether the text is a JSON object with an answer, and the answer; several must say the same."""
     answers = _json_answers(body)
     readings = {_json_reading(answer, options) for answer in answers}
     return bool(answers), readings.pop() if len(readings) == 1 else None
 
 
-def _json_reading(answer: object, options: Options) -> tuple[str, ...] | None:
+def _json_reading(answer: object, options: ItemOptions) -> tuple[str, ...] | None:
     parts = answer if isinstance(answer, list) else [answer]
     if not parts or any(isinstance(part, bool) or not isinstance(part, int | str) for part in parts):
         return None
@@ -121,7 +121,7 @@ def _is_answer_key(key: str) -> bool:
     return key in _JSON_KEYS or (_JSON_KEY_END.search(key) is not None and not _JSON_OTHER.search(key))
 
 
-def _from_last_json(body: str, options: Options) -> str:
+def _from_last_json(body: str, options: ItemOptions) -> str:
     """The text, with a JSON object that ends it as a line `Answer: ...`."""
     last = body.rfind("{")
     found = _LAST_OBJECT.match(body, last) if last >= 0 else None
@@ -132,7 +132,7 @@ def _from_last_json(body: str, options: Options) -> str:
     return f"{body[:last]}\nAnswer: {', '.join(labels[number] for number in reading) if reading else 'none'}"
 
 
-def _decided(text: str, found: Sequence[Statement], options: Options) -> Statement | None:
+def _decided(text: str, found: Sequence[Statement], options: ItemOptions) -> Statement | None:
     """The last statement, unless an earlier one says otherwise and nothing decides between the two.
 
     What decides: the last one is more meant as the last word (see `statements`), or in between the model has thought
@@ -154,13 +154,13 @@ def _decided(text: str, found: Sequence[Statement], options: Options) -> Stateme
     return last
 
 
-def _is_denied(text: str, statement: Statement, options: Options) -> bool:
+def _is_denied(text: str, statement: Statement, options: ItemOptions) -> bool:
     """Whether a later sentence says that an option of the statement is not the answer."""
     found = denied_options(text, options)
     return any(place >= statement.end and set(numbers) & set(statement.reading or ()) for place, numbers in found)
 
 
-def _praised(text: str, options: Options) -> Statement | None:
+def _praised(text: str, options: ItemOptions) -> Statement | None:
     """A reply that calls just as many options right as are asked for, without a word that it answers."""
     named: dict[str, int] = {}
     for match in list(_RIGHT_ONE.finditer(text))[-_MAX_PRAISED:]:

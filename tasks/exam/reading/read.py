@@ -7,13 +7,13 @@ from typing import Literal
 
 from tasks.exam.bank.records import CUT_OFF, ExamItem, Language, Response
 from tasks.exam.reading.parsing import parse_reply
-from tasks.exam.reading.statements import Reading
+from tasks.exam.reading.statements import ReadOptions
 
 #: An answer, None where none can be read, or a reply that the limit of tokens ended.
-Answer = Reading | Literal["cut off"]
+ReadReply = ReadOptions | Literal["cut off"]
 
 
-def read_reply(item: ExamItem, language: Language, raw: str, stop_reason: str) -> Answer:
+def read_reply(item: ExamItem, language: Language, raw: str, stop_reason: str) -> ReadReply:
     """What `raw` answers to `item` as it was asked in `language`. A reply that was cut off answers nothing.
 
     What a model writes before it has finished need not be its answer, however clearly it reads.
@@ -24,12 +24,12 @@ def read_reply(item: ExamItem, language: Language, raw: str, stop_reason: str) -
     return _parsed(raw, item.labels, item.n_select, text.choices if text else ())
 
 
-def read_response(item: ExamItem, language: Language, response: Response) -> Answer:
+def read_response(item: ExamItem, language: Language, response: Response) -> ReadReply:
     """`read_reply` of a saved response."""
     return read_reply(item, language, response.raw, response.stop_reason)
 
 
 @lru_cache(maxsize=4096)
-def _parsed(raw: str, labels: tuple[str, ...], n_select: int, choices: tuple[str, ...]) -> Reading:
+def _parsed(raw: str, labels: tuple[str, ...], n_select: int, choices: tuple[str, ...]) -> ReadOptions:
     """A model's history is scored anew with every run of it, and its replies with it."""
     return parse_reply(raw, labels, n_select, choices)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from tasks.exam.reading.option_list import OptionList, read_list
-from tasks.exam.reading.options import Options
+from tasks.exam.reading.options import ItemOptions
 
 _LEAD = re.compile(
     r"(?:(?:はい|ええ|yes|sure|ok(?:ay)?)[、,.! ]{1,3}|(?:おそらく|恐らく|たぶん|多分|きっと)[、 ]?"
@@ -41,7 +41,7 @@ _STOP = re.compile(r" ?番?(?:です|である|だ)?(?:ね|よ)?[ )]?(?:[。!]|\
 _END = re.compile(r" ?番?(?:です|である|だ)?[ 。.!)]*\Z")
 
 
-def first_words(text: str, options: Options) -> tuple[tuple[str, ...], int] | None:
+def first_words(text: str, options: ItemOptions) -> tuple[tuple[str, ...], int] | None:
     """The options that the reply starts with and where they end; None where it starts otherwise."""
     if wrong := _OF_THE_WRONG.match(text):
         found = read_list(text, wrong.end(), options)
@@ -53,7 +53,7 @@ def first_words(text: str, options: Options) -> tuple[tuple[str, ...], int] | No
     return (found.numbers, found.end) if found.kind == "list" and end and found.end > start else None
 
 
-def named_with_label(text: str, position: int, options: Options) -> OptionList | None:
+def named_with_label(text: str, position: int, options: ItemOptions) -> OptionList | None:
     """The option whose name stands at `position` with its label behind it, where that ends the sentence."""
     found = _WITH_LABEL.match(text, position)
     number = options.number(found["label"]) if found else None

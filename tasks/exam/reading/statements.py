@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 
 from tasks.exam.reading.denials import is_doubted, is_example, is_no_claim
 from tasks.exam.reading.option_list import bare_list, read_list
-from tasks.exam.reading.options import KANJI, Options
+from tasks.exam.reading.options import KANJI, ItemOptions
 from tasks.exam.reading.predicates import DENYING_TAIL, holds, is_said_of
 from tasks.exam.reading.short_replies import first_words, named_with_label
 
-Reading = tuple[str, ...] | None
+ReadOptions = tuple[str, ...] | None
 
 _WORDS = (
     r"(?:(?<![A-Za-z])(?<!no )(?:answers?|ans|(?:correct|right|best) (?:options?|choices?)"
@@ -119,20 +119,20 @@ class Statement:
     """What one statement says, and where. `numbers` are all that it names; `reading` is None where they do not fit."""
 
     numbers: tuple[str, ...]
-    reading: Reading
+    reading: ReadOptions
     start: int
     end: int
     rank: int
 
 
-def find_statements(text: str, options: Options) -> list[Statement]:
+def find_statements(text: str, options: ItemOptions) -> list[Statement]:
     """All that is said of the answer, as it comes, without what is only supposed, denied, or said of wrong options."""
     found = [*_keyed(text, options), *_suffixed(text, options)]
     found += [one for one in own_lines(text, options) if found or one.rank == OWN_LINE]
     return _joined(text, sorted(found, key=lambda one: (one.start, one.end)), options)
 
 
-def named_before(text: str, start: int, options: Options) -> tuple[str, ...]:
+def named_before(text: str, start: int, options: ItemOptions) -> tuple[str, ...]:
     """The options of the list that ends at `start`; none where no list ends there."""
     clause = _clause(text, start)
     if (concluding := _CONCLUSION.match(text, clause)) and concluding.end() <= start:
@@ -148,7 +148,7 @@ def named_before(text: str, start: int, options: Options) -> tuple[str, ...]:
     return ()
 
 
-def denied_options(text: str, options: Options) -> list[tuple[int, tuple[str, ...]]]:
+def denied_options(text: str, options: ItemOptions) -> list[tuple[int, tuple[str, ...]]]:
     """Where an option that was named is said not to be the answer."""
     found = []
     for match in _last(_KEY, text):
@@ -162,14 +162,14 @@ def _last(kind: re.Pattern[str], text: str) -> list[re.Match[str]]:
     return list(kind.finditer(text))[-_MAX_STATEMENTS:]
 
 
-def _keyed(text: str, options: Options) -> Iterator[Statement]:
+def _keyed(text: str, options: ItemOptions) -> Iterator[Statement]:
     for kind in (_KEY, _HEADED, _CHOOSE, _CORRECTION, _CONCLUSION):
         for match in _last(kind, text):
             if (found := _after(text, match, kind, options)) is not None:
                 yield found
 
 
-def _after(text: str, match: re.Match[str], kind: re.Pattern[str], options: Options) -> Statement | None:
+def _after(text: str, match: re.Match[str], kind: re.Pattern[str], options: ItemOptions) -> Statement | None:
     """The list after a key. A common word is one only before a clear list and the end of the sentence."""
     if is_no_claim(text, match.start()):
         return None
@@ -199,7 +199,7 @@ def _after(text: str, match: re.Match[str], kind: re.Pattern[str], options: Opti
     return one
 
 
-def _suffixed(text: str, options: Options) -> Iterator[Statement]:
+def _suffixed(text: str, options: ItemOptions) -> Iterator[Statement]:
     for match in _last(_SUFFIX, text):
         numbers = () if is_no_claim(text, match.start()) else named_before(text, match.start(), options)
         if numbers and not is_doubted(text, match.end()):
@@ -238,7 +238,7 @@ def _clause(text: str, end: int) -> int:
     return max(found, default=first)
 
 
-def own_lines(text: str, options: Options) -> Iterator[Statement]:
+def own_lines(text: str, options: ItemOptions) -> Iterator[Statement]:
     """A list that is the whole text, its first line or its last ones, and no heading and none of listed options."""
     whole = bare_list(text, options)
     if whole is not None:
@@ -267,7 +267,7 @@ def own_lines(text: str, options: Options) -> Iterator[Statement]:
         yield Statement(numbers, options.chosen(numbers), start, end, OWN_LINE)
 
 
-def _block(lines: list[str], bare: list[Reading], first: int) -> list[int]:
+def _block(lines: list[str], bare: list[ReadOptions], first: int) -> list[int]:
     """The line and those beside it that are lists too, or have the label next to its own: they list options."""
     step, block = 1 if first == 0 else -1, [first]
     while 0 <= (following := block[-1] + step) < len(lines):
@@ -278,7 +278,7 @@ def _block(lines: list[str], bare: list[Reading], first: int) -> list[int]:
     return sorted(block)
 
 
-def _joined(text: str, found: list[Statement], options: Options) -> list[Statement]:
+def _joined(text: str, found: list[Statement], options: ItemOptions) -> list[Statement]:
     """Statements that follow each other and name a part of the answer each, as one: "\\boxed{2} and \\boxed{5}"."""
     made: list[Statement] = []
     for one in found:

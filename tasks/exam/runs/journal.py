@@ -20,7 +20,7 @@ from tasks.exam.runs.run_files import MAX_BYTES
 from tasks.foreign.files import read_ordinary
 from tasks.store.records.record import Digest, Record
 
-Key = tuple[str, int]
+ReplyKey = tuple[str, int]
 
 
 def _whole(text: object) -> object:
@@ -28,17 +28,17 @@ def _whole(text: object) -> object:
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace") if isinstance(text, str) else text
 
 
-Text = Annotated[str, BeforeValidator(_whole)]
+WholeText = Annotated[str, BeforeValidator(_whole)]
 
 
-class Answer(Record):
+class RawReply(Record):
     """One reply as it came, before anything is read into it."""
 
     item: str
     item_digest: Digest
     epoch: int = Field(ge=1)
-    model: Text = Field(description="the model that says it answered")
-    raw: Text = Field(description="the reply's text; inspect leaves a <think> block out of it")
+    model: WholeText = Field(description="the model that says it answered")
+    raw: WholeText = Field(description="the reply's text; inspect leaves a <think> block out of it")
     stop_reason: str = Field(default=STOP, description="why the reply ends, as inspect names it")
     input_tokens: int = Field(ge=0)
     output_tokens: int = Field(ge=0)
@@ -46,7 +46,7 @@ class Answer(Record):
     asked_at: datetime
 
     @property
-    def key(self) -> Key:
+    def key(self) -> ReplyKey:
         """An item is asked once in each epoch."""
         return self.item, self.epoch
 
@@ -62,7 +62,7 @@ class Journal:
         """
         self._path = path
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
-        self.answers = read_answers(path)
+        self.answers = read_replies(path)
         content = _read(path)
         os.ftruncate(self._file, content.rfind(b"\n") + 1)
         self._size = os.lseek(self._file, 0, os.SEEK_END)
@@ -75,7 +75,7 @@ class Journal:
     ) -> None:
         os.close(self._file)
 
-    def append(self, answer: Answer) -> None:
+    def append(self, answer: RawReply) -> None:
         """Keep `answer`: whole, or not at all.
 
         Raises:
@@ -94,7 +94,7 @@ class Journal:
         self.answers[answer.key] = answer
 
 
-def read_answers(path: Path) -> dict[Key, Answer]:
+def read_replies(path: Path) -> dict[ReplyKey, RawReply]:
     """The answers in `path`, without a torn last line; empty where there is no file.
 
     Raises:
@@ -111,16 +111,16 @@ def _read(path: Path) -> bytes:
     return read_ordinary(path, MAX_BYTES, RunIncomplete)
 
 
-def _answer(path: Path, number: int, line: bytes) -> Answer:
+def _answer(path: Path, number: int, line: bytes) -> RawReply:
     try:
-        return Answer.model_validate_json(line)
+        return RawReply.model_validate_json(line)
     except ValidationError:
         raise RunIncomplete(
             f"{path} line {number} is not an answer: restore the file, or remove the run's folder"
         ) from None
 
 
-class Count:
+class ReplyCount:
     """How many answers a growing journal holds, reading each byte once."""
 
     def __init__(self, path: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from tasks.errors import DataError
-from tasks.exam.bank.records import UNSEALED, Response, Run
+from tasks.exam.bank.records import UNSEALED, ExamRun, Response
 from tasks.foreign.files import read_ordinary
 from tasks.store.files import write_private
 from tasks.store.objects import to_json
@@ -30,7 +30,7 @@ def responses_sha256(responses: Iterable[Response]) -> str:
     return hashlib.sha256(encode_responses(responses)).hexdigest()
 
 
-def write_run(folder: Path, run: Run, responses: Sequence[Response]) -> Run:
+def write_run(folder: Path, run: ExamRun, responses: Sequence[Response]) -> ExamRun:
     """Write a finished run, whole or not at all, and return it with its seal. The same run again is harmless.
 
     Raises:
@@ -50,7 +50,7 @@ def write_run(folder: Path, run: Run, responses: Sequence[Response]) -> Run:
     return sealed
 
 
-def load_run(folder: Path) -> tuple[Run, tuple[Response, ...]]:
+def load_run(folder: Path) -> tuple[ExamRun, tuple[Response, ...]]:
     """A run and its responses, once the seal has been checked.
 
     Raises:
@@ -84,9 +84,9 @@ def write_files(folder: Path, files: Mapping[str, bytes]) -> None:
         raise DataError(f"{folder} could not be written ({reason}): free space and try again") from None
 
 
-def _read_record(path: Path) -> Run:
+def _read_record(path: Path) -> ExamRun:
     try:
-        return Run.model_validate_json(_read(path))
+        return ExamRun.model_validate_json(_read(path))
     except ValidationError as error:
         raise DataError(
             f"{path} is no record of a run ({error.error_count()} errors): restore it or ask again"

@@ -8,7 +8,7 @@ from typing import Literal
 
 from tasks.exam.bank.records import Exam, ExamItem, Subject
 from tasks.exam.scoring.score_records import Dimension
-from tasks.exam.scoring.slices import Group, slices_of, table_of
+from tasks.exam.scoring.slices import ItemGroup, slices_of, table_of
 from tasks.store.records.record import Digest
 
 
@@ -19,9 +19,9 @@ class ExamIndex:
     digest: Digest
     items: dict[str, ExamItem]
     item_digests: dict[str, Digest]
-    all: Group
-    table: tuple[tuple[Subject | Literal["total"], Group, Group, Group], ...]
-    slices: tuple[tuple[Dimension, str, Group], ...]
+    all: ItemGroup
+    table: tuple[tuple[Subject | Literal["total"], ItemGroup, ItemGroup, ItemGroup], ...]
+    slices: tuple[tuple[Dimension, str, ItemGroup], ...]
 
 
 def index_of(exam: Exam) -> ExamIndex:
@@ -49,7 +49,7 @@ def _index(identity: _Identity) -> ExamIndex:
         digest=exam.digest,
         items={item.id: item for item in exam.items},
         item_digests={item.id: item.digest for item in exam.items},
-        all=Group.of(exam.items),
+        all=ItemGroup.of(exam.items),
         table=tuple(table_of(exam)),
         slices=tuple(slices_of(exam)),
     )

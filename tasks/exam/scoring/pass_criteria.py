@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
-from tasks.exam.bank.records import SUBJECTS, Exam, ExamItem, PassRules, Verdict
+from tasks.exam.bank.records import SUBJECTS, Exam, ExamItem, PassRules, ResponseVerdict
 from tasks.exam.scoring.score_records import Criterion, CriterionLine
 
 POINTS_PER_ITEM = 2
@@ -20,14 +20,14 @@ _GROUPED = ("physics", "chemistry", "biology")
 
 
 def criteria(
-    exam: Exam, verdicts: Mapping[str, Verdict], answers: Mapping[str, tuple[str, ...] | None]
+    exam: Exam, verdicts: Mapping[str, ResponseVerdict], answers: Mapping[str, tuple[str, ...] | None]
 ) -> tuple[Criterion, ...]:
     """All three, over all items of the exam: what was not entered earns nothing."""
     right = {item for item, found in verdicts.items() if found in ("correct", "unasked")}
     return _points(exam, right), _essential(exam, right), _contraindicated(exam, answers)
 
 
-def verdict(judged: Iterable[Criterion]) -> bool | None:
+def sitting_passes(judged: Iterable[Criterion]) -> bool | None:
     """Whether a complete sitting passes. Contraindicated choices count only where the exam lists them."""
     found = {criterion.name: criterion.passed for criterion in judged}
     if found["points"] is None or found["essential"] is None:

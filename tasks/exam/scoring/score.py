@@ -21,11 +21,11 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from tasks.errors import DataError
-from tasks.exam.bank.records import Exam, ExamItem, Response, Run, Verdict
-from tasks.exam.reading.read import Answer, read_response
+from tasks.exam.bank.records import Exam, ExamItem, ExamRun, Response, ResponseVerdict
+from tasks.exam.reading.read import ReadReply, read_response
 from tasks.exam.runs.run_files import responses_sha256
 from tasks.exam.scoring.exam_index import index_of
-from tasks.exam.scoring.pass_criteria import POINTS_PER_ITEM, criteria, still_open, verdict
+from tasks.exam.scoring.pass_criteria import POINTS_PER_ITEM, criteria, sitting_passes, still_open
 from tasks.exam.scoring.score_records import (
     Coverage,
     Epochs,
@@ -41,10 +41,10 @@ from tasks.exam.scoring.slices import tally
 from tasks.exam.scoring.statistics import epoch_spread
 
 #: Item -> the answers of its epochs, in order.
-Replies = Mapping[str, Sequence[Answer]]
+Replies = Mapping[str, Sequence[ReadReply]]
 
 
-def score(exam: Exam, run: Run, responses: Sequence[Response]) -> Scores:
+def score(exam: Exam, run: ExamRun, responses: Sequence[Response]) -> Scores:
     """Score a run.
 
     Raises:
@@ -72,7 +72,7 @@ def score(exam: Exam, run: Run, responses: Sequence[Response]) -> Scores:
         points=POINTS_PER_ITEM * overall.correct,
         points_possible=POINTS_PER_ITEM * overall.items,
         criteria=judged,
-        passed=None if coverage.missing else verdict(judged),
+        passed=None if coverage.missing else sitting_passes(judged),
         human_mean=exam.human_mean,
         table=_table(exam, verdicts),
         slices=tuple(
@@ -91,12 +91,12 @@ def score(exam: Exam, run: Run, responses: Sequence[Response]) -> Scores:
     )
 
 
-def scored_run(exam: Exam, run: Run, responses: Sequence[Response]) -> ScoredRun:
+def scored_run(exam: Exam, run: ExamRun, responses: Sequence[Response]) -> ScoredRun:
     """The run with its scores, as comparisons take it. Raises as `score`."""
     return ScoredRun(run, score(exam, run, responses))
 
 
-def judge(item: ExamItem, answer: Answer) -> Verdict:
+def judge(item: ExamItem, answer: ReadReply) -> ResponseVerdict:
     """The verdict on one answer: every option of one accepted set, and no other."""
     if item.no_solution:
         return "unasked"
@@ -105,7 +105,7 @@ def judge(item: ExamItem, answer: Answer) -> Verdict:
     return "correct" if any(set(answer) == set(accepted) for accepted in item.answers) else "wrong"
 
 
-def _check_seals(exam: Exam, run: Run, responses: Sequence[Response]) -> None:
+def _check_seals(exam: Exam, run: ExamRun, responses: Sequence[Response]) -> None:
     digest = index_of(exam).digest
     if digest != run.settings.exam_digest:
         raise DataError(
@@ -120,10 +120,10 @@ def _check_seals(exam: Exam, run: Run, responses: Sequence[Response]) -> None:
         )
 
 
-def _replies(exam: Exam, run: Run, responses: Sequence[Response]) -> dict[str, list[Answer]]:
+def _replies(exam: Exam, run: ExamRun, responses: Sequence[Response]) -> dict[str, list[ReadReply]]:
     """The answers by item, each checked against the item that it claims to answer."""
     index = index_of(exam)
-    by_epoch: dict[str, dict[int, Answer]] = {}
+    by_epoch: dict[str, dict[int, ReadReply]] = {}
     for response in responses:
         item = index.items.get(response.item)
         where = f"response to item {response.item} in epoch {response.epoch} of {run.id}"
@@ -141,17 +141,17 @@ def _replies(exam: Exam, run: Run, responses: Sequence[Response]) -> dict[str, l
     return {item: [answers[epoch] for epoch in sorted(answers)] for item, answers in by_epoch.items()}
 
 
-def _majority(answers: Sequence[Answer]) -> Answer:
+def _majority(answers: Sequence[ReadReply]) -> ReadReply:
     """The most frequent answer; Counter keeps the order of coming, so among equals the first."""
     return answers[0] if len(answers) == 1 else Counter(answers).most_common(1)[0][0]
 
 
-def _last_number(exam: Exam, run: Run) -> int:
+def _last_number(exam: Exam, run: ExamRun) -> int:
     """The number of the last item that the run's limit leaves in."""
     return sorted(item.number for item in exam.items)[: run.settings.limit][-1]
 
 
-def _coverage(exam: Exam, run: Run, replies: Replies, verdicts: Mapping[str, Verdict]) -> Coverage:
+def _coverage(exam: Exam, run: ExamRun, replies: Replies, verdicts: Mapping[str, ResponseVerdict]) -> Coverage:
     without_picture, missing = [], []
     for item in exam.items:
         if item.id not in verdicts and run.settings.leaves_out(item):
@@ -166,7 +166,7 @@ def _coverage(exam: Exam, run: Run, replies: Replies, verdicts: Mapping[str, Ver
     )
 
 
-def _table(exam: Exam, verdicts: Mapping[str, Verdict]) -> tuple[TableRow, ...]:
+def _table(exam: Exam, verdicts: Mapping[str, ResponseVerdict]) -> tuple[TableRow, ...]:
     return tuple(
         TableRow(
             subject=subject,
@@ -178,7 +178,7 @@ def _table(exam: Exam, verdicts: Mapping[str, Verdict]) -> tuple[TableRow, ...]:
     )
 
 
-def _epochs(exam: Exam, run: Run, replies: Replies, verdicts: Mapping[str, Verdict]) -> Epochs:
+def _epochs(exam: Exam, run: ExamRun, replies: Replies, verdicts: Mapping[str, ResponseVerdict]) -> Epochs:
     """Each epoch by itself: the items answered in it, and the unasked ones, which are correct in each."""
     unasked = sum(found == "unasked" for found in verdicts.values())
     complete = {item: answers for item, answers in replies.items() if len(answers) == run.settings.epochs}
@@ -198,7 +198,7 @@ def _epochs(exam: Exam, run: Run, replies: Replies, verdicts: Mapping[str, Verdi
     )
 
 
-def _epoch_score(epoch: int, found: Sequence[Verdict], unasked: int) -> EpochScore:
+def _epoch_score(epoch: int, found: Sequence[ResponseVerdict], unasked: int) -> EpochScore:
     entered, correct = len(found) + unasked, found.count("correct") + unasked
     return EpochScore(
         epoch=epoch,

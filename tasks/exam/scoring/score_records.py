@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from tasks.exam.bank.records import Run, Subject, Verdict
+from tasks.exam.bank.records import ExamRun, ResponseVerdict, Subject
 from tasks.store.records.record import Digest, Record
 
 Bounds = tuple[float, float]
@@ -117,7 +117,7 @@ class ItemScore(Record):
 
     item: str
     number: int
-    verdict: Verdict
+    verdict: ResponseVerdict
     answer: tuple[str, ...] | None
 
 
@@ -187,5 +187,5 @@ class Scores(Record):
 class ScoredRun:
     """A run and what scoring says of it."""
 
-    run: Run
+    run: ExamRun
     scores: Scores

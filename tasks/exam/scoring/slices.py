@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from statistics import quantiles
 from typing import Literal
 
-from tasks.exam.bank.records import SUBJECTS, Exam, ExamItem, Subject, Verdict
+from tasks.exam.bank.records import SUBJECTS, Exam, ExamItem, ResponseVerdict, Subject
 from tasks.exam.scoring.score_records import Dimension, Tally
 from tasks.exam.scoring.statistics import wilson
 
@@ -19,20 +19,20 @@ _ORDINALS = ("1st", "2nd", "3rd")
 
 
 @dataclass(frozen=True)
-class Group:
+class ItemGroup:
     """Some items, and the accuracy that random guessing expects on them; null without items."""
 
     items: tuple[ExamItem, ...]
     guess: float | None
 
     @classmethod
-    def of(cls, items: Iterable[ExamItem]) -> Group:
+    def of(cls, items: Iterable[ExamItem]) -> ItemGroup:
         """The group of these items."""
         members = tuple(items)
         return cls(members, math.fsum(map(guess_probability, members)) / len(members) if members else None)
 
 
-def slices_of(exam: Exam) -> Iterator[tuple[Dimension, str, Group]]:
+def slices_of(exam: Exam) -> Iterator[tuple[Dimension, str, ItemGroup]]:
     """Every slice with its items, in the order in which reports show them; none is empty."""
     lengths = _length_names(exam)
     yield from _split(exam, "subject", lambda item: item.subject, SUBJECTS)
@@ -43,14 +43,14 @@ def slices_of(exam: Exam) -> Iterator[tuple[Dimension, str, Group]]:
     yield from _split(exam, "case", lambda item: _CASE[item.case is not None], _CASE)
 
 
-def table_of(exam: Exam) -> Iterator[tuple[Subject | Literal["total"], Group, Group, Group]]:
+def table_of(exam: Exam) -> Iterator[tuple[Subject | Literal["total"], ItemGroup, ItemGroup, ItemGroup]]:
     """The rows of the paper's table: every subject and the total, each with its essential, general and all items."""
     for subject in SUBJECTS:
         yield subject, *_cells([item for item in exam.items if item.subject == subject])
     yield "total", *_cells(exam.items)
 
 
-def tally(group: Group, verdicts: Mapping[str, Verdict]) -> Tally:
+def tally(group: ItemGroup, verdicts: Mapping[str, ResponseVerdict]) -> Tally:
     """Counts over a group; an item without a verdict was not entered."""
     size = len(group.items)
     given = [verdicts[item.id] for item in group.items if item.id in verdicts]
@@ -79,16 +79,16 @@ def guess_probability(item: ExamItem) -> float:
 
 def _split(
     exam: Exam, dimension: Dimension, value_of: Callable[[ExamItem], str], values: Iterable[str]
-) -> Iterator[tuple[Dimension, str, Group]]:
+) -> Iterator[tuple[Dimension, str, ItemGroup]]:
     groups: dict[str, list[ExamItem]] = {}
     for item in exam.items:
         groups.setdefault(value_of(item), []).append(item)
-    return ((dimension, value, Group.of(groups[value])) for value in values if value in groups)
+    return ((dimension, value, ItemGroup.of(groups[value])) for value in values if value in groups)
 
 
-def _cells(items: Sequence[ExamItem]) -> tuple[Group, Group, Group]:
-    essential = Group.of(item for item in items if item.section == "essential")
-    return essential, Group.of(item for item in items if item.section == "general"), Group.of(items)
+def _cells(items: Sequence[ExamItem]) -> tuple[ItemGroup, ItemGroup, ItemGroup]:
+    essential = ItemGroup.of(item for item in items if item.section == "essential")
+    return essential, ItemGroup.of(item for item in items if item.section == "general"), ItemGroup.of(items)
 
 
 def _answers(item: ExamItem) -> str:

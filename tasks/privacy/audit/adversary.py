@@ -12,7 +12,8 @@ from tasks.errors import ConfigError
 from tasks.learning.building import checked_model
 from tasks.learning.flat import unflatten
 from tasks.learning.training import gradient_rows, num_iterations
-from tasks.privacy.audit.observer import Floats, Group, Rows
+from tasks.privacy.audit.observer import PatientGroup, PatientRows
+from tasks.privacy.noise.keystream import Floats
 from tasks.store.weights import Weights, parameters
 from tasks.study.sections import Study
 
@@ -75,7 +76,7 @@ class Adversary:
         doubles = {name: tensor.double() for name, tensor in weights.items()}
         return gradient_rows(self.model, doubles, inputs, labels)
 
-    def models(self, patients: Group, rounds: int) -> list[Weights]:
+    def models(self, patients: PatientGroup, rounds: int) -> list[Weights]:
         """`rounds` public models: the study's first one, and gradient descent from it on `patients`.
 
         The promise holds for every sequence of models that is chosen without looking at who takes part, so the attacks
@@ -95,7 +96,7 @@ class Adversary:
         return found
 
 
-def spread(sites: Sequence[str], patients: Group, rows: Rows) -> dict[str, Group]:
+def deal_out(sites: Sequence[str], patients: PatientGroup, rows: PatientRows) -> dict[str, PatientGroup]:
     """Share the patients `rows` out among the sites, in turn."""
     return {
         site: (patients[0][rows[place :: len(sites)]], patients[1][rows[place :: len(sites)]])

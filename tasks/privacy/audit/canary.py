@@ -19,10 +19,11 @@ import numpy as np
 import torch
 
 from tasks.learning.training import num_iterations
-from tasks.privacy.audit.adversary import Adversary, spread
-from tasks.privacy.audit.observer import Floats, Group, Observer, Observers
+from tasks.privacy.audit.adversary import Adversary, deal_out
+from tasks.privacy.audit.observer import Observer, Observers, PatientGroup
 from tasks.privacy.audit.trials import Coins, Trials
 from tasks.privacy.mechanisms import mechanism_for
+from tasks.privacy.noise.keystream import Floats
 from tasks.store.weights import Weights
 
 #: Identical patients that fill a canary site.
@@ -33,7 +34,7 @@ _SITE_COPIES = 8
 class Canaries:
     """What is inserted: each one's rows, the site that it is in, and what it adds, (rounds, canaries, parameters)."""
 
-    groups: tuple[Group, ...]
+    groups: tuple[PatientGroup, ...]
     sites: tuple[str, ...]
     traces: Floats
     whole_sites: bool
@@ -68,7 +69,7 @@ def plant(
     return Canaries(groups, tuple(sites[:count]), traces, True)
 
 
-def _edge_patients(adversary: Adversary, models: Sequence[Weights]) -> Group:
+def _edge_patients(adversary: Adversary, models: Sequence[Weights]) -> PatientGroup:
     """The best candidate of each input, the longest gradients first; all that saturate the clip, if any does."""
     limits = torch.tensor([spec.clip * spec.gain for spec in adversary.study.inputs], dtype=torch.float32)
     corners = torch.cat([torch.diag(limits), torch.diag(-limits)]).repeat(2, 1)
@@ -94,7 +95,7 @@ def attack_canaries(
     adversary: Adversary,
     canaries: Canaries,
     models: Sequence[Weights],
-    fillers: Group,
+    fillers: PatientGroup,
     sites: Sequence[str],
     *,
     transcripts: int,
@@ -106,7 +107,7 @@ def attack_canaries(
     `fillers` are ordinary patients, one for each site, known to the adversary.
     """
     coins = np.random.default_rng([seed, 2]).random((transcripts, len(canaries.groups))) < 0.5
-    around = spread(sites, fillers, np.arange(len(sites)))
+    around = deal_out(sites, fillers, np.arange(len(sites)))
     seen = []
     for row in coins:
         groups = _insert(around, canaries, row)
@@ -122,7 +123,7 @@ def attack_canaries(
     return Trials(np.concatenate(scores), coins)
 
 
-def _insert(around: dict[str, Group], canaries: Canaries, coins: Coins) -> dict[str, Group]:
+def _insert(around: dict[str, PatientGroup], canaries: Canaries, coins: Coins) -> dict[str, PatientGroup]:
     groups = dict(around)
     for group, site, present in zip(canaries.groups, canaries.sites, coins, strict=True):
         if canaries.whole_sites:

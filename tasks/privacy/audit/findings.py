@@ -11,14 +11,15 @@ from tasks.privacy.audit import canary as canaries
 from tasks.privacy.audit import reconstruction as records
 from tasks.privacy.audit.adversary import Adversary
 from tasks.privacy.audit.membership import attack_membership
-from tasks.privacy.audit.observer import Floats, Observers
+from tasks.privacy.audit.observer import Observers
 from tasks.privacy.audit.promise import for_a_patient
 from tasks.privacy.audit.reconstruction import CAP, Guesses, Target
-from tasks.privacy.audit.setting import Setting, layered_study
-from tasks.privacy.audit.verdict import Example, Figure, Finding, Lower, Outcome, outcome_of
+from tasks.privacy.audit.setting import AuditSetting, layered_study
+from tasks.privacy.audit.verdict import AuditOutcome, Example, Figure, Finding, Lower, outcome_of
+from tasks.privacy.noise.keystream import Floats
 
-Found = tuple[Finding, Lower | None]
-Tick = Callable[[], None]
+Attacked = tuple[Finding, Lower | None]
+CountOne = Callable[[], None]
 #: A raw site of so many patients, like the study's smaller ones.
 _RAW_MEMBERS = 8
 _RAW_AUC = 0.8
@@ -27,13 +28,13 @@ _RAW_AUC = 0.8
 _EXACT_SHARE = {1: 1.0, 2: 0.8, 4: 0.8, 8: 0.15}
 
 
-def judged(finding: Finding, setting: Setting) -> Finding:
+def judged(finding: Finding, setting: AuditSetting) -> Finding:
     """The finding with its outcome and words, from its figures."""
     outcome = outcome_of(finding.figures, promised=setting.promise is not None)
     return finding.model_copy(update={"outcome": outcome, "words": _words(finding, outcome)})
 
 
-def reconstruction(setting: Setting, seed: int, tick: Tick) -> Found:
+def reconstruction(setting: AuditSetting, seed: int, tick: CountOne) -> Attacked:
     """Records of a batch, from the study's model and from one with a hidden layer."""
     inputs = setting.audience.inputs.double().numpy()
     figures: list[Figure] = []
@@ -73,7 +74,7 @@ def reconstruction(setting: Setting, seed: int, tick: Tick) -> Found:
     return judged(_finding("reconstruction", figures, examples=tuple(examples)), setting), None
 
 
-def _gain(how: str, setting: Setting, released: Sequence[Guesses], inputs: Floats, *, decides: bool) -> Figure:
+def _gain(how: str, setting: AuditSetting, released: Sequence[Guesses], inputs: Floats, *, decides: bool) -> Figure:
     """What guesses on releases gain on true records over decoys, beside what the promise allows."""
     value, error = records.advantage(released, inputs)
     bound = None
@@ -90,7 +91,7 @@ def _gain(how: str, setting: Setting, released: Sequence[Guesses], inputs: Float
     )
 
 
-def _models(setting: Setting) -> list[tuple[str, Adversary, Observers]]:
+def _models(setting: AuditSetting) -> list[tuple[str, Adversary, Observers]]:
     found = [("the study's model", setting.adversary, setting.observers)]
     if setting.layered is not None:
         found.append(("hidden layer", Adversary(layered_study(setting.adversary.study)), setting.layered))
@@ -101,7 +102,7 @@ def _shown(batch: int, hidden: bool) -> bool:
     return batch == (8 if hidden else 1)
 
 
-def _match(target: Target, batch: int, setting: Setting, seed: int, *, raw: bool) -> Guesses:
+def _match(target: Target, batch: int, setting: AuditSetting, seed: int, *, raw: bool) -> Guesses:
     effort, spend = setting.effort, setting.spend
     sd = 0.0 if raw else (spend.noise_multiplier or 0.0) * (spend.clip_norm or 1.0)
     trials = effort.raw_trials if raw else effort.reconstruction_trials
@@ -125,7 +126,7 @@ def _matched(name: str, batch: int, found: Guesses, inputs: Floats, on: str) -> 
     )
 
 
-def membership(setting: Setting, seed: int, tick: Tick) -> Found:
+def membership(setting: AuditSetting, seed: int, tick: CountOne) -> Attacked:
     """Whether a patient is seen to take part: one raw round of a small site, then all rounds of what is released."""
     group, observers, rounds = setting.audience.group, setting.observers, setting.rounds
     figures, curves = [], []
@@ -181,7 +182,7 @@ def membership(setting: Setting, seed: int, tick: Tick) -> Found:
     return judged(_finding("membership", figures, curves=tuple(curves)), setting), None
 
 
-def canary(setting: Setting, seed: int, tick: Tick) -> Found:
+def canary(setting: AuditSetting, seed: int, tick: CountOne) -> Attacked:
     """Whether the worst-case canary is seen, and the least epsilon that this means."""
     whole = setting.spend.unit == "site"
     fillers = (setting.audience.inputs[: len(setting.sites)], setting.audience.labels[: len(setting.sites)])
@@ -234,7 +235,7 @@ def _finding(attack: str, figures: Sequence[Figure], **more: object) -> Finding:
     )
 
 
-def _words(finding: Finding, outcome: Outcome) -> str:
+def _words(finding: Finding, outcome: AuditOutcome) -> str:
     """The outcome in one or two sentences."""
     beaten = [f for f in finding.figures if f.broken]
     if beaten:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from tasks.privacy.audit.adversary import Adversary
-from tasks.privacy.audit.observer import Floats
+from tasks.privacy.noise.keystream import Floats
 from tasks.store.weights import Weights
 
 

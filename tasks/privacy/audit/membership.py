@@ -21,15 +21,16 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from tasks.privacy.audit.adversary import Adversary, spread
-from tasks.privacy.audit.observer import Floats, Group, Observer, Rows
+from tasks.privacy.audit.adversary import Adversary, deal_out
+from tasks.privacy.audit.observer import Observer, PatientGroup, PatientRows
 from tasks.privacy.audit.statistics import auc_with_error, roc
-from tasks.privacy.audit.verdict import Curve
+from tasks.privacy.audit.verdict import RocCurve
+from tasks.privacy.noise.keystream import Floats
 from tasks.store.weights import Weights
 
 
 @dataclass(frozen=True)
-class Scores:
+class LikelihoodRatios:
     """Log-likelihood ratios, (draws, rounds, candidates), of members and of outsiders, not yet added up."""
 
     members: Floats
@@ -39,32 +40,32 @@ class Scores:
         """AUC over the first `rounds` rounds together, and its standard error."""
         return auc_with_error(self.members[:, :rounds].sum(axis=1), self.outsiders[:, :rounds].sum(axis=1))
 
-    def curve(self, name: str, on: str, rounds: int) -> Curve:
+    def curve(self, name: str, on: str, rounds: int) -> RocCurve:
         """The ROC curve over the first `rounds` rounds together."""
         fpr, tpr = roc(self.members[:, :rounds].sum(axis=1), self.outsiders[:, :rounds].sum(axis=1))
-        return Curve.model_validate({"name": name, "on": on, "rounds": rounds, "fpr": tuple(fpr), "tpr": tuple(tpr)})
+        return RocCurve.model_validate({"name": name, "on": on, "rounds": rounds, "fpr": tuple(fpr), "tpr": tuple(tpr)})
 
 
 @dataclass(frozen=True)
 class Membership:
     """Both adversaries' scores on the same releases."""
 
-    reference: Scores
-    informed: Scores
+    reference: LikelihoodRatios
+    informed: LikelihoodRatios
 
 
 @dataclass(frozen=True)
 class _Draw:
-    members: Rows
-    outsiders: Rows
-    reference: Rows
+    members: PatientRows
+    outsiders: PatientRows
+    reference: PatientRows
     seen: Floats  # (rounds, parameters)
 
 
 def attack_membership(
     observe: Observer,
     adversary: Adversary,
-    patients: Group,
+    patients: PatientGroup,
     models: Sequence[Weights],
     sites: Sequence[str],
     *,
@@ -85,14 +86,14 @@ def attack_membership(
     found = []
     for _ in range(draws):
         order = rng.permutation(len(patients[1]))
-        groups = spread(sites, patients, order[:members])
+        groups = deal_out(sites, patients, order[:members])
         seen = np.stack([observe(weights, groups, t + 1) for t, weights in enumerate(models)])
         found.append(_Draw(order[:members], order[members : 2 * members], order[2 * members :], seen))
         tick()
     return _scores(found, rows)
 
 
-def _contributions(adversary: Adversary, patients: Group, models: Sequence[Weights], members: int) -> Floats:
+def _contributions(adversary: Adversary, patients: PatientGroup, models: Sequence[Weights], members: int) -> Floats:
     """Each patient's contribution at each model, (rounds, patients, parameters)."""
     with torch.no_grad():
         rows = np.stack([adversary.contributions(weights, *patients).numpy() for weights in models])
@@ -108,8 +109,8 @@ def _scores(draws: Sequence[_Draw], rows: Floats) -> Membership:
     return Membership(_stack(reference), _stack(informed))
 
 
-def _stack(pairs: Sequence[tuple[Floats, Floats]]) -> Scores:
-    return Scores(np.stack([one for one, _ in pairs]), np.stack([other for _, other in pairs]))
+def _stack(pairs: Sequence[tuple[Floats, Floats]]) -> LikelihoodRatios:
+    return LikelihoodRatios(np.stack([one for one, _ in pairs]), np.stack([other for _, other in pairs]))
 
 
 def _reference(draw: _Draw, rows: Floats, variance: Floats) -> tuple[Floats, Floats]:

@@ -12,9 +12,10 @@ from torch import nn
 from tasks.learning.building import checked_model
 from tasks.learning.flat import Shape, flatten
 from tasks.learning.training import RawUpdate
-from tasks.privacy.audit.observer import Floats, Group, Groups, Observers
+from tasks.privacy.audit.observer import Observers, PatientGroup, PatientGroups
 from tasks.privacy.mechanisms import mechanism_of
 from tasks.privacy.noise.grid import STEPS_PER_CLIP
+from tasks.privacy.noise.keystream import Floats
 from tasks.privacy.noise.source import NoiseSource, SystemNoise
 from tasks.privacy.sanitizer import contribution, sanitize
 from tasks.privacy.train_local import train_local
@@ -31,11 +32,11 @@ def observers(study: Study, noise: Callable[[], NoiseSource] = SystemNoise) -> O
     study = study.model_copy(update={"evaluation": study.evaluation.model_copy(update={"score_bins": None})})
     model = checked_model(study)
 
-    def raw(weights: Weights, groups: Groups, server_round: int) -> Floats:
+    def raw(weights: Weights, groups: PatientGroups, server_round: int) -> Floats:
         plan = plan_round(study, tuple(groups), weights, weights, server_round)
         return _total([_raw_vector(_train(model, plan, weights, group), plan) for group in groups.values()])
 
-    def released(weights: Weights, groups: Groups, server_round: int) -> Floats:
+    def released(weights: Weights, groups: PatientGroups, server_round: int) -> Floats:
         plan = plan_round(study, tuple(groups), weights, weights, server_round)
         updates = [_train(model, plan, weights, group) for group in groups.values()]
         if plan.channel.exact:
@@ -45,7 +46,7 @@ def observers(study: Study, noise: Callable[[], NoiseSource] = SystemNoise) -> O
     return Observers(raw, released)
 
 
-def _train(model: nn.Module, plan: Plan, weights: Weights, group: Group) -> RawUpdate:
+def _train(model: nn.Module, plan: Plan, weights: Weights, group: PatientGroup) -> RawUpdate:
     """A site's raw update; a site without patients has a zero one, which `train_local` refuses to make."""
     inputs, labels = group
     if len(inputs) == 0:

@@ -10,20 +10,20 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from tasks.privacy.noise.keystream import Floats
 from tasks.store.weights import Weights
 
-Floats = npt.NDArray[np.float64]
-Rows = npt.NDArray[np.int64]
-Group = tuple[torch.Tensor, torch.Tensor]
-Groups = Mapping[str, Group]
+PatientRows = npt.NDArray[np.int64]
+PatientGroup = tuple[torch.Tensor, torch.Tensor]
+PatientGroups = Mapping[str, PatientGroup]
 #: Called with what is being done, and the share of the audit that is done.
-Progress = Callable[[str, float], None]
+AttackProgress = Callable[[str, float], None]
 
 
 class Observer(Protocol):
     """What the adversary of the study's promise learns of one round."""
 
-    def __call__(self, weights: Weights, groups: Groups, server_round: int) -> Floats:
+    def __call__(self, weights: Weights, groups: PatientGroups, server_round: int) -> Floats:
         """One round's flat vector, (parameters,), in the order of `tasks.store.weights.parameters`.
 
         Args:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from tasks.data.reading.patients import Patients
-from tasks.privacy.audit.observer import Group
+from tasks.privacy.audit.observer import PatientGroup
 from tasks.study.sections import Study
 
 SYNTHETIC = 240
@@ -27,7 +27,7 @@ class Audience:
         return len(self.labels)
 
     @property
-    def group(self) -> Group:
+    def group(self) -> PatientGroup:
         """All of them."""
         return self.inputs, self.labels
 

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from tasks.privacy.audit.promise import for_a_patient, promise_of
-from tasks.privacy.audit.verdict import Audit, Curve, Example, Figure, Finding
+from tasks.privacy.audit.verdict import Audit, Example, Figure, Finding, RocCurve
 from tasks.report.canvas import COLOURS, Chart, grid, look, make_chart, say
 
 _RAW, _RELEASED, _BOUND = "red", "blue", "ink"
@@ -71,7 +71,7 @@ def _short(name: str) -> str:
     return name.replace(", one raw update of", ",").replace(" patients,", ",")
 
 
-def _of_curve(curve: Curve) -> tuple[str, str]:
+def _of_curve(curve: RocCurve) -> tuple[str, str]:
     """Its name in the legend, and its colour."""
     if curve.on == "raw":
         return "raw, one update", _RAW

@@ -21,7 +21,7 @@ import numpy as np
 from scipy.special import ndtr, ndtri
 
 from tasks.privacy.accounting import gdp_epsilon, membership_auc_bound
-from tasks.privacy.audit.observer import Floats
+from tasks.privacy.noise.keystream import Floats
 from tasks.store.records.ledger import Spend
 
 

@@ -20,8 +20,9 @@ import torch
 from tasks.privacy.audit.adversary import Adversary
 from tasks.privacy.audit.inversion import by_patterns, by_ratio, first_layer, relu_layer
 from tasks.privacy.audit.matching import by_matching
-from tasks.privacy.audit.observer import Floats, Group, Groups, Observer, Rows
+from tasks.privacy.audit.observer import Observer, PatientGroup, PatientGroups, PatientRows
 from tasks.privacy.audit.verdict import Example
+from tasks.privacy.noise.keystream import Floats
 from tasks.store.weights import Weights
 
 CAP = 2.0
@@ -35,8 +36,8 @@ class Guesses:
     """One attack's guesses on some batches: per batch (guesses, inputs), and who was in it and who was not."""
 
     guesses: tuple[Floats, ...]
-    truth: tuple[Rows, ...]
-    decoys: tuple[Rows, ...]
+    truth: tuple[PatientRows, ...]
+    decoys: tuple[PatientRows, ...]
 
     def errors(self, inputs: Floats, *, decoys: bool = False) -> Floats:
         """Mean error of each batch's records, (batches,)."""
@@ -73,7 +74,7 @@ class Target:
     observe: Observer
     adversary: Adversary
     weights: Weights
-    patients: Group
+    patients: PatientGroup
     sites: tuple[str, ...]
 
     @property
@@ -81,7 +82,9 @@ class Target:
         """Largest absolute value of each scaled input."""
         return np.array([spec.clip * spec.gain for spec in self.adversary.study.inputs])
 
-    def watch(self, batch: int, trials: int, seed: int) -> tuple[Floats, tuple[Rows, ...], tuple[Rows, ...]]:
+    def watch(
+        self, batch: int, trials: int, seed: int
+    ) -> tuple[Floats, tuple[PatientRows, ...], tuple[PatientRows, ...]]:
         """What is seen of `trials` batches less the others' part, (trials, parameters); members and decoys."""
         rng = np.random.default_rng([seed, 3, batch])
         others = len(self.sites) - 1
@@ -89,15 +92,15 @@ class Target:
         seen = []
         for trial, order in enumerate(orders):
             around = {site: self._group(order[-1 - k :][:1]) for k, site in enumerate(self.sites[1:])}
-            groups: Groups = {self.sites[0]: self._group(order[:batch]), **around}
+            groups: PatientGroups = {self.sites[0]: self._group(order[:batch]), **around}
             vector = self.observe(self.weights, groups, trial + 1)
             seen.append(vector - self._known(order[len(order) - others :]) if others else vector)
         return np.stack(seen), tuple(o[:batch] for o in orders), tuple(o[batch : 2 * batch] for o in orders)
 
-    def _group(self, rows: Rows) -> Group:
+    def _group(self, rows: PatientRows) -> PatientGroup:
         return self.patients[0][rows], self.patients[1][rows]
 
-    def _known(self, rows: Rows) -> Floats:
+    def _known(self, rows: PatientRows) -> Floats:
         with torch.no_grad():
             return np.asarray(self.adversary.contributions(self.weights, *self._group(rows)).sum(dim=0).numpy())
 

@@ -7,10 +7,15 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from tasks.privacy.audit import plots
-from tasks.privacy.audit.verdict import STANDARD_ERRORS, Audit, Figure, Finding, Outcome
+from tasks.privacy.audit.verdict import STANDARD_ERRORS, Audit, AuditOutcome, Figure, Finding
 from tasks.report import pages, words
 
-_TONES: dict[Outcome, str] = {"holds": "good", "broken": "bad", "proves nothing": "warn", "nothing promised": "warn"}
+_TONES: dict[AuditOutcome, str] = {
+    "holds": "good",
+    "broken": "bad",
+    "proves nothing": "warn",
+    "nothing promised": "warn",
+}
 _UNITS = {"mu": "μ", "share": "", "error": "", "advantage": ""}
 _TITLES = {
     "reconstruction": "Reconstruction: are a patient's values seen?",

@@ -12,15 +12,15 @@ import numpy as np
 from tasks.privacy.audit import findings
 from tasks.privacy.audit.adversary import Adversary
 from tasks.privacy.audit.effort import Effort
-from tasks.privacy.audit.observer import Observer, Observers, Progress
+from tasks.privacy.audit.observer import AttackProgress, Observer, Observers
 from tasks.privacy.audit.patients import Audience
 from tasks.privacy.audit.promise import promise_of
-from tasks.privacy.audit.setting import Setting
-from tasks.privacy.audit.verdict import Audit, Outcome, confirmed, false_alarm, overall
+from tasks.privacy.audit.setting import AuditSetting
+from tasks.privacy.audit.verdict import Audit, AuditOutcome, confirmed, false_alarm, overall
 from tasks.store.records.ledger import Spend
 from tasks.study.sections import Study
 
-_WORDS: dict[Outcome, str] = {
+_WORDS: dict[AuditOutcome, str] = {
     "holds": "The promise holds: every attack works on the raw update, and none beats the bound on what is released.",
     "broken": "The promise is broken: what is released gives away more than the ledger says.",
     "proves nothing": "This audit proves nothing: an attack that it needs does not work on the raw update either.",
@@ -36,7 +36,7 @@ def run_audit(
     total_rounds: int,
     *,
     seed: int,
-    progress: Progress | None = None,
+    progress: AttackProgress | None = None,
     layered: Observers | None = None,
     patients: Audience,
     effort: Effort | None = None,
@@ -56,7 +56,7 @@ def run_audit(
     start, effort = time.monotonic(), effort or Effort()
     adversary = Adversary(study)
     rounds = min(total_rounds, effort.max_rounds)
-    setting = Setting(
+    setting = AuditSetting(
         adversary=adversary,
         observers=Observers(raw, released),
         layered=layered,
@@ -96,7 +96,7 @@ def run_audit(
 class _Ticks:
     """Turns the attacks' steps into a share of the whole."""
 
-    tell: Progress
+    tell: AttackProgress
     what: str = ""
     done: float = 0.0
     step: float = 0.0
@@ -106,7 +106,7 @@ class _Ticks:
         self.tell(self.what, self.done)
 
 
-def _attack_all(setting: Setting, seed: int, progress: Progress) -> list[findings.Found]:
+def _attack_all(setting: AuditSetting, seed: int, progress: AttackProgress) -> list[findings.Attacked]:
     ticks, found = _Ticks(progress), []
     for attack, what, share in (
         (findings.reconstruction, "Reconstruction of records", 0.5),
@@ -123,11 +123,11 @@ def _attack_all(setting: Setting, seed: int, progress: Progress) -> list[finding
 
 
 def _twice(
-    attack: Callable[[Setting, int, Callable[[], None]], findings.Found],
-    setting: Setting,
+    attack: Callable[[AuditSetting, int, Callable[[], None]], findings.Attacked],
+    setting: AuditSetting,
     seed: int,
     tick: Callable[[], None],
-) -> findings.Found:
+) -> findings.Attacked:
     """An attack that beats its bound runs again, on fresh noise and fresh splits: chance seldom strikes twice."""
     first, lower = attack(setting, seed, tick)
     if any(figure.beats and figure.decides for figure in first.figures):

@@ -24,7 +24,7 @@ def layered_study(study: Study) -> Study:
 
 
 @dataclass(frozen=True)
-class Setting:
+class AuditSetting:
     """One audit: who is attacked, by whom, on whom, and what was promised."""
 
     adversary: Adversary

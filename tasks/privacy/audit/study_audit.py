@@ -8,7 +8,7 @@ from pathlib import Path
 from tasks.data.reading.patients import Patients
 from tasks.errors import AuditFailed
 from tasks.privacy.audit.observe import observers
-from tasks.privacy.audit.observer import Progress
+from tasks.privacy.audit.observer import AttackProgress
 from tasks.privacy.audit.patients import audit_patients
 from tasks.privacy.audit.report import build_audit_report
 from tasks.privacy.audit.run import run_audit
@@ -25,7 +25,7 @@ _TYPES = {".html": "text/html; charset=utf-8", ".png": "image/png", ".json": "ap
 
 
 def audit_study(
-    study: Study, public: Mapping[str, Patients] | None, *, seed: int = 0, progress: Progress | None = None
+    study: Study, public: Mapping[str, Patients] | None, *, seed: int = 0, progress: AttackProgress | None = None
 ) -> Audit:
     """Attack what the study would upload, against what its sites would write into the ledger for it.
 

@@ -17,14 +17,14 @@ from pydantic import Field
 from tasks.store.records.ledger import Spend
 from tasks.store.records.record import Record
 
-Outcome = Literal["holds", "broken", "proves nothing", "nothing promised"]
-Name = Literal["reconstruction", "membership", "canary"]
+AuditOutcome = Literal["holds", "broken", "proves nothing", "nothing promised"]
+AttackName = Literal["reconstruction", "membership", "canary"]
 #: One attack's figure is above its bound by more than this many standard errors, twice.
 STANDARD_ERRORS = 2.0
 _ONE_LOOK = math.erfc(STANDARD_ERRORS / math.sqrt(2)) / 2
 FALSE_ALARM = _ONE_LOOK**2
 #: Without these nothing is proven: the worst case, and the attack on real records.
-_NEEDED: tuple[Name, ...] = ("canary", "membership")
+_NEEDED: tuple[AttackName, ...] = ("canary", "membership")
 
 
 class Figure(Record):
@@ -63,7 +63,7 @@ class Figure(Record):
         return self.needed is not None and self.value >= self.needed
 
 
-class Curve(Record):
+class RocCurve(Record):
     """A ROC curve."""
 
     name: str
@@ -94,11 +94,11 @@ class Histogram(Record):
 class Finding(Record):
     """One attack: what it reached, and what that says."""
 
-    attack: Name
-    outcome: Outcome
+    attack: AttackName
+    outcome: AuditOutcome
     words: str
     figures: tuple[Figure, ...]
-    curves: tuple[Curve, ...] = ()
+    curves: tuple[RocCurve, ...] = ()
     examples: tuple[Example, ...] = ()
     histogram: Histogram | None = None
 
@@ -127,7 +127,7 @@ class Audit(Record):
     patients: str
     real_patients: bool
     inputs: tuple[str, ...]
-    outcome: Outcome
+    outcome: AuditOutcome
     words: str
     false_alarm: float
     findings: tuple[Finding, ...]
@@ -140,7 +140,7 @@ class Audit(Record):
         return self.outcome in ("holds", "nothing promised")
 
 
-def outcome_of(figures: Sequence[Figure], *, promised: bool) -> Outcome:
+def outcome_of(figures: Sequence[Figure], *, promised: bool) -> AuditOutcome:
     """One attack's outcome. Beating the bound counts even where the attack did not work on the raw update."""
     if not promised:
         return "nothing promised"
@@ -150,7 +150,7 @@ def outcome_of(figures: Sequence[Figure], *, promised: bool) -> Outcome:
     return "holds" if proofs and all(figure.works for figure in proofs) else "proves nothing"
 
 
-def overall(findings: Sequence[Finding]) -> Outcome:
+def overall(findings: Sequence[Finding]) -> AuditOutcome:
     """The audit's outcome: broken if one attack broke the promise."""
     outcomes = {finding.attack: finding.outcome for finding in findings}
     if "broken" in outcomes.values():

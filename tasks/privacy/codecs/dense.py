@@ -8,7 +8,7 @@ import torch
 
 from tasks.errors import StoreError, UpdateRejected
 from tasks.learning.flat import Shape
-from tasks.store.weights import Entry, read_header
+from tasks.store.weights import TensorEntry, read_header
 
 
 def flat_update(body: bytearray | bytes, shape: Shape, site: str) -> torch.Tensor:
@@ -29,7 +29,7 @@ def flat_update(body: bytearray | bytes, shape: Shape, site: str) -> torch.Tenso
     return _in_order(values, [entries[spec.name] for spec in shape.specs])
 
 
-def _in_order(values: torch.Tensor, entries: Sequence[Entry]) -> torch.Tensor:
+def _in_order(values: torch.Tensor, entries: Sequence[TensorEntry]) -> torch.Tensor:
     """The values of these entries one after the other; those are `values` themselves when they lie like that."""
     begins = [entry.begin for entry in entries]
     if begins == sorted(begins):

@@ -23,7 +23,7 @@ from tasks.privacy.accounting import compose, gdp_delta, gdp_epsilon, pure_delta
 from tasks.privacy.ledger.chain import ChainCheck
 from tasks.store.records.ledger import Spend
 
-Signature = Literal["valid", "wrong", "not checked"]
+SignatureCheck = Literal["valid", "wrong", "not checked"]
 #: A recorded epsilon may differ from its recomputation by this much, relatively: the accountant rounds up by less.
 TOLERANCE = 1e-6
 #: As many as a study may have: an entry that claims more is not worth computing, and ten thousand of them are.
@@ -48,7 +48,7 @@ class ChainReport(BaseModel):
     head_sha256: str | None
     spend: Spend | None
     epsilon: float | None
-    signature: Signature
+    signature: SignatureCheck
     anchors: int
     problems: tuple[str, ...]
 
@@ -104,7 +104,7 @@ def verify_chain(
     )
 
 
-def _signature(check: ChainCheck) -> Signature:
+def _signature(check: ChainCheck) -> SignatureCheck:
     if check.key is None or check.last is None:
         return "not checked"
     return "valid" if check.check_signature() else "wrong"

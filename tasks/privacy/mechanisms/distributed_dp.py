@@ -11,14 +11,16 @@ from tasks.learning.flat import flatten
 from tasks.privacy.accounting import noise_multiplier_for, noise_share
 from tasks.privacy.mechanisms.gaussian import check_sampler, gaussian_spend, masks_trust
 from tasks.privacy.mechanisms.local_dp import NEIGHBOURS
-from tasks.privacy.mechanisms.mechanism import Floats, Mechanism
+from tasks.privacy.mechanisms.mechanism import Mechanism
 from tasks.privacy.mechanisms.part import Part
 from tasks.privacy.noise.grid import STEPS_PER_CLIP, Steps, check_steps
+from tasks.privacy.noise.keystream import Floats
 from tasks.privacy.noise.source import NoiseSource
 from tasks.privacy.secure_sum.contribution import Maskable
 from tasks.store.records.ledger import Spend
 from tasks.store.records.round import Plan
 from tasks.store.weights import Weights
+from tasks.study.channels import PLAIN, Channel
 from tasks.study.privacy import DistributedDP
 
 
@@ -74,7 +76,7 @@ class DistributedDPMechanism(Mechanism):
         """The shares that are there; of all that were made a few may be lost."""
         return self.share_sd(contributors) * float(contributors**0.5)
 
-    def spend(self, releases: int, channel: str = "plain") -> Spend:
+    def spend(self, releases: int, channel: Channel = PLAIN) -> Spend:
         """What each patient has spent after the `releases`-th sum.
 
         Raises:

@@ -10,15 +10,16 @@ import numpy.typing as npt
 
 from tasks.privacy.accounting import noise_multiplier_for, noise_share
 from tasks.privacy.mechanisms.gaussian import NOBODY, check_sampler, gaussian_spend, masks_trust
-from tasks.privacy.mechanisms.mechanism import Floats, Mechanism, Sent
+from tasks.privacy.mechanisms.mechanism import Mechanism, Sent
 from tasks.privacy.mechanisms.part import Part
 from tasks.privacy.noise.grid import STEPS_PER_CLIP, Steps, Update, check_update, clipped_steps, to_float32
+from tasks.privacy.noise.keystream import Floats
 from tasks.privacy.noise.source import NoiseSource
 from tasks.privacy.secure_sum.contribution import Maskable
 from tasks.store.records.ledger import Spend
 from tasks.store.records.round import Plan
 from tasks.store.weights import Weights
-from tasks.study.channels import CHANNELS
+from tasks.study.channels import PLAIN, Channel
 from tasks.study.privacy import GaussianUpdate
 
 NEIGHBOURS = "federations that differ in whether one site contributes, or nothing (zero) stands in its place"
@@ -62,13 +63,13 @@ class GaussianUpdateMechanism(Mechanism):
         sd = self.noise_multiplier * STEPS_PER_CLIP
         return noise_share(sd, sites, self.settings.tolerated_dropouts, self.settings.colluding_sites)
 
-    def spend(self, releases: int, channel: str = "plain") -> Spend:
+    def spend(self, releases: int, channel: Channel = PLAIN) -> Spend:
         """What the site has spent after its `releases`-th release, by itself or behind masks.
 
         Raises:
             BudgetExhausted: the study's budget pays for fewer releases.
         """
-        trust = masks_trust(self.settings) if CHANNELS[channel].exact else NOBODY
+        trust = masks_trust(self.settings) if channel.exact else NOBODY
         return gaussian_spend(
             self.settings, self.total_rounds, releases, unit="site", neighbours=NEIGHBOURS, trust=trust
         )

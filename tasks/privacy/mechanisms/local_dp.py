@@ -10,13 +10,15 @@ import torch
 from tasks.learning.flat import flatten
 from tasks.privacy.accounting import noise_multiplier_for
 from tasks.privacy.mechanisms.gaussian import NOBODY, check_sampler, gaussian_spend
-from tasks.privacy.mechanisms.mechanism import Floats, Mechanism, Sent
+from tasks.privacy.mechanisms.mechanism import Mechanism, Sent
 from tasks.privacy.mechanisms.part import Part
 from tasks.privacy.noise.grid import STEPS_PER_CLIP, Steps, check_steps
+from tasks.privacy.noise.keystream import Floats
 from tasks.privacy.noise.source import NoiseSource
 from tasks.store.records.ledger import Spend
 from tasks.store.records.round import Plan
 from tasks.store.weights import Weights
+from tasks.study.channels import PLAIN, Channel
 from tasks.study.privacy import LocalDP
 
 NEIGHBOURS = (
@@ -53,7 +55,7 @@ class LocalDPMechanism(Mechanism):
         """sd of the noise over the sensitivity, for the whole study's epsilon."""
         return noise_multiplier_for(self.settings.epsilon, self.settings.delta, self.total_rounds)
 
-    def spend(self, releases: int, channel: str = "plain") -> Spend:
+    def spend(self, releases: int, channel: Channel = PLAIN) -> Spend:
         """What the site has spent after its `releases`-th release.
 
         Raises:

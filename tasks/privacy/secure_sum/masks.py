@@ -22,11 +22,11 @@ _MAX_SUM = 2**63 - 1
 #: 256 KiB of keystream at a time: it stays in the cache of one core together with the values it is added to.
 _CHUNK = 1 << 15
 
-Integers = npt.NDArray[np.int64] | npt.NDArray[np.uint64]
+MaskableVector = npt.NDArray[np.int64] | npt.NDArray[np.uint64]
 
 
 def apply_masks(
-    values: Integers, add: Sequence[bytes], subtract: Sequence[bytes], *, threads: int | None = None
+    values: MaskableVector, add: Sequence[bytes], subtract: Sequence[bytes], *, threads: int | None = None
 ) -> npt.NDArray[np.uint64]:
     """values + masks of `add` - masks of `subtract`, modulo 2^64. Exchanging the two lists takes the masks off again.
 
@@ -115,7 +115,7 @@ def _keystream(seed: bytes, start: int) -> CipherContext:
     return Cipher(algorithms.ChaCha20(seed, (start // 8).to_bytes(4, "little") + bytes(12)), mode=None).encryptor()
 
 
-def _check_vector(values: Integers) -> None:
+def _check_vector(values: MaskableVector) -> None:
     if values.ndim != 1 or values.dtype not in (np.int64, np.uint64):
         raise PrivacyError(f"masks go on a vector of 64-bit integers, not {values.dtype} {values.shape}")
     if not 0 < values.size <= MAX_VALUES:

@@ -29,7 +29,7 @@ def _to_base64(value: bytes) -> str:
 
 
 Base64Bytes = Annotated[bytes, BeforeValidator(_from_base64), PlainSerializer(_to_base64, when_used="json")]
-Key = Annotated[Base64Bytes, Field(min_length=32, max_length=32)]
+KeyBytes = Annotated[Base64Bytes, Field(min_length=32, max_length=32)]
 Share = Annotated[Base64Bytes, Field(min_length=33, max_length=33)]
 #: Two shares and what sealing adds (`sealing.seal`).
 Sealed = Annotated[Base64Bytes, Field(min_length=114, max_length=114)]
@@ -40,7 +40,7 @@ class SealingKey(Record):
 
     site: SiteName
     certificate_pem: Pem
-    public_key: Key
+    public_key: KeyBytes
     signature: Signature = Field(default="", description="Ed25519 over the record without this field, base64")
 
 
@@ -52,8 +52,8 @@ class RoundKeys(Record):
     study: Name
     server_round: Round = Field(gt=0)
     site: SiteName
-    mask_private_key: Key = Field(repr=False)
-    self_seed: Key = Field(repr=False)
+    mask_private_key: KeyBytes = Field(repr=False)
+    self_seed: KeyBytes = Field(repr=False)
     plan_sha256: Sha256 = Field(description="the plan that they were drawn for, and no other")
     roster_sha256: Sha256 | None = None
     used_for: Sha256 | None = Field(default=None, description="what they have masked, once; the secrets are then blank")
@@ -93,7 +93,7 @@ class KeyMessage(Record):
     plan_sha256: Sha256 = Field(description="of the plan that the sender follows: all members follow the same")
     certificate_pem: Pem
     threshold: Count = Field(ge=2)
-    mask_public_key: Key
+    mask_public_key: KeyBytes
     self_seed_commitment: Sha256
     shares: dict[SiteName, SharePair] = Field(
         max_length=MAX_SITES, description="by holder: every planned site, the sender too"
@@ -142,6 +142,6 @@ class UnmaskAnswer(Record):
     signature: Signature = Field(default="", description="Ed25519 over the answer without this field, base64")
 
 
-def sha256(record: Record) -> str:
+def record_sha256(record: Record) -> str:
     """SHA-256, hex, of the record's JSON bytes."""
     return hashlib.sha256(to_json(record)).hexdigest()

@@ -31,7 +31,7 @@ from tasks.store.records.report import RoundMetrics, SiteMetrics, SiteRow
 from tasks.store.records.round import Chosen, Plan, Selection, Settled
 
 log = logging.getLogger(__name__)
-Record = TypeVar("Record", bound=BaseModel)
+Written = TypeVar("Written", bound=BaseModel)
 _STEPS = ("train_local", "privatize_and_upload", "validate_global")
 
 
@@ -142,7 +142,7 @@ def _summarise(hub: HubContext, plan: Plan, selection: Selection | None, card: M
         status=_status(selection, card),
         message=_message(rows, plan),
         mechanism=plan.privacy.mechanism,
-        aggregation=plan.aggregation,
+        channel=plan.channel,
         promise=spend,
         opened_at=plan.opened_at,
         closed_at=closed_at,
@@ -235,7 +235,7 @@ def _site_metrics(hub: HubContext, plan: Plan, site: str, card: ModelCard | None
     return metrics if said == (plan.study, plan.server_round, site, card.evaluated_model.sha256) else None
 
 
-def _written(hub: HubContext, key: str, record: type[Record]) -> Record | None:
+def _written(hub: HubContext, key: str, record: type[Written]) -> Written | None:
     """A record that a site may not have written; what is no such record counts as not written."""
     try:
         return hub.store.get_record(key, record)

@@ -103,7 +103,7 @@ def _page(
         rounds=rounds,
         baselines=baselines,
         banners=view.banners(now, damaged),
-        tiles=view.tiles(now, baselines),
+        tiles=view.round_tiles(now, baselines),
         metric_note=view.metric_note(study, now),
         demo_only=view.DEMO_ONLY,
         privacy=privacy_view.privacy(study, now),

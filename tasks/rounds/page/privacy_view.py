@@ -15,7 +15,7 @@ _PROTECTED = {"patient": "one patient", "site": "one site's whole update", "noth
 
 
 @dataclass(frozen=True)
-class Privacy:
+class PrivacyView:
     """What the privacy officer asks first. `share` is the part of the budget that is spent, in percent."""
 
     plain: str
@@ -28,11 +28,11 @@ class Privacy:
     share: float | None
 
 
-def privacy(study: Study, now: RoundMetrics) -> Privacy:
+def privacy(study: Study, now: RoundMetrics) -> PrivacyView:
     """Mechanism, unit, spend and its meaning."""
     known = now.epsilon is not None and now.epsilon_budget
     unit = _PROTECTED[now.promise.unit] if now.promise else _PROTECTED["nothing"]
-    return Privacy(
+    return PrivacyView(
         plain=_in_plain_words(now),
         unit=unit,
         delta=words.small(now.delta),

@@ -40,7 +40,7 @@ class Tile:
 
 
 @dataclass(frozen=True)
-class Site:
+class SiteLine:
     """One line of the table of sites."""
 
     name: str
@@ -82,7 +82,7 @@ def _status(now: RoundMetrics) -> Banner:
     return Banner("bad", f"Failed: no new model, {now.num_contributors} of {total} contributed", text, missing)
 
 
-def tiles(now: RoundMetrics, baselines: Baselines | None) -> list[Tile]:
+def round_tiles(now: RoundMetrics, baselines: Baselines | None) -> list[Tile]:
     """The first screen's figures of the model and of the round."""
     patients = sum(row.num_examples or 0 for row in now.sites if row.contributed)
     tone: Tone = "plain" if now.status == "complete" else "warn" if now.status == "partial" else "bad"
@@ -131,15 +131,15 @@ def metric_note(study: Study, now: RoundMetrics) -> str:
     return told if now.pooled_auc is None else f"{told} Global model: on all held-out patients together."
 
 
-def sites(now: RoundMetrics, steps: Sequence[str]) -> list[Site]:
+def sites(now: RoundMetrics, steps: Sequence[str]) -> list[SiteLine]:
     """The table of sites, in the record's order."""
     total = sum(row.weight or 0.0 for row in now.sites)
     return [_site(row, steps, total) for row in now.sites]
 
 
-def _site(row: SiteRow, steps: Sequence[str], total_weight: float) -> Site:
+def _site(row: SiteRow, steps: Sequence[str], total_weight: float) -> SiteLine:
     data, data_tone = _data_check(row)
-    return Site(
+    return SiteLine(
         name=row.site,
         tone="good" if row.contributed else "warn",
         took_part="yes" if row.contributed else "no",

@@ -22,17 +22,17 @@ from tasks.store.objects import to_json
 from tasks.store.records.round import Plan, Refusal
 from tasks.study.channels import Step
 
-Result = TypeVar("Result")
+WorkResult = TypeVar("WorkResult")
 
 
 def run_step(
     ctx: SiteContext,
     server_round: int,
     step: Step,
-    work: Callable[[PlannedRound], Result],
+    work: Callable[[PlannedRound], WorkResult],
     *,
     with_deadline: bool = True,
-) -> Result | None:
+) -> WorkResult | None:
     """Run a step under both guards; when it fails for good, tell the hub why, so that it need not wait.
 
     None where the round is closed and has this work in its record.

@@ -14,7 +14,7 @@ from functools import cache, partial
 from pathlib import Path
 
 from tasks.data.checks.parameters import input_references, site_parameters
-from tasks.data.checks.runner import Rows, ValidationResult, known_expectations, validate_site
+from tasks.data.checks.runner import RowsSeen, ValidationResult, known_expectations, validate_site
 from tasks.data.checks.suites import all_columns
 from tasks.data.checks.waivers import load_waivers
 from tasks.data.pin import folder_version, verify_site
@@ -81,7 +81,7 @@ def shown(result: ValidationResult, *, promises: bool) -> ValidationResult:
     does it with cells; never whether there are any such rows.
     """
     tells = not promises
-    told: list[Rows | None] = ["few" if tells and check.success and check.rows else None for check in result.checks]
+    told: list[RowsSeen | None] = ["few" if tells and check.success and check.rows else None for check in result.checks]
     checks = zip(result.checks, told, strict=True)
     return result.model_copy(
         update={"checks": tuple(check.model_copy(update={"rows": rows}) for check, rows in checks)}

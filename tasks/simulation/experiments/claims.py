@@ -11,9 +11,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tasks.simulation.experiments import plan
-from tasks.simulation.experiments.paired import MARGIN, Direction, Outcome, Verdict, judge, verdict
+from tasks.simulation.experiments.paired import (
+    MARGIN,
+    ClaimOutcome,
+    Direction,
+    IntervalVerdict,
+    claim_outcome,
+    interval_verdict,
+)
 from tasks.simulation.experiments.plan import Pair
-from tasks.simulation.experiments.records import Comparison, Measured
+from tasks.simulation.experiments.records import Measured, PairedComparison
 
 
 @dataclass(frozen=True)
@@ -121,7 +128,7 @@ CLAIMS = (
 )
 
 #: The verdict on a difference, as tables and their legend have it.
-WORDS: dict[Verdict, str] = {
+WORDS: dict[IntervalVerdict, str] = {
     "within": f"within ±{MARGIN:g}",
     "better": "better",
     "worse": "worse",
@@ -129,7 +136,7 @@ WORDS: dict[Verdict, str] = {
 }
 #: In place of any of them, where a difference means nothing.
 NOT_LEARNT = "neither has learnt"
-_REASONS: dict[Verdict, str] = {
+_REASONS: dict[IntervalVerdict, str] = {
     "within": "{what}: the whole interval lies within ±{margin:g}",
     "better": "{what}: better, {size}",
     "worse": "{what}: worse, {size}",
@@ -137,38 +144,38 @@ _REASONS: dict[Verdict, str] = {
 }
 
 
-def outcome(claim: Claim, found: Comparison, measured: Measured) -> Outcome:
+def outcome(claim: Claim, found: PairedComparison, measured: Measured) -> ClaimOutcome:
     """What one comparison means for the claim; nothing if neither side has learnt anything."""
-    return "undecided" if measured.neither_has_learnt(found) else judge(found.difference, claim.direction)
+    return "undecided" if measured.neither_has_learnt(found) else claim_outcome(found.difference, claim.direction)
 
 
-def verdict_words(found: Comparison, measured: Measured) -> str:
+def verdict_words(found: PairedComparison, measured: Measured) -> str:
     """The verdict on a difference, for a table."""
-    return NOT_LEARNT if measured.neither_has_learnt(found) else WORDS[verdict(found.difference)]
+    return NOT_LEARNT if measured.neither_has_learnt(found) else WORDS[interval_verdict(found.difference)]
 
 
-def reason(found: Comparison, measured: Measured) -> str:
+def reason(found: PairedComparison, measured: Measured) -> str:
     """What the interval says, in words."""
     what = f"{found.arm} minus {found.against}"
     if measured.neither_has_learnt(found):
         return f"{what}: {NOT_LEARNT}, neither AUC is above .5 with its whole interval"
-    template = _REASONS[verdict(found.difference)]
+    template = _REASONS[interval_verdict(found.difference)]
     return template.format(what=what, margin=MARGIN, size=_size(found), open=_open(found))
 
 
-def _size(found: Comparison) -> str:
+def _size(found: PairedComparison) -> str:
     """Whether a difference that is shown is also shown to be larger than the margin."""
     nearest = min(abs(found.difference.low), abs(found.difference.high))
     return f"by more than {MARGIN:g}" if nearest > MARGIN else f"perhaps by less than {MARGIN:g}"
 
 
-def _open(found: Comparison) -> str:
+def _open(found: PairedComparison) -> str:
     """Which differences beyond the margin the interval still holds."""
     ends = (("better", found.difference.high > MARGIN), ("worse", found.difference.low < -MARGIN))
     return " or ".join(word for word, is_open in ends if is_open)
 
 
-def overall(claim: Claim, measured: Measured) -> str:
+def claim_word(claim: Claim, measured: Measured) -> str:
     """One word for all comparisons that decide, or how often which."""
     counts = Counter(outcome(claim, measured.comparison(*pair), measured) for pair in claim.pairs)
     if len(counts) == 1:

@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 
 from tasks.report.canvas import COLOURS, look
-from tasks.simulation.experiments.paired import Summary
+from tasks.simulation.experiments.paired import PairedMean
 
 _DPI = 144
 #: Smallest distance between two names beside an axis, as a share of its height.
@@ -136,7 +136,7 @@ def margin_zone(ax: Axes, theme: Theme, margin: float, *, upright: bool = False)
     (ax.axvline if upright else ax.axhline)(0, color=theme.muted, linewidth=0.8, zorder=1)
 
 
-def ends(found: Sequence[Summary]) -> list[tuple[float, float]]:
+def ends(found: Sequence[PairedMean]) -> list[tuple[float, float]]:
     """Both ends of each interval."""
     return [(one.low, one.high) for one in found]
 

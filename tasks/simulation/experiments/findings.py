@@ -12,15 +12,15 @@ from tasks.simulation.experiments.claims import (
     NOT_LEARNT,
     WORDS,
     Claim,
+    claim_word,
     outcome,
-    overall,
     reason,
     verdict_words,
 )
 from tasks.simulation.experiments.drawing import Picture
 from tasks.simulation.experiments.figures_privacy import DELTA, bound_words, membership_bound
-from tasks.simulation.experiments.paired import CONFIDENCE, MARGIN, Summary, widening
-from tasks.simulation.experiments.records import Arm, Cohort, Comparison, Curve, Measured, Numbers
+from tasks.simulation.experiments.paired import CONFIDENCE, MARGIN, PairedMean, widening
+from tasks.simulation.experiments.records import Arm, Cohort, Curve, Measured, Numbers, PairedComparison
 from tasks.simulation.reference import YARDSTICK_ROUNDS
 
 _HEAD = """# Findings
@@ -116,11 +116,11 @@ def _summary(numbers: Numbers, cohort: Cohort) -> str:
         measured = numbers[claim.experiment]
         found = [measured.comparison(*pair) for pair in claim.pairs]
         wider = f"the interval would be {_wider(found[0].difference.n, cohort)} as wide"
-        rows.append((claim.title, _headline(found), wider, f"**{overall(claim, measured)}**"))
+        rows.append((claim.title, _headline(found), wider, f"**{claim_word(claim, measured)}**"))
     return "## In one table\n\n" + _table(rows)
 
 
-def _headline(found: Sequence[Comparison]) -> str:
+def _headline(found: Sequence[PairedComparison]) -> str:
     """The differences that decide; of many, their range."""
     if len(found) <= 2:
         return "; ".join(f"{one.arm} minus {one.against}: {_interval(one.difference)}" for one in found)
@@ -130,7 +130,7 @@ def _headline(found: Sequence[Comparison]) -> str:
 
 def _section(claim: Claim, measured: Measured) -> list[str]:
     found = [measured.comparison(*pair) for pair in claim.pairs]
-    text = [f"## {claim.title}\n", f"The claim: {claim.says}\n", f"**Verdict: {overall(claim, measured)}.**\n"]
+    text = [f"## {claim.title}\n", f"The claim: {claim.says}\n", f"**Verdict: {claim_word(claim, measured)}.**\n"]
     if len(found) <= 2:
         text += [f"- {reason(one, measured)}. Claim {outcome(claim, one, measured)}." for one in found] + [""]
     text.append(_TABLES[claim.experiment](measured))
@@ -138,19 +138,19 @@ def _section(claim: Claim, measured: Measured) -> list[str]:
     return text
 
 
-def _shown(claim: Claim, measured: Measured) -> list[Comparison]:
+def _shown(claim: Claim, measured: Measured) -> list[PairedComparison]:
     """Every comparison that the claim's section shows, those at the judged rounds first."""
     pairs = [*claim.pairs, *claim.beside]
     return [one for one in measured.comparisons if (one.arm, one.against) in pairs]
 
 
-def _compared(found: Sequence[Comparison], measured: Measured) -> str:
+def _compared(found: Sequence[PairedComparison], measured: Measured) -> str:
     head = ("AUC of", "minus that of", "after round", "difference", f"{CONFIDENCE:.0%} interval", "n", "verdict")
     rows: list[tuple[str, ...]] = [head, ("---",) * len(head)]
     return _table([*rows, *(_row(one, measured) for one in found)])
 
 
-def _row(one: Comparison, measured: Measured) -> tuple[str, ...]:
+def _row(one: PairedComparison, measured: Measured) -> tuple[str, ...]:
     after = f"{one.arm_round}" if one.arm_round == one.against_round else f"{one.arm_round}, {one.against_round}"
     if measured.is_at_own_best(one):
         after += f" ({_CHOSEN})"
@@ -264,7 +264,7 @@ def _mechanism_rows(measured: Measured, what: str, figure: Callable[[Arm], str])
 def _mechanism_settings() -> str:
     """What the mechanisms are set to, beside epsilon."""
     each = plan.MECHANISMS.items()
-    return "".join(f"- `{name}`, aggregation {how}: {_in_words(section)}\n" for name, (section, how) in each)
+    return "".join(f"- `{name}`, channel {how}: {_in_words(section)}\n" for name, (section, how) in each)
 
 
 def _what_learns(measured: Measured) -> str:
@@ -306,7 +306,7 @@ def _table(rows: Iterable[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in rows) + "\n"
 
 
-def _level(found: Summary) -> str:
+def _level(found: PairedMean) -> str:
     return f"{found.mean:.3f} ± {found.standard_error:.3f}"
 
 
@@ -314,5 +314,5 @@ def _signed(value: float) -> str:
     return f"{value:+.4f}".replace("-", "−")
 
 
-def _interval(found: Summary) -> str:
+def _interval(found: PairedMean) -> str:
     return f"{_signed(found.mean)} ({_signed(found.low)} to {_signed(found.high)}, n = {found.n})"

@@ -22,14 +22,14 @@ MARGIN = 0.01
 CONFIDENCE = 0.95
 
 #: Of a difference "arm minus reference": within the margin; zero left out, above or below; or none of these.
-Verdict = Literal["within", "better", "worse", "no evidence"]
+IntervalVerdict = Literal["within", "better", "worse", "no evidence"]
 #: What a claim says of "arm minus reference": that the arm does as well, better, or worse.
 Direction = Literal["no worse", "higher", "lower"]
 #: What becomes of a claim.
-Outcome = Literal["supported", "not supported", "contradicted", "undecided"]
+ClaimOutcome = Literal["supported", "not supported", "contradicted", "undecided"]
 
 
-class Summary(Record):
+class PairedMean(Record):
     """Mean over `n` seeds, its standard error, and the interval that holds the mean with 95% confidence."""
 
     n: int = Field(ge=2)
@@ -39,7 +39,7 @@ class Summary(Record):
     high: float
 
 
-def summarise(values: Sequence[float]) -> Summary:
+def summarise(values: Sequence[float]) -> PairedMean:
     """Mean and Student's t interval of one figure per seed.
 
     Raises:
@@ -51,10 +51,10 @@ def summarise(values: Sequence[float]) -> Summary:
     error = float(np.std(values, ddof=1)) / math.sqrt(len(values))
     half = float(stdtrit(len(values) - 1, 0.5 + CONFIDENCE / 2)) * error
     rounded = (round(number, 6) for number in (mean, error, mean - half, mean + half))
-    return Summary(n=len(values), **dict(zip(("mean", "standard_error", "low", "high"), rounded, strict=True)))
+    return PairedMean(n=len(values), **dict(zip(("mean", "standard_error", "low", "high"), rounded, strict=True)))
 
 
-def difference(arm: Sequence[float], reference: Sequence[float]) -> Summary:
+def difference(arm: Sequence[float], reference: Sequence[float]) -> PairedMean:
     """`arm` minus `reference`, seed by seed; both in the order of the same seeds.
 
     Raises:
@@ -63,7 +63,7 @@ def difference(arm: Sequence[float], reference: Sequence[float]) -> Summary:
     return summarise([a - b for a, b in zip(arm, reference, strict=True)])
 
 
-def verdict(found: Summary, margin: float = MARGIN) -> Verdict:
+def interval_verdict(found: PairedMean, margin: float = MARGIN) -> IntervalVerdict:
     """What the interval allows to say. A difference that is measurable and within the margin is "within"."""
     if -margin <= found.low and found.high <= margin:
         return "within"
@@ -72,7 +72,7 @@ def verdict(found: Summary, margin: float = MARGIN) -> Verdict:
     return "worse" if found.high < 0 else "no evidence"
 
 
-def judge(found: Summary, direction: Direction, margin: float = MARGIN) -> Outcome:
+def claim_outcome(found: PairedMean, direction: Direction, margin: float = MARGIN) -> ClaimOutcome:
     """What an interval means for a claim that the arm is no worse than the reference, or higher, or lower.
 
     "No worse" is one-sided (non-inferiority, EMEA/CPMP/EWP/2158/99): a better arm does as well, too.
@@ -84,7 +84,7 @@ def judge(found: Summary, direction: Direction, margin: float = MARGIN) -> Outco
     """
     if direction == "no worse":
         return _no_worse(found, margin)
-    shown = verdict(found, margin)
+    shown = interval_verdict(found, margin)
     if shown == "no evidence":
         return "undecided"
     if shown == "within":
@@ -92,7 +92,7 @@ def judge(found: Summary, direction: Direction, margin: float = MARGIN) -> Outco
     return "supported" if (shown == "better") == (direction == "higher") else "contradicted"
 
 
-def _no_worse(found: Summary, margin: float) -> Outcome:
+def _no_worse(found: PairedMean, margin: float) -> ClaimOutcome:
     if found.low >= -margin:
         return "supported"
     if found.high < -margin:

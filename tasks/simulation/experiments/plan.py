@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from tasks.simulation.reference import YARDSTICK, YARDSTICK_ROUNDS
-from tasks.simulation.runs import Setting
+from tasks.simulation.runs import RunKind, Setting
 
 #: The study whose data the experiments are run on, and how many seeds: each has its own split, batches and noise.
 STUDY = "xanomeline_derm56"
@@ -34,7 +34,7 @@ NO_PRIVACY = {"mechanism": "none", "i_accept_no_privacy": True}
 YARDSTICK_TRAINING = YARDSTICK.model_dump(exclude_unset=True)
 OPEN = {
     "privacy": NO_PRIVACY,
-    "aggregation": "plain",
+    "channel": "plain",
     "training": YARDSTICK_TRAINING,
     "evaluation.score_bins": None,
 }
@@ -45,7 +45,6 @@ MODELS: dict[str, dict[str, Any]] = {
 
 Changes = Mapping[str, Any]
 Pair = tuple[str, str]
-Kind = Literal["federated", "pooled", "local"]
 
 
 @dataclass(frozen=True)
@@ -78,7 +77,7 @@ def _against(reference: str, settings: Sequence[Setting]) -> tuple[Pair, ...]:
     return tuple((setting.name, reference) for setting in settings if setting.name != reference)
 
 
-def _trained(kind: Kind, model: str, rounds: int) -> Setting:
+def _trained(kind: RunKind, model: str, rounds: int) -> Setting:
     """Federated, pooled or local-only training of one of `MODELS`."""
     changes = deepcopy(OPEN | MODELS[model])
     return Setting(name=f"{kind}, {model}", kind=kind, changes=changes, rounds=rounds)
@@ -90,7 +89,7 @@ def federation() -> Experiment:
     Judged after the yardstick's rounds, and shown with each side after its own best round: pooled training takes
     many more steps in a round, so no one round fits both.
     """
-    kinds: tuple[Kind, ...] = ("federated", "pooled")
+    kinds: tuple[RunKind, ...] = ("federated", "pooled")
     settings = tuple(_trained(kind, model, FEDERATION_ROUNDS) for model in MODELS for kind in kinds)
     pairs = tuple((f"federated, {model}", f"pooled, {model}") for model in MODELS)
     title = "Federated against pooled training"
@@ -99,7 +98,7 @@ def federation() -> Experiment:
 
 def rounds() -> Experiment:
     """Federated, pooled and local-only training over rounds."""
-    lengths: dict[tuple[Kind, str], int] = {
+    lengths: dict[tuple[RunKind, str], int] = {
         ("federated", "LR"): LONGEST,
         ("pooled", "LR"): LONGEST,
         ("local", "LR"): LONG,
@@ -169,7 +168,7 @@ def local_work() -> Experiment:
 _BUDGET = {"delta": 1e-5}
 _PATIENT = _BUDGET | {"clip_norm": 1, "public_num_examples": 211}
 _MASKS = {"tolerated_dropouts": 1, "colluding_sites": 1}
-#: A mechanism's section but for epsilon, and how its updates are added up.
+#: A mechanism's section but for epsilon, and the channel of its updates.
 MECHANISMS: dict[str, tuple[dict[str, Any], str]] = {
     "distributed_dp": (_PATIENT | _MASKS, "masks"),
     "local_dp": (_PATIENT, "plain"),
@@ -180,10 +179,10 @@ MECHANISMS: dict[str, tuple[dict[str, Any], str]] = {
 
 def _private(name: str, mechanism: str, epsilon: float, total: int = ROUNDS, **more: Any) -> Setting:
     """The study's own training under a mechanism: the whole budget in `total` rounds."""
-    section, aggregation = MECHANISMS[mechanism]
+    section, channel = MECHANISMS[mechanism]
     changes = {
         "privacy": {"mechanism": mechanism, "epsilon": epsilon} | section | more,
-        "aggregation": aggregation,
+        "channel": channel,
         "evaluation.score_bins": None,
         "rounds.total": total,
     }

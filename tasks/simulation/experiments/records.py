@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pydantic import Field
 
 from tasks.errors import ConfigError
-from tasks.simulation.experiments.paired import Summary, Verdict, difference
+from tasks.simulation.experiments.paired import IntervalVerdict, PairedMean, difference
 from tasks.simulation.runs import Setting
 from tasks.store.records.record import Record
 
@@ -26,8 +26,8 @@ class Arm(Record):
 
     setting: Setting
     judged_at: int = Field(description="after this round")
-    auc: Summary
-    log_loss: Summary
+    auc: PairedMean
+    log_loss: PairedMean
     auc_by_seed: dict[int, float]
     log_loss_by_seed: dict[int, float]
     epsilon: float | None = Field(description="total spent when all rounds are over")
@@ -41,7 +41,7 @@ class Arm(Record):
         curve = self.log_loss_curve
         return curve.rounds[curve.mean.index(min(curve.mean))]
 
-    def log_loss_minus(self, reference: Arm) -> Summary:
+    def log_loss_minus(self, reference: Arm) -> PairedMean:
         """The difference of log-loss, paired by seed: above zero, this one's probabilities are worse.
 
         Raises:
@@ -60,15 +60,15 @@ class Arm(Record):
         return self.auc_curve.low[self.auc_curve.rounds.index(server_round)] > 0.5
 
 
-class Comparison(Record):
+class PairedComparison(Record):
     """AUC of `arm` minus that of `against`, paired by seed, after round `arm_round` of the one and `against_round`."""
 
     arm: str
     against: str
     arm_round: int
     against_round: int
-    difference: Summary
-    verdict: Verdict
+    difference: PairedMean
+    verdict: IntervalVerdict
 
 
 class DifferenceCurve(Record):
@@ -88,7 +88,7 @@ class Measured(Record):
     study_digest: str
     seeds: tuple[int, ...]
     arms: tuple[Arm, ...]
-    comparisons: tuple[Comparison, ...] = Field(description="judged rounds first, then the others asked for")
+    comparisons: tuple[PairedComparison, ...] = Field(description="judged rounds first, then the others asked for")
     difference_curves: tuple[DifferenceCurve, ...] = ()
 
     def arm(self, name: str) -> Arm:
@@ -102,24 +102,24 @@ class Measured(Record):
             raise ConfigError(f"experiment {self.experiment} has no setting {name!r}, only: {', '.join(by_name)}")
         return by_name[name]
 
-    def judged(self) -> list[Comparison]:
+    def judged(self) -> list[PairedComparison]:
         """The comparisons that count: one for each pair, at the judged rounds."""
-        first: dict[tuple[str, str], Comparison] = {}
+        first: dict[tuple[str, str], PairedComparison] = {}
         for found in self.comparisons:
             first.setdefault((found.arm, found.against), found)
         return list(first.values())
 
-    def is_at_own_best(self, found: Comparison) -> bool:
+    def is_at_own_best(self, found: PairedComparison) -> bool:
         """Whether each side is compared after its own best round, beside what is judged."""
         rounds = (self.arm(found.arm).best_round, self.arm(found.against).best_round)
         return found not in self.judged() and (found.arm_round, found.against_round) == rounds
 
-    def neither_has_learnt(self, found: Comparison) -> bool:
+    def neither_has_learnt(self, found: PairedComparison) -> bool:
         """Whether both sides may be no better than a coin: a difference between them means nothing."""
         sides = ((found.arm, found.arm_round), (found.against, found.against_round))
         return not any(self.arm(name).has_learnt(server_round) for name, server_round in sides)
 
-    def comparison(self, arm: str, against: str) -> Comparison:
+    def comparison(self, arm: str, against: str) -> PairedComparison:
         """The difference at the judged rounds.
 
         Raises:

@@ -8,10 +8,18 @@ from typing import Any
 from tasks.errors import ConfigError
 from tasks.simulation.data import read_sites, split_sites
 from tasks.simulation.experiments import plan
-from tasks.simulation.experiments.paired import difference, summarise, verdict
+from tasks.simulation.experiments.paired import difference, interval_verdict, summarise
 from tasks.simulation.experiments.plan import Experiment
-from tasks.simulation.experiments.records import Arm, Cohort, Comparison, Curve, DifferenceCurve, Measured, SiteCount
-from tasks.simulation.runs import Result, Setting, run_many
+from tasks.simulation.experiments.records import (
+    Arm,
+    Cohort,
+    Curve,
+    DifferenceCurve,
+    Measured,
+    PairedComparison,
+    SiteCount,
+)
+from tasks.simulation.runs import RunResult, Setting, run_many
 from tasks.store import settings as deployment
 from tasks.study.file import load_study
 from tasks.study.sections import Study
@@ -19,7 +27,7 @@ from tasks.study.sections import Study
 #: Rounds that a curve keeps: all up to here, and every so many after it.
 _ALL_UP_TO, _THEN_EVERY = 100, 10
 #: Seeds' results of one setting, in the order of the seeds.
-_Runs = Sequence[Result]
+_Runs = Sequence[RunResult]
 
 
 def run(
@@ -66,7 +74,9 @@ def measure(
     return compare_results(experiment, study, seeds, results)
 
 
-def compare_results(experiment: Experiment, study: Study, seeds: Sequence[int], results: Sequence[Result]) -> Measured:
+def compare_results(
+    experiment: Experiment, study: Study, seeds: Sequence[int], results: Sequence[RunResult]
+) -> Measured:
     """The numbers of an experiment from its runs, every setting's in the order of the seeds."""
     runs = {one.name: [r for r in results if r.setting == one.name] for one in experiment.settings}
     arms = tuple(_arm(one, runs[one.name], experiment.judged_at) for one in experiment.settings)
@@ -154,7 +164,7 @@ def _curve(values: Mapping[int, Sequence[float]]) -> Curve:
     )
 
 
-def _comparisons(experiment: Experiment, runs: Mapping[str, _Runs], best: Mapping[str, int]) -> list[Comparison]:
+def _comparisons(experiment: Experiment, runs: Mapping[str, _Runs], best: Mapping[str, int]) -> list[PairedComparison]:
     found = [
         _compare(
             runs, arm, against, _judged(runs[arm], experiment.judged_at), _judged(runs[against], experiment.judged_at)
@@ -172,15 +182,15 @@ def _comparisons(experiment: Experiment, runs: Mapping[str, _Runs], best: Mappin
     return found
 
 
-def _compare(runs: Mapping[str, _Runs], arm: str, against: str, arm_round: int, against_round: int) -> Comparison:
+def _compare(runs: Mapping[str, _Runs], arm: str, against: str, arm_round: int, against_round: int) -> PairedComparison:
     paired = difference(_at(runs[arm], "auc", arm_round), _at(runs[against], "auc", against_round))
-    return Comparison(
+    return PairedComparison(
         arm=arm,
         against=against,
         arm_round=arm_round,
         against_round=against_round,
         difference=paired,
-        verdict=verdict(paired),
+        verdict=interval_verdict(paired),
     )
 
 

@@ -23,7 +23,7 @@ from tasks.foreign.bounds import (
 from tasks.store.records.ledger import Spend
 from tasks.store.records.model import PrivateAuc
 from tasks.store.records.record import Digest, Expectations, Record
-from tasks.study.channels import CHANNELS, PLAIN, Channel
+from tasks.study.channels import PLAIN, ClosedChannel
 from tasks.study.privacy import promises
 from tasks.study.sections import SiteName
 
@@ -73,7 +73,7 @@ class RoundMetrics(Record):
     status: Literal["complete", "partial", "failed"]
     message: LongText
     mechanism: Name
-    aggregation: Name = "plain"
+    channel: ClosedChannel = PLAIN
     promise: Spend | None = Field(default=None, description="the contributor's spend that has released most")
     opened_at: Moment
     closed_at: Moment
@@ -96,11 +96,6 @@ class RoundMetrics(Record):
     private_auc: PrivateAuc | None = Field(default=None, description="of the model that the round started from")
     step_seconds: dict[Name, Duration] = Field(default_factory=dict, max_length=MAX_STEPS)
     slowest: Name | None = None
-
-    @property
-    def channel(self) -> Channel:
-        """How the round's updates travelled; of a channel that is not known, nothing good is said."""
-        return CHANNELS.get(self.aggregation, PLAIN)
 
     @property
     def promises(self) -> bool:

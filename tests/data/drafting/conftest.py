@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.data.drafting.draft import Draft, Options, draft_study
+from tasks.data.drafting.draft import Draft, DraftOptions, draft_study
 from tasks.data.drafting.place import place
 from tasks.store.settings import PROJECT
 from tests.data.drafting.unseen_study import write_unseen_study
@@ -30,7 +30,7 @@ def unseen(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def drafted(unseen: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Draft, Path]:
     """The draft and the project that it was written into; read only."""
     project = new_project(tmp_path_factory.mktemp("drafted"))
-    draft = draft_study(unseen, Options(label="patients.exacerbation"), project / "expectations")
+    draft = draft_study(unseen, DraftOptions(label="patients.exacerbation"), project / "expectations")
     place(draft, project)
     return draft, project
 

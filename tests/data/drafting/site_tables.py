@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from tasks.data.drafting.draft import Draft, Options, draft_study
-from tasks.data.drafting.told import Answers
+from tasks.data.drafting.draft import Draft, DraftOptions, draft_study
+from tasks.data.drafting.told import ToldOptions
 from tests.data.drafting.unseen_study import write_csv
 
 SITES, EACH = ("north", "south", "west", "east", "isle"), 30
@@ -49,5 +49,5 @@ def draft(
     **told: Any,
 ) -> Draft:
     """A draft of `write_tables`; `told` are the answers about cells."""
-    options = Options(label=label, name="small", answers=Answers(**told))
+    options = DraftOptions(label=label, name="small", answers=ToldOptions(**told))
     return draft_study(write_tables(folder, cells, sites), options, project / "expectations")

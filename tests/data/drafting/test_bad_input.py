@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 
 from tasks.data.drafting.check import check_sites
-from tasks.data.drafting.draft import Draft, Options, draft_study
+from tasks.data.drafting.draft import Draft, DraftOptions, draft_study
 from tasks.data.drafting.place import place
 from tasks.errors import ConfigError, DataError, PharmafedError
 from tests.data.drafting.unseen_study import CLINICS, PATIENTS, REMARK, SPIROMETRY, Row, read_csv, write_csv
 
-LABEL = Options(label="patients.exacerbation")
+LABEL = DraftOptions(label="patients.exacerbation")
 
 
 def edit(change: Callable[[Row], Row], *clinics: str, columns: tuple[str, ...] = PATIENTS) -> Callable[[Path], None]:
@@ -78,11 +78,11 @@ class Bad:
     spoil: Callable[[Path], None]
     error: type[PharmafedError]
     match: str
-    options: Options = LABEL
+    options: DraftOptions = LABEL
 
 
-def labelled(label: str) -> Options:
-    return Options(label=label)
+def labelled(label: str) -> DraftOptions:
+    return DraftOptions(label=label)
 
 
 BAD = {
@@ -145,11 +145,11 @@ BAD = {
         repeat_a_patient,
         DataError,
         r"no table has one row per patient_id: .*delft/patients\.csv: row 5 after the header repeats one",
-        Options(label="patients.exacerbation", subject="patient_id"),
+        DraftOptions(label="patients.exacerbation", subject="patient_id"),
     ),
     "two ids": Bad(two_id_columns, ConfigError, "more than one column could name the subject: .*case_no.*patient_id"),
     "an id that a table lacks": Bad(
-        nothing, ConfigError, r"subject column clinic is not in spirometry\.csv", Options(subject="clinic")
+        nothing, ConfigError, r"subject column clinic is not in spirometry\.csv", DraftOptions(subject="clinic")
     ),
     "no label table": Bad(nothing, ConfigError, r"--label x\.y: write TABLE\.COLUMN.*patients, spiro", labelled("x.y")),
     "no label column": Bad(
@@ -168,7 +168,7 @@ BAD = {
         edit(lambda row: row, columns=(*PATIENTS[:-2], "exacerbation", "rescue_course")),
         ConfigError,
         "no column is plainly the label; say which with --label",
-        Options(),
+        DraftOptions(),
     ),
     "two labels to be found": Bad(
         edit(
@@ -177,7 +177,7 @@ BAD = {
         ),
         ConfigError,
         r"more than one column could be the label: patients\.event, patients\.outcome",
-        Options(),
+        DraftOptions(),
     ),
     "Latin-1": Bad(
         rewrite(lambda raw: raw.replace(b",F,", b",\xe9,", 1)),
@@ -211,9 +211,9 @@ BAD = {
     "no tables": Bad(
         lambda folder: [path.unlink() for path in folder.rglob("*.csv")] and None, ConfigError, "no CSV files"
     ),
-    "a study's name": Bad(nothing, ConfigError, "not 'My study': give another --name", Options(name="My study")),
-    "no budget": Bad(nothing, ConfigError, r"privacy\.distributed_dp\.epsilon", Options(epsilon=0)),
-    "no rounds": Bad(nothing, ConfigError, r"rounds\.total", Options(rounds=0)),
+    "a study's name": Bad(nothing, ConfigError, "not 'My study': give another --name", DraftOptions(name="My study")),
+    "no budget": Bad(nothing, ConfigError, r"privacy\.distributed_dp\.epsilon", DraftOptions(epsilon=0)),
+    "no rounds": Bad(nothing, ConfigError, r"rounds\.total", DraftOptions(rounds=0)),
 }
 
 

@@ -14,14 +14,14 @@ import pytest
 
 from tasks.data.checks.suites import all_columns, load_suite
 from tasks.data.drafting.check import check_sites
-from tasks.data.drafting.draft import Draft, Options, draft_study
+from tasks.data.drafting.draft import Draft, DraftOptions, draft_study
 from tasks.data.drafting.place import place
 from tasks.data.reading.features import build_inputs
 from tasks.data.reading.patients import prepare_patients
 from tasks.data.reading.tables import read_tables
 from tasks.errors import ConfigError
 from tasks.privacy.noise.source import SeededNoise
-from tasks.rounds.scores import score
+from tasks.rounds.scores import score_held_out
 from tasks.simulation.reference import YARDSTICK
 from tasks.simulation.rounds import simulate, without_privacy
 from tasks.study.file import load_study
@@ -229,7 +229,7 @@ def test_three_rounds_without_privacy_learn(drafted: Drafted, study: Study) -> N
         patients[site] = prepare_patients(tables, build_inputs(tables, study), study, site)
     open_study = without_privacy(study, YARDSTICK)
     *_, last = simulate(open_study, patients, 3, noise=SeededNoise(b"\0" * 32))
-    auc, _ = score(open_study, last.evaluated, patients)
+    auc, _ = score_held_out(open_study, last.evaluated, patients)
     assert last.server_round == 3
     assert auc is not None
     assert auc > 0.7
@@ -242,14 +242,14 @@ def test_three_rounds_without_privacy_learn(drafted: Drafted, study: Study) -> N
 def test_with_few_sites_each_protects_its_own_update(folder: Path, project: Path) -> None:
     for clinic in ("cork", "delft", "evora"):
         shutil.rmtree(folder / clinic)
-    study = draft_study(folder, Options(label="patients.exacerbation"), project / "expectations").study
+    study = draft_study(folder, DraftOptions(label="patients.exacerbation"), project / "expectations").study
     assert isinstance(study.privacy, LocalDP)
-    assert (study.aggregation, study.rounds.min_sites, study.evaluation.score_bins) == ("plain", 3, None)
+    assert (study.channel.name, study.rounds.min_sites, study.evaluation.score_bins) == ("plain", 3, None)
 
 
 def test_with_many_sites_they_hide_behind_masks(study: Study) -> None:
     assert isinstance(study.privacy, DistributedDP)
-    assert (study.aggregation, study.rounds.min_sites, study.evaluation.score_bins) == ("masks", 5, 5)
+    assert (study.channel.name, study.rounds.min_sites, study.evaluation.score_bins) == ("masks", 5, 5)
 
 
 def test_a_site_with_another_unit_is_found(folder: Path, project: Path) -> None:
@@ -257,14 +257,14 @@ def test_a_site_with_another_unit_is_found(folder: Path, project: Path) -> None:
     path = folder / "cork/spirometry.csv"
     rows = [{**row, "fev1": round(1000 * float(row["fev1"]))} for row in read_csv(path)]
     write_csv(path, SPIROMETRY, rows)
-    draft = draft_study(folder, Options(), project / "expectations")
+    draft = draft_study(folder, DraftOptions(), project / "expectations")
     assert "fev1" not in draft.study.input_names
     (why,) = [each.why for each in draft.left_out if each.column == "fev1"]
     assert "unit" in why
 
 
 def test_options_are_taken(unseen: Path, project: Path) -> None:
-    options = Options("patients.sex=M", "patient_id", "lungs", "Who is male?", 1.5, 7)
+    options = DraftOptions("patients.sex=M", "patient_id", "lungs", "Who is male?", 1.5, 7)
     study = draft_study(unseen, options, project / "expectations").study
     assert (study.study, study.title) == ("lungs", "Who is male?")
     assert (study.privacy.epsilon, study.rounds.total) == (1.5, 7)  # type: ignore[union-attr]
@@ -275,7 +275,7 @@ def test_options_are_taken(unseen: Path, project: Path) -> None:
 
 def test_a_label_that_is_named_so_is_found(folder: Path, project: Path) -> None:
     """Without --label: `exacerbation` is no word for an outcome, but it stands last and is 0 or 1."""
-    by_place = draft_study(folder, Options(), project / "expectations").outcome
+    by_place = draft_study(folder, DraftOptions(), project / "expectations").outcome
     assert (by_place.table, by_place.column, by_place.value) == ("patients", "exacerbation", 1)
     assert "only column" in by_place.why
     columns = tuple("attack_outcome" if c == "rescue_course" else c for c in PATIENTS)
@@ -284,16 +284,16 @@ def test_a_label_that_is_named_so_is_found(folder: Path, project: Path) -> None:
         write_csv(
             folder / clinic / "patients.csv", columns, [{**r, "attack_outcome": r["rescue_course"]} for r in rows]
         )
-    by_name = draft_study(folder, Options(), project / "expectations").outcome
+    by_name = draft_study(folder, DraftOptions(), project / "expectations").outcome
     assert (by_name.column, by_name.value) == ("attack_outcome", "yes")
 
 
 def test_twice_is_once(unseen: Path, project: Path) -> None:
     """The same call again writes nothing; after an interruption it writes the rest."""
-    draft = draft_study(unseen, Options(), project / "expectations")
+    draft = draft_study(unseen, DraftOptions(), project / "expectations")
     written = place(draft, project)
     assert len(written) == 2 * len(CLINICS) + 4
-    assert place(draft_study(unseen, Options(), project / "expectations"), project) == []
+    assert place(draft_study(unseen, DraftOptions(), project / "expectations"), project) == []
     (project / "studies/asthma.yaml").unlink()
     (project / "data/studies/asthma/cork/patients.csv").unlink()
     assert sorted(place(draft, project)) == ["data/studies/asthma/cork/patients.csv", "studies/asthma.yaml"]
@@ -307,7 +307,7 @@ def test_what_is_there_is_never_overwritten(unseen: Path, project: Path, path: s
     mine = project / path
     mine.parent.mkdir(parents=True, exist_ok=True)
     mine.write_text("mine\n")
-    draft = draft_study(unseen, Options(), project / "expectations")
+    draft = draft_study(unseen, DraftOptions(), project / "expectations")
     with pytest.raises(ConfigError, match=rf"already there with other content: {re.escape(path)}; nothing was written"):
         place(draft, project)
     left = {p.relative_to(project).as_posix() for p in project.rglob("*") if p.is_file()}
@@ -321,7 +321,7 @@ def test_a_second_question_on_the_same_tables_stands_beside_the_first(
     """The same suites but in folders of its own, so that neither study can change the other."""
     draft, first = drafted
     project = Path(shutil.copytree(first, tmp_path / "project"))
-    other = draft_study(unseen, Options(label="patients.sex=M", name="other"), project / "expectations")
+    other = draft_study(unseen, DraftOptions(label="patients.sex=M", name="other"), project / "expectations")
     place(other, project)
     own = {p.replace("/other/", "/asthma/"): t for p, t in other.texts.items() if p.endswith(".json")}
     assert own == {p: t for p, t in draft.texts.items() if p.endswith(".json")}

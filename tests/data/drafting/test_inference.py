@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 from tasks.data.checks.suites import load_suite
 from tasks.data.drafting.check import check_sites
 from tasks.data.drafting.content import delta, quorum, training_patients
-from tasks.data.drafting.draft import Draft, Options, draft_study
+from tasks.data.drafting.draft import Draft, DraftOptions, draft_study
 from tasks.data.drafting.place import place
 from tasks.data.drafting.rounding import decades, one_digit, round_bounds, two_digits
-from tasks.data.drafting.told import Answers
+from tasks.data.drafting.told import ToldOptions
 from tasks.study.file import load_study
 from tasks.study.sections import Study
 from tests.data.drafting.unseen_study import write_csv
@@ -53,7 +53,7 @@ def drafts(tmp_path: Path, project: Path) -> Callable[..., Draft]:
     """Drafts a study of the tables that `write_sites` writes, places it, and has it hold at every site."""
 
     def make(patients: Columns, more: dict[str, list[Columns]] | None = None, keep: tuple[str, ...] = ()) -> Draft:
-        options = Options(answers=Answers(keep=keep))
+        options = DraftOptions(answers=ToldOptions(keep=keep))
         draft = draft_study(write_sites(tmp_path / "small", patients, more), options, project / "expectations")
         place(draft, project)
         assert load_study(project / "studies/small.yaml") == draft.study

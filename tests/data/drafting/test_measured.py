@@ -11,10 +11,10 @@ import pytest
 
 from tasks.data.drafting.check import check_sites
 from tasks.data.drafting.columns import Column
-from tasks.data.drafting.draft import Draft, Options, draft_study
+from tasks.data.drafting.draft import Draft, DraftOptions, draft_study
 from tasks.data.drafting.measured import qualifiers, times
 from tasks.data.drafting.place import place
-from tasks.data.drafting.told import Answers
+from tasks.data.drafting.told import ToldOptions
 from tasks.study.sections import Input
 from tests.data.drafting.unseen_study import write_csv
 
@@ -48,7 +48,9 @@ def draft(tmp_path: Path, project: Path) -> Callable[..., Draft]:
             rows = [{"id": f"a{i}", **row} for i in range(EACH) for row in rows_of(site, i)]
             if rows:
                 write_csv(tmp_path / "small" / site / f"{table}.csv", tuple(rows[0]), rows)
-        drafted = draft_study(tmp_path / "small", Options(answers=Answers(keep=keep)), project / "expectations")
+        drafted = draft_study(
+            tmp_path / "small", DraftOptions(answers=ToldOptions(keep=keep)), project / "expectations"
+        )
         place(drafted, project)
         results = check_sites(drafted.study, project)
         assert {s: [c.id for c in r.failures] for s, r in results.items()} == {s: [] for s in SITES}

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tasks.data.drafting.check import check_sites
-from tasks.data.drafting.draft import Options, draft_study
+from tasks.data.drafting.draft import DraftOptions, draft_study
 from tasks.data.drafting.place import place
 from tasks.errors import ConfigError, DataError
 from tasks.simulation.data import read_sites
@@ -87,7 +87,7 @@ def test_codes_of_an_input_and_a_tests_name_are_asked_about_too(tmp_path: Path, 
         ]
         write_csv(folder / site / "labs.csv", keys, rows)
     with pytest.raises(DataError, match=r"labs\.test: 2 values are spelled .*ALB = alb.* at south"):
-        draft_study(folder, Options("people.outcome", name="small"), project / "expectations")
+        draft_study(folder, DraftOptions("people.outcome", name="small"), project / "expectations")
 
 
 def test_more_spellings_than_categories_are_texts_unless_they_name_tests(tmp_path: Path, project: Path) -> None:

@@ -8,7 +8,7 @@ from tasks.errors import ConfigError, ModelRefused, ModelUnavailable, RunIncompl
 from tasks.exam.asking import collect, prices
 from tasks.exam.asking.questions import Failure
 from tasks.exam.bank.records import ExamItem, ItemText, RunSettings
-from tasks.exam.runs.journal import Answer
+from tasks.exam.runs.journal import RawReply
 from tasks.report.notices import reason_of
 from tests.exam.exam_samples import exam, item, settings
 
@@ -19,9 +19,9 @@ def _asked(epochs: int = 1, **changes: object) -> RunSettings:
     return settings(exam(ITEMS), model="openai/gpt-4o", epochs=epochs, **changes)
 
 
-def _answers(items: tuple[ExamItem, ...], epochs: int) -> dict[tuple[str, int], Answer]:
+def _answers(items: tuple[ExamItem, ...], epochs: int) -> dict[tuple[str, int], RawReply]:
     found = [
-        Answer.model_validate(
+        RawReply.model_validate(
             {
                 "item": it.id,
                 "item_digest": it.digest,

@@ -10,7 +10,7 @@ from scipy import stats
 
 from tasks.errors import DataError
 from tasks.exam.comparing.compare import compare
-from tasks.exam.comparing.comparison_records import Comparison
+from tasks.exam.comparing.comparison_records import RunComparison
 from tasks.exam.scoring.score import scored_run
 from tasks.exam.scoring.score_records import ScoredRun
 from tasks.exam.scoring.statistics import holm
@@ -173,7 +173,7 @@ def test_epoch_variance_comes_with_both_sides() -> None:
     assert found.compared == ("epochs",)
 
 
-def _net_zero_decisions(flip_rate: float, bias: float, rounds: int) -> list[Comparison]:
+def _net_zero_decisions(flip_rate: float, bias: float, rounds: int) -> list[RunComparison]:
     """Reruns in which each item flips with this rate; `bias` moves the chance that a flip loses the item."""
     dice, found = random.Random(13), []
     of = exam(item(number) for number in range(1, 61))
@@ -228,4 +228,4 @@ def test_alpha_is_checked_and_used() -> None:
 
 def test_a_comparison_is_a_record_that_comes_back_equal() -> None:
     found = compare(PAPER, BEFORE, after(20, 3))
-    assert Comparison.model_validate_json(to_json(found)) == found
+    assert RunComparison.model_validate_json(to_json(found)) == found

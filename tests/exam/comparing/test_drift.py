@@ -10,7 +10,7 @@ from tasks.errors import DataError, DriftFound
 from tasks.exam import evaluate
 from tasks.exam.asking import ask as asking
 from tasks.exam.comparing.archive import load_comparison
-from tasks.exam.comparing.comparison_records import Comparison, most_telling
+from tasks.exam.comparing.comparison_records import RunComparison, most_telling
 from tasks.exam.comparing.drift import ALPHA, check_drift
 from tasks.exam.evaluate import Evaluated
 from tasks.exam.page import files as report_files
@@ -39,7 +39,7 @@ def evaluate_months(
     return [evaluate.evaluate("paper", "a/x", "ja", home=home, run_id=f"r{month}") for month in range(len(months))]
 
 
-def against(found: Evaluated, name: str) -> Comparison | None:
+def against(found: Evaluated, name: str) -> RunComparison | None:
     return load_comparison(found.folder / name)
 
 

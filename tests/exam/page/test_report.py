@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from tasks.errors import DataError
-from tasks.exam.bank.records import Response, Run
+from tasks.exam.bank.records import ExamRun, Response
 from tasks.exam.comparing.compare import compare
-from tasks.exam.comparing.comparison_records import Comparison
+from tasks.exam.comparing.comparison_records import RunComparison
 from tasks.exam.page import plots
 from tasks.exam.page.items import SHOWN
 from tasks.exam.page.report import build_exam_report, build_history
@@ -32,7 +32,7 @@ HREF = re.compile(r'(?:src|href)="([^"]*)"')
 
 def sitting(
     given: Sequence[Response], name: str = "run", days: int = 0, **settings: object
-) -> tuple[Run, list[Response], ScoredRun]:
+) -> tuple[ExamRun, list[Response], ScoredRun]:
     """A scored run that finished so many days later."""
     made = run(PAPER, given, name, **settings).model_copy(update={"finished_at": NOW + timedelta(days=days)})
     return made, list(given), scored_run(PAPER, made, given)
@@ -249,9 +249,9 @@ def test_scores_or_a_comparison_of_another_run_are_refused(before: ScoredRun, im
         build_exam_report(PAPER, made, given[1:], found.scores, None, images=images)
 
 
-def history() -> list[tuple[Run, Scores, Comparison | None]]:
+def history() -> list[tuple[ExamRun, Scores, RunComparison | None]]:
     """Three runs a month apart; the last one has drifted."""
-    entries: list[tuple[Run, Scores, Comparison | None]] = []
+    entries: list[tuple[ExamRun, Scores, RunComparison | None]] = []
     last: ScoredRun | None = None
     for month, right in enumerate((RIGHT, RIGHT, RIGHT - set(LOST))):
         made, _, found = sitting(responses(PAPER, right), f"run-{month}", 30 * month)

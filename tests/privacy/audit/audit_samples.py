@@ -16,10 +16,11 @@ import torch
 from tasks.privacy.accounting import gdp_epsilon, noise_multiplier_for
 from tasks.privacy.audit.adversary import Adversary
 from tasks.privacy.audit.effort import Effort
-from tasks.privacy.audit.observer import Floats, Groups, Observers
+from tasks.privacy.audit.observer import Observers, PatientGroups
 from tasks.privacy.audit.patients import Audience, synthetic_patients
 from tasks.privacy.audit.promise import promise_of
-from tasks.privacy.audit.setting import Setting
+from tasks.privacy.audit.setting import AuditSetting
+from tasks.privacy.noise.keystream import Floats
 from tasks.store.records.ledger import Spend
 from tasks.store.settings import PROJECT
 from tasks.store.weights import Weights
@@ -80,7 +81,7 @@ def stand_in(study: Study, seed: int, *, scale: float = 1.0, noisy: float = 1.0,
     """Observers of a release with `scale` times the right noise, in a share `noisy` of the coordinates."""
     adversary, rng = Adversary(study), np.random.default_rng(seed)
 
-    def raw(weights: Weights, groups: Groups, server_round: int) -> Floats:
+    def raw(weights: Weights, groups: PatientGroups, server_round: int) -> Floats:
         inputs = torch.cat([group[0] for group in groups.values()])
         labels = torch.cat([group[1] for group in groups.values()])
         with torch.no_grad():
@@ -91,7 +92,7 @@ def stand_in(study: Study, seed: int, *, scale: float = 1.0, noisy: float = 1.0,
         total: Floats = rows.sum(dim=0).numpy()
         return total
 
-    def released(weights: Weights, groups: Groups, server_round: int) -> Floats:
+    def released(weights: Weights, groups: PatientGroups, server_round: int) -> Floats:
         total = raw(weights, groups, server_round)
         noise = rng.standard_normal(total.size) * SIGMA * CLIP * scale
         noise[int(noisy * total.size) :] = 0
@@ -100,16 +101,16 @@ def stand_in(study: Study, seed: int, *, scale: float = 1.0, noisy: float = 1.0,
     return Observers(raw, released)
 
 
-def sample_setting(seed: int, **fault: Any) -> Setting:
+def sample_setting(seed: int, **fault: Any) -> AuditSetting:
     """What the attacks share, over all rounds."""
     return replace(_setting(), observers=stand_in(sample_study(), seed, **fault))
 
 
 @cache
-def _setting() -> Setting:
+def _setting() -> AuditSetting:
     study = sample_study()
     adversary, audience, spend = Adversary(study), sample_patients(study), sample_spend()
-    return Setting(
+    return AuditSetting(
         adversary=adversary,
         observers=stand_in(study, 0),
         layered=None,

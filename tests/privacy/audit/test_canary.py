@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 
 from tasks.privacy.audit.canary import Canaries, attack_canaries, plant
-from tasks.privacy.audit.setting import Setting
+from tasks.privacy.audit.setting import AuditSetting
 from tasks.privacy.audit.trials import Trials
 from tests.privacy.audit.audit_samples import DELTA, EPSILON, MU, ROUNDS, sample_setting
 
 BOUND = MU * ROUNDS**0.5
 
 
-def _planted(setting: Setting) -> Canaries:
+def _planted(setting: AuditSetting) -> Canaries:
     return plant(setting.adversary, setting.observers, setting.models, setting.sites, whole_sites=False)
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 
 from tasks.privacy.audit.membership import Membership, attack_membership
-from tasks.privacy.audit.setting import Setting
+from tasks.privacy.audit.setting import AuditSetting
 from tests.privacy.audit.audit_samples import ROUNDS, sample_setting
 
 MEMBERS = 16
 
 
-def _released(setting: Setting, seed: int) -> Membership:
+def _released(setting: AuditSetting, seed: int) -> Membership:
     return attack_membership(
         setting.observers.released,
         setting.adversary,
@@ -24,7 +24,7 @@ def _released(setting: Setting, seed: int) -> Membership:
     )
 
 
-def _bound(setting: Setting, rounds: int) -> float:
+def _bound(setting: AuditSetting, rounds: int) -> float:
     assert setting.promise is not None
     return setting.promise.over(rounds).auc()
 

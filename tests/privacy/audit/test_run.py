@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tasks.privacy.audit.observer import Floats, Groups, Observers
+from tasks.privacy.audit.observer import Observers, PatientGroups
 from tasks.privacy.audit.patients import SYNTHETIC, audit_patients
 from tasks.privacy.audit.run import run_audit
 from tasks.privacy.audit.setting import layered_study
 from tasks.privacy.audit.verdict import FALSE_ALARM, Audit, Figure, outcome_of
+from tasks.privacy.noise.keystream import Floats
 from tasks.store.records.ledger import Spend
 from tasks.store.weights import Weights
 from tasks.study.privacy import NoPrivacy
@@ -75,7 +76,7 @@ def test_no_noise_is_broken_by_every_attack() -> None:
 def test_attacks_that_fail_on_the_raw_update_prove_nothing() -> None:
     silent = np.random.default_rng(0)
 
-    def noise(weights: Weights, groups: Groups, server_round: int) -> Floats:
+    def noise(weights: Weights, groups: PatientGroups, server_round: int) -> Floats:
         return silent.standard_normal(sum(tensor.numel() for tensor in weights.values())) * 100
 
     audit = _audit(Observers(noise, noise))

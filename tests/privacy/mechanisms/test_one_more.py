@@ -88,7 +88,7 @@ print(json.dumps({
     "bounds": bounds,
     "gaps": [gaps(delta=1e-3), gaps()],
     "over": over(),
-    "masks": said(aggregation="masks"),
+    "masks": said(channel="masks"),
     "samples": said(training=content["training"] | {"weighting": "samples"}),
     "delta": said(privacy=content["privacy"] | {"delta": 0.05}, sites={str(k): [str(k)] for k in range(30)}),
     "digest": study.digest != read(privacy=content["privacy"] | {"clip_norm": 2}).digest,
@@ -195,7 +195,7 @@ def test_the_door_and_the_audit_know_it(done: dict[str, Any]) -> None:
 
 
 def test_what_it_does_not_name_is_refused_when_the_study_is_read(done: dict[str, Any]) -> None:
-    assert done["masks"] == "Value error, aggregation must be plain or ckks with privacy.mechanism laplace_update"
+    assert done["masks"] == "Value error, channel must be plain or ckks with privacy.mechanism laplace_update"
     assert done["samples"] == "Value error, training.weighting must be plain with privacy.mechanism laplace_update"
     assert done["delta"].startswith("Value error, privacy.delta is 0.05; with 30 sites it must be below 0.0333")
 

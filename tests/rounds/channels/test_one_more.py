@@ -47,7 +47,7 @@ os.environ |= {"PHARMAFED_HOME": str(fed.home), "PHARMAFED_PROJECT": str(fed.pro
 try:
     fed.start()
     enrol_local_sites(fed.store(), fed.home, list(few))
-    name = fed.new_study(base=NOCOMP, sites=few, aggregation="relay")
+    name = fed.new_study(base=NOCOMP, sites=few, channel="relay")
     closed = fed.whole_round(name, "run 1")
     study = fed.hub(name).study
     patients = split_sites(read_sites(study, fed.project), study.evaluation)
@@ -77,9 +77,9 @@ print(json.dumps({
     "door": at_the_door(),
     "status": closed.status,
     "contributors": closed.num_contributors,
-    "aggregation": plan.aggregation,
+    "channel": plan.channel.name,
     "steps": study.channel.site_steps,
-    "side": hub_side("relay").__module__,
+    "side": hub_side(plan.channel).__module__,
     "preloaded": "tasks.rounds.channels.relay" in HEAVY,
     "same": card.model.sha256 == sha256(to_bytes(simulated.weights)),
     "bytes": len(update),
@@ -120,7 +120,7 @@ def test_it_is_one_module_and_three_files_that_name_it() -> None:
 
 
 def test_a_round_of_it_goes_as_one_in_the_open(done: dict[str, Any]) -> None:
-    assert (done["status"], done["contributors"], done["aggregation"]) == ("complete", 3, "relay")
+    assert (done["status"], done["contributors"], done["channel"]) == ("complete", 3, "relay")
     assert done["steps"] == ["validate_data", "train_local", "privatize_and_upload"]
     assert done["side"] == "tasks.rounds.channels.relay"
     assert done["preloaded"]
@@ -132,7 +132,7 @@ def test_its_model_is_the_simulation_s_to_the_last_byte(done: dict[str, Any]) ->
 
 
 def test_a_mechanism_that_does_not_name_it_is_refused(done: dict[str, Any]) -> None:
-    says = "Value error, aggregation must be plain or masks or ckks with privacy.mechanism gaussian_update"
+    says = "Value error, channel must be plain or masks or ckks with privacy.mechanism gaussian_update"
     assert done["refused"] == says
-    says = "an update of mechanism gaussian_update cannot leave by itself under relay: set aggregation: "
+    says = "an update of mechanism gaussian_update cannot leave by itself under relay: set channel: "
     assert done["door"] == says + "ckks or masks or plain"

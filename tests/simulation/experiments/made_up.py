@@ -9,7 +9,7 @@ import numpy as np
 from tasks.simulation.experiments import run
 from tasks.simulation.experiments.plan import EXPERIMENTS, Experiment
 from tasks.simulation.experiments.records import Cohort, Measured, SiteCount
-from tasks.simulation.runs import Result
+from tasks.simulation.runs import RunResult
 from tasks.study.sections import Study
 
 SEEDS = tuple(range(20))
@@ -18,7 +18,7 @@ Effect = Callable[[str, str], float]
 SITES = ("701", "703", "pool")
 
 
-def results(experiment: Experiment, effect: Effect, jitter: float = 0.002) -> list[Result]:
+def results(experiment: Experiment, effect: Effect, jitter: float = 0.002) -> list[RunResult]:
     """Runs of every setting: the seed's level, the setting's effect and a little noise of each run's own."""
     made = []
     for place, setting in enumerate(experiment.settings):
@@ -29,7 +29,7 @@ def results(experiment: Experiment, effect: Effect, jitter: float = 0.002) -> li
             level = 0.6 + 0.05 * np.sin(seed) + effect(experiment.name, setting.name)
             auc = tuple(float(x) for x in level + jitter * rng.standard_normal(len(rounds)))
             made.append(
-                Result(
+                RunResult(
                     setting=setting.name,
                     seed=seed,
                     rounds=rounds,

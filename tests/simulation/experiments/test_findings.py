@@ -10,11 +10,11 @@ from typer.testing import CliRunner
 
 from tasks.deploy.commands.experiments import app
 from tasks.simulation.experiments import files, findings, metrics, run
-from tasks.simulation.experiments.claims import CLAIMS, overall, verdict_words
+from tasks.simulation.experiments.claims import CLAIMS, claim_word, verdict_words
 from tasks.simulation.experiments.drawing import Picture
 from tasks.simulation.experiments.plan import EXPERIMENTS
 from tasks.simulation.experiments.records import Measured
-from tasks.simulation.runs import Result
+from tasks.simulation.runs import RunResult
 from tasks.study.sections import Study
 from tests.simulation.experiments.made_up import SEEDS, cohort, numbers, results
 
@@ -53,7 +53,7 @@ def made(study: Study, case: str) -> dict[str, Measured]:
     return _MADE[case]
 
 
-def turn(result: Result, best: int) -> Result:
+def turn(result: RunResult, best: int) -> RunResult:
     """The same with log-loss that falls until round `best` and then rises."""
     return result.model_copy(update={"log_loss": tuple(0.6 + 0.01 * abs(n - best) for n in result.rounds)})
 
@@ -255,7 +255,7 @@ def test_metrics_are_flat_and_plots_are_points(study: Study) -> None:
     for table in points.values():
         assert len({next(iter(point.values())) for point in table}) == len(table), "each x once"
         assert all(point.keys() <= table[0].keys() for point in table), "DVC wants each line in the first point"
-    assert metrics.verdicts(found) == {c.title: overall(c, found[c.experiment]) for c in CLAIMS}
+    assert metrics.verdicts(found) == {c.title: claim_word(c, found[c.experiment]) for c in CLAIMS}
 
 
 def test_the_command_writes_page_figures_and_metrics(flat: dict[str, Measured], tmp_path: Path) -> None:
