@@ -95,13 +95,13 @@ def evaluate(arm: dict[str, str]) -> None:
 @task(on_failure_callback=tell_of_drift)
 def check_drift(arm: dict[str, str]) -> None:
     """Red when the model answers otherwise than in its last run, or than in the anchor."""
-    from tasks.exam.comparing.archive import run_folder
+    from tasks.exam.comparing.archive import exam_run_folder
     from tasks.exam.comparing.drift import check_drift
     from tasks.store import settings
 
     context = get_current_context()
     exam = context["params"]["exam"]
-    folder = run_folder(settings.home(), exam, arm["model"], arm["language"], _run_id())
+    folder = exam_run_folder(settings.home(), exam, arm["model"], arm["language"], _run_id())
     print(check_drift(folder))
 
 

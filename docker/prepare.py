@@ -16,7 +16,7 @@ from pathlib import Path
 
 from tasks.deploy import airflow, seaweedfs
 from tasks.deploy.ports import Ports
-from tasks.deploy.secret_files import write_private
+from tasks.deploy.secret_files import write_secret
 from tasks.store import settings
 from tasks.store.identity import ensure_authority, ensure_hub_identity, ensure_site_identity
 from tasks.study.file import load_studies
@@ -37,7 +37,7 @@ def make_secrets(home: Path) -> None:
     airflow.prepare(home)
     environ = airflow.environment(home, Ports(), project, project / "dags", {})
     for name, setting in AIRFLOW_KEYS.items():
-        write_private(home / "secrets" / name, environ[setting])
+        write_secret(home / "secrets" / name, environ[setting])
     _make_database_password(home / "secrets")
     seaweedfs.prepare(home, sites_by_study)
     authority = ensure_authority(home / "secrets" / "ca")
@@ -50,8 +50,8 @@ def make_secrets(home: Path) -> None:
 def _make_database_password(folder: Path) -> None:
     if not (folder / "database_url").exists():
         password = secrets.token_hex(24)
-        write_private(folder / "postgres_password", password)
-        write_private(folder / "database_url", DATABASE.format(password=password))
+        write_secret(folder / "postgres_password", password)
+        write_secret(folder / "database_url", DATABASE.format(password=password))
 
 
 def _open_inside(home: Path) -> None:

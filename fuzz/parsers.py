@@ -28,7 +28,7 @@ from tasks.privacy.ledger.spent import spent
 from tasks.privacy.ledger.verification import verify_chain
 from tasks.privacy.secure_sum import checks, ckks, opening
 from tasks.privacy.secure_sum.records import KeyMessage, Roster, SealingKey, Survivors, UnmaskAnswer
-from tasks.privacy.secure_sum.records import sha256 as record_sha256
+from tasks.privacy.secure_sum.records import record_sha256 as record_sha256
 from tasks.rounds.channels.ckks import read_decrypted, read_encrypted
 from tasks.rounds.channels.masks.hub import read_masked
 from tasks.rounds.hub.card_chain import CardChain
@@ -190,7 +190,7 @@ def _key_message(world: World, body: bytes) -> object:
     plan_sha256 = sha256(to_json(world.plan))
     checks.admit_key_message(message, SITE, world.plan.study, ROUND, world.authority, plan_sha256=plan_sha256)
     checks.check_shares(message, SITES, 3)
-    return opening.freeze_roster(world.messages | {SITE: message}, run_id="run", missing={}, tolerated_dropouts=0)
+    return opening.make_roster(world.messages | {SITE: message}, run_id="run", missing={}, tolerated_dropouts=0)
 
 
 def _sealing_key(world: World, body: bytes) -> object:

@@ -11,7 +11,7 @@ from fuzz.world import SITE, SITES, World
 from tasks.data.checks.runner import CheckResult, ValidationResult
 from tasks.privacy.ledger.evidence import Evidence
 from tasks.privacy.ledger.spend_table import _row, chain_table
-from tasks.rounds.hub.answers import Answers, reason_of
+from tasks.rounds.hub.answers import Answers, why_silent
 from tasks.rounds.hub.cards import LIMITS
 from tasks.rounds.hub.close import _summarise
 from tasks.rounds.hub.context import HubContext
@@ -114,7 +114,7 @@ def _selection(world: World, hub: HubContext, seconds: bytes) -> Selection:
         server_round=1,
         run_id="run",
         chosen=(chosen_update(manifest, world.plan),),
-        missing={SILENT: reason_of(hub, world.plan, SILENT, answers)},
+        missing={SILENT: why_silent(hub, world.plan, SILENT, answers)},
     )
 
 
@@ -152,5 +152,5 @@ def _shown(hub: HubContext, now: RoundMetrics) -> object:
     """Everything of the page but the charts, which take a second, and the round after it, a day later."""
     later = now.model_copy(update={"closed_at": now.closed_at + timedelta(days=1)})
     steps = sorted({step for row in now.sites for step in row.seconds})
-    words = view.banners(now), view.tiles(now, None), view.sites(now, steps), view.metric_note(hub.study, now)
+    words = view.banners(now), view.round_tiles(now, None), view.sites(now, steps), view.metric_note(hub.study, now)
     return words, privacy_view.privacy(hub.study, now), numbers([now, later]), run_entry(hub.study, later)

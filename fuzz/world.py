@@ -20,7 +20,7 @@ from tasks.privacy.sanitizer import plan_spend, specs_of
 from tasks.privacy.secure_sum import opening, protocol
 from tasks.privacy.secure_sum.checks import signed
 from tasks.privacy.secure_sum.records import KeyMessage, Presence, Roster, SealingKey, Survivors, UnmaskAnswer
-from tasks.privacy.secure_sum.records import sha256 as record_sha256
+from tasks.privacy.secure_sum.records import record_sha256 as record_sha256
 from tasks.rounds.hub.context import HubContext
 from tasks.store import clock, layout
 from tasks.store.hub_signature import sign_as_hub
@@ -110,7 +110,7 @@ def make() -> World:
     sealing = {site: _sealing_key(folder, site) for site in SITES}
     made = {site: _keys(folder, site, plan, plan_sha256, sealing, authority[1]) for site in SITES}
     messages = {site: message for site, (_, message) in made.items()}
-    roster = opening.freeze_roster(messages, run_id="run", missing={}, tolerated_dropouts=0)
+    roster = opening.make_roster(messages, run_id="run", missing={}, tolerated_dropouts=0)
     keys = {
         site: protocol.join_roster(own, roster, messages, _private(folder, site), tolerated_dropouts=0)
         for site, (own, _) in made.items()
@@ -176,7 +176,7 @@ def _plan(study: Study, folder: Path) -> Plan:
         evaluated_model=ref,
         training=study.training,
         privacy=study.privacy,
-        aggregation=study.aggregation,
+        channel=study.channel,
         evaluation=study.evaluation,
         total_rounds=study.rounds.total,
     )

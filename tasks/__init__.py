@@ -15,6 +15,7 @@
     models       the models that studies name by import path
     cli          the `pharmafed` command
 
+docs/architecture.md has the way of one update through them, and where each new thing goes.
 A room imports only rooms above it in this list, `errors` and `models`; `tests/test_rooms.py` holds them to it.
 """
 

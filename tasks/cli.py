@@ -154,7 +154,7 @@ def run_round(
     report = settings.home() / "reports" / study / f"{newest.server_round:04d}" / "report.html"
     console.print(f"report  {report}", soft_wrap=True)
     console.print(f"web UI  {settings.addresses().airflow_url}/dags/{follow.dag_id(study)}", soft_wrap=True)
-    follow.require_closed(closed)
+    follow.require_models(closed)
 
 
 @app.command()

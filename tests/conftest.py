@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 from tasks.deploy import airflow, local, seaweedfs, sockets
 from tasks.deploy.airflow_api import AirflowApi
@@ -22,6 +23,9 @@ from tasks.store.settings import PROJECT, Addresses, S3Credential
 from tasks.store.version import require_layout
 
 START_TIMEOUT_S = 300.0
+#: No time limit for an example: on a busy machine any of them may take long.
+settings.register_profile("any machine", deadline=None)
+settings.load_profile("any machine")
 #: The project's own studies. A checkout may have others beside them: whoever tests with it brought them.
 SHIPPED = ("xanomeline_derm56", "xanomeline_nocomp24")
 

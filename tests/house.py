@@ -46,6 +46,9 @@ SECTIONS = frozenset(
 PRIVACY_ROOMS = ("tasks/privacy/", "tasks/study/privacy.py", "tasks/study_privacy.py")
 CHANNEL_ROOMS = ("tasks/rounds/channels/", "tasks/privacy/secure_sum/")
 
+#: Names that several modules give a class on purpose: a channel is a module with these two sides.
+SHARED_NAMES = frozenset({"Site", "Hub"})
+
 
 class Import(NamedTuple):
     """A module imports another one in a line of a file; `late`: within a function, `typed`: for type checkers only."""
@@ -87,10 +90,9 @@ class House:
         """Every import of one module by another, wherever it stands."""
         known = self.modules
         for name, path in known.items():
-            place = self.place(path)
             for node, late, typed in _imports(_tree(path)):
                 for target in sorted(_targets(node, known) - {name}):
-                    yield Import(place, node.lineno, name, target, late, typed)
+                    yield Import(self.place(path), node.lineno, name, target, late, typed)
 
     def needed_by(self, *entries: str) -> set[str]:
         """The files of these modules and of all that they import, but for type checkers."""
@@ -170,6 +172,15 @@ def asking_for_channel(house: House) -> list[str]:
     return _asking(house, CHANNEL_ROOMS, _asks_channel)
 
 
+def doubles(house: House) -> dict[str, list[str]]:
+    """Public classes, types and type variables whose name stands in several modules -> `file:line` of each."""
+    found: dict[str, dict[Path, str]] = {}
+    for path in house.files:
+        for name, line in _types(_tree(path)):
+            found.setdefault(name, {})[path] = f"{house.place(path)}:{line}"
+    return {name: list(places.values()) for name, places in found.items() if len(places) > 1}
+
+
 def functions(house: House) -> list[tuple[int, str]]:
     """Length and place of every function: its lines without its docstring."""
     found = []
@@ -199,6 +210,7 @@ def table(house: House) -> str:
         ("imports from room to room", len(rooms)),
         ("lines outside privacy that ask for a mechanism", f"{len(mechanism)} in {_files(mechanism)} files"),
         ("lines outside the channels that ask for a channel", f"{len(channel)} in {_files(channel)} files"),
+        ("names of more than one class or type", len(doubles(house))),
         ("modules over 300 lines", sum(size > 300 for size, _ in sizes)),
         ("largest module", f"{sizes[-1][0]} lines, {sizes[-1][1]}"),
         ("function: median", lengths[len(lengths) // 2][0]),
@@ -252,6 +264,15 @@ def _line(node: ast.AST) -> int:
     return line
 
 
+def _types(tree: ast.Module) -> Iterator[tuple[str, int]]:
+    """Names in CamelCase that a module gives, not those that it imports, and the line of each."""
+    for node in tree.body:
+        for target in getattr(node, "targets", [getattr(node, "target", node)]):
+            name = getattr(target, "id", getattr(target, "name", ""))
+            if name[:1].isupper() and (len(name) == 1 or not name.isupper()):
+                yield name, node.lineno
+
+
 def _asks_mechanism(node: ast.AST) -> bool:
     match node:
         case ast.Call(func=ast.Name(id="isinstance"), args=[_, kinds]):
@@ -269,8 +290,9 @@ def _asks_channel(node: ast.AST) -> bool:
 
 
 def _named(node: ast.Compare, name: str) -> bool:
-    """Whether a side of a comparison is called so, as a variable or an attribute."""
-    sides = (node.left, *node.comparators)
+    """Whether a side of a comparison is called so, as a variable or an attribute, or is the name of what is."""
+    sides = [node.left, *node.comparators]
+    sides += [side.value for side in sides if isinstance(side, ast.Attribute) and side.attr == "name"]
     return any(getattr(side, "attr", getattr(side, "id", None)) == name for side in sides)
 
 

@@ -13,10 +13,12 @@ from tasks.study.privacy import PRIVACY_SECTIONS
 from tests.house import (
     ROOMS,
     SECTIONS,
+    SHARED_NAMES,
     House,
     asking_for_channel,
     asking_for_mechanism,
     cycles,
+    doubles,
     graph_of,
     room_of,
     upward,
@@ -70,6 +72,11 @@ def test_only_a_study_s_rules_and_privacy_ask_which_channel_it_is() -> None:
     asking = asking_for_channel(HOUSE)
     assert {place.split("/")[1] for place in asking} <= {"study", "privacy"}
     assert len(asking) <= 10, asking
+
+
+def test_no_two_modules_give_a_class_or_type_one_name() -> None:
+    assert {name: places for name, places in doubles(HOUSE).items() if name not in SHARED_NAMES} == {}
+    assert set(doubles(HOUSE)) == SHARED_NAMES
 
 
 # that the test would see it
@@ -130,7 +137,15 @@ def test_the_right_way_and_a_room_s_own_modules_are_not_named(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
-    "line", ['x = plan.aggregation == "masks"', 'if channel != "plain":\n    pass', "y = plan.channel in MASKED"]
+    "line",
+    [
+        'x = plan.aggregation == "masks"',
+        'if channel != "plain":\n    pass',
+        "y = plan.channel in MASKED",
+        'x = plan.channel.name == "masks"',
+        'x = "ckks" != channel.name',
+        "x = study.channel is PLAIN",
+    ],
 )
 def test_who_asks_for_a_channel_is_named_outside_its_room(tmp_path: Path, line: str) -> None:
     house = built(tmp_path, rounds__open=line, rounds__channels__open=line, study__file="x = plan.channel.adds_only")
@@ -142,3 +157,37 @@ def test_a_circle_is_found_with_all_that_are_in_it(tmp_path: Path) -> None:
     files = {f"study__{name}": f"from tasks.study.{other} import x" for name, other in circle.items()}
     graph = graph_of((each.source, each.target) for each in built(tmp_path, **files).imports())
     assert cycles(graph) == [{"tasks.study.a", "tasks.study.b", "tasks.study.c"}]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "class Run:\n    pass",
+        "Run = dict[str, int]",
+        "Run: TypeAlias = int | None",
+        "Run = TypeVar('Run')",
+        "Run = Literal['one']",
+        "@dataclass\nclass Run(Record):\n    pass",
+    ],
+)
+def test_a_name_of_two_things_is_told_with_both_places(tmp_path: Path, line: str) -> None:
+    house = built(tmp_path, exam__records="class Run:\n    pass", deploy__follow=f"import os\n{line}")
+    (number,) = (at for at, text in enumerate(line.splitlines(), 2) if "Run" in text)
+    assert doubles(house) == {"Run": [f"tasks/deploy/follow.py:{number}", "tasks/exam/records.py:1"]}
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "from tasks.exam.records import Run",
+        "from tasks.exam.records import Run as Run",
+        "class _Run:\n    pass",
+        "RUN = 'run.json'",
+        "def run(Run: int) -> None:\n    class Run:\n        pass",
+        "class Runs:\n    Run: int = 1",
+        "if True:\n    from tasks.exam.records import Run",
+    ],
+)
+def test_what_is_imported_private_or_within_is_no_second_thing(tmp_path: Path, line: str) -> None:
+    house = built(tmp_path, exam__records="class Run:\n    pass\nRUN = 1", deploy__follow=line)
+    assert doubles(house) == {}

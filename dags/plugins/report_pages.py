@@ -87,7 +87,7 @@ def study_index(request: Request, user: User, study: str) -> Response:
     """The rounds of one study."""
     _require(request, user, DAG_PREFIX + study)
     _require_study(study)
-    return _html(index.index_page(study, _rounds(study)))
+    return _html(index.rounds_index_page(study, _rounds(study)))
 
 
 @app.get("/reports/{study}/{server_round}/{name}")
@@ -122,7 +122,7 @@ def newest_audit(request: Request, user: User, study: str) -> Response:
 def exam_overview(request: Request, user: User) -> Response:
     """All exams and models, with their runs."""
     _require(request, user, EXAM_DAG)
-    return _html(exams.index_page(_exam_runs(), heading="Language models", base=""))
+    return _html(exams.exam_index_page(_exam_runs(), heading="Language models", base=""))
 
 
 @app.get("/exams/{exam}/{model}/{name}")
@@ -173,7 +173,7 @@ def _reports_of_exam_run(run_id: str) -> Response:
         return _not_yet("A report appears when a model has been asked everything.")
     if len(found) == 1:
         return RedirectResponse(f"../../exams/{found[0].report}", status_code=302, headers=HEADERS)
-    return _html(exams.index_page(found, heading="Reports of this run", base="../../exams/"))
+    return _html(exams.exam_index_page(found, heading="Reports of this run", base="../../exams/"))
 
 
 def _not_yet(when: str) -> Response:

@@ -16,7 +16,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from tasks.deploy.ports import LOOPBACK, Ports
-from tasks.deploy.secret_files import open_private, read_or_create, write_private
+from tasks.deploy.secret_files import open_private, read_or_create, write_secret
 from tasks.deploy.state import log_file
 from tasks.errors import ConfigError
 from tasks.store.files import private_folder
@@ -76,8 +76,8 @@ def _new_keys() -> dict[str, str]:
 def prepare(home: Path) -> None:
     """Create Airflow's folder, its preload hook and its password file."""
     login = ui_login(home)
-    write_private(_password_file(home), json.dumps({login["username"]: login["password"]}) + "\n")
-    write_private(folder(home) / "config" / "airflow_local_settings.py", _LOCAL_SETTINGS)
+    write_secret(_password_file(home), json.dumps({login["username"]: login["password"]}) + "\n")
+    write_secret(folder(home) / "config" / "airflow_local_settings.py", _LOCAL_SETTINGS)
     private_folder(home / "logs")
 
 
@@ -212,7 +212,7 @@ def migrate(home: Path, environ: Mapping[str, str]) -> None:
             tail = "\n".join(log.read_text().splitlines()[-15:])
             name = " ".join(command[:2])
             raise ConfigError(f"`airflow {name}` failed with code {done.returncode}; full log: {log}\n{tail}")
-    write_private(folder(home) / "migrated", _stamp())
+    write_secret(folder(home) / "migrated", _stamp())
 
 
 def _stamp() -> str:

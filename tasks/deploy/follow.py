@@ -240,7 +240,7 @@ def _figure(pooled: float | None, reported: float | None) -> str:
     return "suppressed" if value is None else f"{value:.3f}"
 
 
-def require_closed(rounds: list[RoundMetrics]) -> None:
+def require_models(rounds: list[RoundMetrics]) -> None:
     """Make the command fail when a round made no model. Raises RoundError."""
     failed = [metrics for metrics in rounds if metrics.status == "failed"]
     if failed:

@@ -141,10 +141,10 @@ def _not_working(home: Path, names: list[str], what: str) -> ConfigError:
     log = log_file(home, names[0])
     tail = log.read_text(errors="replace").splitlines()[-_LOG_LINES:] if log.exists() else ["(no log yet)"]
     end = "\n".join(tail)
-    return ConfigError(f"{', '.join(names)}: {what}\nLast lines of {log}:\n{end}\n→ {remedy(end)}")
+    return ConfigError(f"{', '.join(names)}: {what}\nLast lines of {log}:\n{end}\n→ {service_remedy(end)}")
 
 
-def remedy(log: str) -> str:
+def service_remedy(log: str) -> str:
     """What to do about a service whose log ends like this."""
     lowered = log.lower()
     return next(

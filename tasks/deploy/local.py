@@ -19,7 +19,7 @@ from tasks.deploy import airflow, processes, seaweedfs, sockets, store_security
 from tasks.deploy.health import wait_until_healthy
 from tasks.deploy.ports import Ports, choose_ports
 from tasks.deploy.preflight import require_ready, require_same_time
-from tasks.deploy.secret_files import open_private, write_private
+from tasks.deploy.secret_files import open_private, write_secret
 from tasks.deploy.services import Spec, airflow_environment, last_ports, marked, write_spec
 from tasks.deploy.state import SUPERVISOR, State, living_supervisor, log_file, read_state, run_folder, state_file
 from tasks.errors import ConfigError
@@ -127,7 +127,7 @@ def _launch(
     seaweedfs.prepare(spec.home, sites_by_study)
     airflow.prepare(spec.home)
     write_spec(spec)
-    write_private(spec.home / "deployment.json", _addresses(spec.ports).model_dump_json(indent=2) + "\n")
+    write_secret(spec.home / "deployment.json", _addresses(spec.ports).model_dump_json(indent=2) + "\n")
     if airflow.needs_migration(spec.home):
         with console.status("Creating Airflow's metadata database"):
             airflow.migrate(spec.home, marked(airflow_environment(spec, environ), spec.home, "migrate"))

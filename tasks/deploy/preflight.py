@@ -89,7 +89,7 @@ def socket_problems(ports: Ports) -> Iterator[Obstacle]:
     for name, path in sockets.left_over(ports.model_dump()).items():
         port = getattr(ports, name)
         if is_free(port):
-            user = sockets.owner(path)
+            user = sockets.user_of(path)
             remedy = f"let {user} remove it, set {variable(name)} to another port, or run `pharmafed up --ports auto`"
             yield Obstacle(f"{path} of user {user} is in the way of port {port} ({name})", remedy)
 

@@ -28,7 +28,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from tasks.data import remote
 from tasks.deploy import processes
 from tasks.deploy.ports import LOOPBACK, Ports
-from tasks.deploy.secret_files import read_or_create, write_private
+from tasks.deploy.secret_files import read_or_create, write_secret
 from tasks.deploy.state import read_state
 from tasks.deploy.store_security import ensure_closed
 from tasks.errors import ConfigError
@@ -135,7 +135,7 @@ def write_identities(home: Path, sites_by_study: Mapping[str, Sequence[str]]) ->
     path = identities_file(home)
     if path.exists() and path.read_text() == text:
         return False
-    write_private(path, text)
+    write_secret(path, text)
     return True
 
 

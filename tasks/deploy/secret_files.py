@@ -23,7 +23,7 @@ def open_private(path: Path) -> BinaryIO:
     return open(path, "ab", opener=lambda name, flags: os.open(name, flags, FILE_MODE))
 
 
-def write_private(path: Path, text: str) -> None:
+def write_secret(path: Path, text: str) -> None:
     """Replace `path` by `text` in one step, readable by its owner only (mode 0600)."""
     files.write_private(path, text.encode())
 
@@ -31,7 +31,7 @@ def write_private(path: Path, text: str) -> None:
 def read_or_create(path: Path, make: Callable[[], dict[str, str]]) -> dict[str, str]:
     """The JSON object in `path`; written from `make()` at first use and kept from then on. Raises ConfigError."""
     if not path.exists():
-        write_private(path, json.dumps(make(), indent=2) + "\n")
+        write_secret(path, json.dumps(make(), indent=2) + "\n")
     try:
         return _Strings.validate_json(path.read_text())
     except ValueError:

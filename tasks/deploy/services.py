@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from tasks.deploy import airflow, processes, seaweedfs
 from tasks.deploy.ports import Ports
-from tasks.deploy.secret_files import write_private
+from tasks.deploy.secret_files import write_secret
 from tasks.deploy.state import run_folder
 
 AIRFLOW_SERVICES = {
@@ -52,7 +52,7 @@ def spec_file(home: Path) -> Path:
 
 def write_spec(spec: Spec) -> None:
     """Leave the supervisor's orders in `run/spec.json`."""
-    write_private(spec_file(spec.home), spec.model_dump_json(indent=2) + "\n")
+    write_secret(spec_file(spec.home), spec.model_dump_json(indent=2) + "\n")
 
 
 def read_spec(home: Path) -> Spec:

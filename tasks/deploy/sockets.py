@@ -55,7 +55,7 @@ def _is_abandoned(path: Path) -> bool:
     return False
 
 
-def owner(path: Path) -> str:
+def user_of(path: Path) -> str:
     """The name of the user whose file it is, or the number where the user has no name."""
     uid = path.lstat().st_uid
     try:

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from tasks.deploy.ports import Ports
 from tasks.deploy.processes import MARKER, SERVICE, family, marker
-from tasks.deploy.secret_files import write_private
+from tasks.deploy.secret_files import write_secret
 
 SUPERVISOR = "supervisor"
 ServicePhase = Literal["running", "restarting", "failed", "stopped"]
@@ -57,7 +57,7 @@ def log_file(home: Path, service: str) -> Path:
 
 def write_state(home: Path, state: State) -> None:
     """Replace the state file in one step."""
-    write_private(state_file(home), state.model_dump_json(indent=2) + "\n")
+    write_secret(state_file(home), state.model_dump_json(indent=2) + "\n")
 
 
 def read_state(home: Path) -> State | None:

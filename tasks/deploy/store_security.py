@@ -24,7 +24,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from tasks.deploy.ports import LOOPBACK
-from tasks.deploy.secret_files import write_private
+from tasks.deploy.secret_files import write_secret
 from tasks.errors import ConfigError
 from tasks.store import files
 
@@ -65,7 +65,7 @@ def ensure_closed(home: Path, now: datetime | None = None) -> bool:
     text = _security(keys)
     if path.exists() and path.read_text() == text:
         return renewed
-    write_private(path, text)
+    write_secret(path, text)
     return True
 
 

@@ -10,7 +10,7 @@ from pydantic import TypeAdapter
 from torch import nn
 
 from tasks.errors import ConfigError
-from tasks.learning.own_models.check import require_fit
+from tasks.learning.own_models.check import require_fitting_model
 from tasks.learning.own_models.policy import require_allowed
 from tasks.learning.seeding import seeded
 from tasks.learning.tasks import task_of
@@ -66,7 +66,7 @@ def _look_at(path: str, options: str, limits: tuple[float, ...], label: str, cli
     def build() -> nn.Module:
         return _construct(path, len(limits), json.loads(options), 0, task.num_outputs)
 
-    require_fit(build, task, limits, path, clipped_by)
+    require_fitting_model(build, task, limits, path, clipped_by)
 
 
 def _construct(path: str, num_inputs: int, options: dict[str, object], seed: int, num_outputs: int | None) -> nn.Module:

@@ -26,11 +26,11 @@ from tasks.store.records.round import Plan, TensorSpec
 from tasks.store.weights import Weights, to_bytes
 
 MAX_PARAMETERS = 1_000_000_000
-#: What an update would have to do to travel so.
+#: What an update would have to do to travel so, by what the hub learns the sum of.
 _TRAVEL = {
-    "plain": "leave by itself, it protects a masked sum only: set aggregation: masks",
-    "masks": "be summed behind masks",
-    "ckks": "be summed under encryption",
+    None: "leave by itself",
+    "integers": "be summed behind masks",
+    "reals": "be summed under encryption",
 }
 Mask = Callable[[Maskable], npt.NDArray[np.uint64]]
 Encrypt = Callable[[npt.NDArray[np.float64]], bytes]
@@ -69,7 +69,7 @@ def specs_of(tensors: Weights) -> tuple[TensorSpec, ...]:
 
 def plan_spend(plan: Plan, releases: int) -> Spend:
     """What the site will have spent with its `releases`-th release. Raises BudgetExhausted."""
-    return mechanism_of(plan).spend(releases, plan.aggregation)
+    return mechanism_of(plan).spend(releases, plan.channel)
 
 
 def sanitize(
@@ -110,8 +110,8 @@ def sanitize(
     if plan.channel.sums == "reals":
         if encrypt is None:
             raise PrivacyError("this plan's updates leave encrypted only, and there is no key: it stays at the site")
-        return Release({"encrypted": _encrypted(_part(raw, base, plan, "ckks"), noise, encrypt)}, spend)
-    sent = mechanism_of(plan).release(_part(raw, base, plan, "plain", carried), noise)
+        return Release({"encrypted": _encrypted(_part(raw, base, plan), noise, encrypt)}, spend)
+    sent = mechanism_of(plan).release(_part(raw, base, plan, carried), noise)
     kept = None if sent.kept is None else torch.from_numpy(sent.kept)
     return Release(_tensors(sent.values, base), spend, kept)
 
@@ -122,13 +122,16 @@ def contribution(raw: RawUpdate, base: Weights, plan: Plan, *, sites: int, noise
     Raises:
         PrivacyError: the update cannot be summed behind masks.
     """
-    return mechanism_of(plan).share(_part(raw, base, plan, "masks"), sites, noise)
+    return mechanism_of(plan).share(_part(raw, base, plan), sites, noise)
 
 
-def _part(raw: RawUpdate, base: Weights, plan: Plan, channel: str, carried: torch.Tensor | None = None) -> Part:
-    """What the plan's mechanism is given, once it is known that its updates may travel so."""
-    if channel not in plan.privacy.needs.channels:
-        raise PrivacyError(f"an update of mechanism {plan.privacy.mechanism} cannot {_TRAVEL[channel]}")
+def _part(raw: RawUpdate, base: Weights, plan: Plan, carried: torch.Tensor | None = None) -> Part:
+    """What the plan's mechanism is given, once it is known that its updates may travel as the plan says."""
+    if plan.channel.name not in (allowed := plan.privacy.needs.channels):
+        raise PrivacyError(
+            f"an update of mechanism {plan.privacy.mechanism} cannot {_TRAVEL[plan.channel.sums]} under "
+            f"{plan.channel.name}: set channel: {' or '.join(sorted(allowed))}"
+        )
     raw = _total_function(raw, plan)
     _check(raw)
     return Part(raw, base, plan, carried)

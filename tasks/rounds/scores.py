@@ -14,7 +14,7 @@ from tasks.store.weights import Weights, set_parameters
 from tasks.study.sections import Study
 
 
-def score(study: Study, weights: Weights, patients: Mapping[str, Patients]) -> dict[str, float]:
+def score_held_out(study: Study, weights: Weights, patients: Mapping[str, Patients]) -> dict[str, float]:
     """Each figure over the held-out patients of all sites together that they can show, in the task's order.
 
     Raises:

@@ -12,7 +12,7 @@ from tasks.data.reading.patients import Patients
 from tasks.errors import DataError
 from tasks.learning.metrics import metrics_of
 from tasks.privacy.noise.source import SeededNoise
-from tasks.rounds.scores import score
+from tasks.rounds.scores import score_held_out
 from tasks.simulation.rounds import SimulatedRound, pool, simulate, without_privacy
 from tasks.store.weights import Weights
 from tasks.study.sections import Study
@@ -40,7 +40,7 @@ def full_score(study: Study, weights: Weights, patients: Mapping[str, Patients])
     Raises:
         DataError: they cannot show the study's own: they all have the same label, or there are none.
     """
-    first, found = metrics_of(study.label.task)[0], score(study, weights, patients)
+    first, found = metrics_of(study.label.task)[0], score_held_out(study, weights, patients)
     if first.name not in found:
         raise DataError(
             f"the held-out patients of all sites together are too few or too much alike, so there is no {first.label}: "

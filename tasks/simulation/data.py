@@ -15,7 +15,7 @@ import numpy.typing as npt
 import torch
 
 from tasks.data.reading.features import build_inputs
-from tasks.data.reading.patients import Patients, scaled_and_labelled, split
+from tasks.data.reading.patients import Patients, held_out_split, scaled_and_labelled
 from tasks.data.reading.tables import read_tables
 from tasks.learning.tasks import task_of
 from tasks.store import settings
@@ -57,7 +57,7 @@ def split_sites(arrays: Mapping[str, SiteArrays], evaluation: Evaluation) -> dic
 
 
 def _split_site(own: SiteArrays, evaluation: Evaluation, site: str) -> Patients:
-    held_out = split(own.strata, evaluation, site)
+    held_out = held_out_split(own.strata, evaluation, site)
     parts = (own.inputs[~held_out], own.labels[~held_out], own.inputs[held_out], own.labels[held_out])
     return Patients(*(torch.from_numpy(part) for part in parts))
 

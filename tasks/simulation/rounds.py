@@ -29,6 +29,7 @@ from tasks.store.plans import of_round, plan_round
 from tasks.store.records.model import NoisedFigures
 from tasks.store.records.round import Plan
 from tasks.store.weights import Weights, parameters, to_bytes
+from tasks.study.channels import PLAIN
 from tasks.study.privacy import NoPrivacy
 from tasks.study.sections import Study, Training
 
@@ -90,9 +91,7 @@ def without_privacy(study: Study, training: Training) -> Study:
     """The same study, trained as `training` says and sharing raw updates: the yardstick for the others."""
     open_ = NoPrivacy(mechanism="none", i_accept_no_privacy=True)
     uncounted = study.evaluation.model_copy(update={"score_bins": None})
-    return study.model_copy(
-        update={"privacy": open_, "aggregation": "plain", "training": training, "evaluation": uncounted}
-    )
+    return study.model_copy(update={"privacy": open_, "channel": PLAIN, "training": training, "evaluation": uncounted})
 
 
 class SimulatedSites:
@@ -107,8 +106,8 @@ class SimulatedSites:
         self._shape = Shape.of(initial)
         plan = plan_round(study, tuple(patients), initial, initial, 1)
         plan = plan.model_copy(update={"num_sums": asked_sums(study)})
-        if not plan.channel.exact:  # as updates in the open: encryption changes the 8th digit only
-            plan = plan.model_copy(update={"aggregation": "plain"})
+        if plan.channel.sums == "reals":  # as updates in the open: encryption changes the 8th digit only
+            plan = plan.model_copy(update={"channel": PLAIN})
         self._plan, self._names = plan, sorted(patients)
 
     def one_round(

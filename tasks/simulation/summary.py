@@ -101,7 +101,7 @@ def curves(results: Sequence[RunResult]) -> list[dict[str, float]]:
     return points
 
 
-def write_files(folder: Path, runs: Sequence[SimulationRun]) -> None:
+def write_results(folder: Path, runs: Sequence[SimulationRun]) -> None:
     """Write what was found; without timings, so that the same run gives the same bytes.
 
     results.json has every run, metrics.json the summaries, rounds.json the curves, and model.safetensors the model

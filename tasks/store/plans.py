@@ -25,7 +25,7 @@ def plan_round(study: Study, sites: tuple[str, ...], base: Weights, evaluated: W
         strict=True,
         training=study.training,
         privacy=study.privacy,
-        aggregation=study.aggregation,
+        channel=study.channel,
         evaluation=study.evaluation,
         total_rounds=study.rounds.total,
         **of_round(base, evaluated, server_round),

@@ -7,12 +7,16 @@ else asks a channel what it does, and never which one it is.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-#: What a study may write as `aggregation`.
-Aggregation = Literal["plain", "masks", "ckks"]
+from pydantic import AliasChoices, Field, PlainSerializer, PlainValidator, TypeAdapter, WithJsonSchema
+
+from tasks.foreign.bounds import Name
+
+#: What `channel` was called in study files and records once. Both are read; records and digests still say this one.
+OLD_KEY = "aggregation"
 #: What sites answer with in a phase of a round.
 PhaseName = Literal["keys", "updates", "unmask"]
 #: A site's tasks in a round, and the hub's that end a phase.
@@ -37,7 +41,7 @@ class Phase:
 
 @dataclass(frozen=True)
 class Channel:
-    """One way for updates to travel.
+    """One way for updates to travel; `name` is what a study writes as `channel`.
 
     phases: in order; the last one ends with `aggregate`.
     sums: what the hub learns the sum of and nothing else; None where it reads every update.
@@ -45,6 +49,7 @@ class Channel:
     copies: how often a model's bytes lie in one upload.
     """
 
+    name: str
     phases: tuple[Phase, ...]
     sums: Literal["integers", "reals"] | None = None
     hides: bool = False
@@ -89,15 +94,45 @@ _UNMASK = Phase("unmask", site=("unmask",), hub="aggregate")
 _HIDDEN = Phase("updates", site=("privatize_and_upload",), hub="select_updates", until=0.85)
 
 #: In the open: the hub reads every update.
-PLAIN = Channel(phases=(Phase("updates", site=("privatize_and_upload",), hub="aggregate"),))
+PLAIN = Channel("plain", phases=(Phase("updates", site=("privatize_and_upload",), hub="aggregate"),))
 #: Behind masks that cancel in the sum only, after a roster of whose masks there are.
 MASKS = Channel(
+    "masks",
     phases=(Phase("keys", site=("validate_data", "train_local"), hub="freeze_roster", until=0.6), _HIDDEN, _UNMASK),
     sums="integers",
     hides=True,
     copies=2,
 )
 #: Under a key that the sites share: the hub adds what it cannot read, and the sites decrypt the sum.
-CKKS = Channel(phases=(_HIDDEN, _UNMASK), sums="reals", copies=14)
+CKKS = Channel("ckks", phases=(_HIDDEN, _UNMASK), sums="reals", copies=14)
 
-CHANNELS: Mapping[str, Channel] = {"plain": PLAIN, "masks": MASKS, "ckks": CKKS}
+CHANNELS: Mapping[str, Channel] = {channel.name: channel for channel in (PLAIN, MASKS, CKKS)}
+
+
+def _known(value: Any) -> Channel:
+    """A channel by its name, or as it is."""
+    if isinstance(value, Channel):
+        return value
+    if not isinstance(value, str) or value not in CHANNELS:
+        raise ValueError(f"must be {', '.join(list(CHANNELS)[:-1])} or {list(CHANNELS)[-1]}")
+    return CHANNELS[value]
+
+
+def _of_any_version(value: Any) -> Channel:
+    """The same; one that only a later version knows is told by its name, and nothing good is said of it."""
+    if not isinstance(value, str) or value in CHANNELS:
+        return _known(value)
+    try:
+        return replace(PLAIN, name=_NAME.validate_python(value))
+    except ValueError:
+        raise ValueError("no channel has such a name") from None
+
+
+_NAME: TypeAdapter[str] = TypeAdapter(Name)
+_BY_NAME = PlainSerializer(lambda channel: channel.name, return_type=str)
+_KNOWN = Annotated[Channel, PlainValidator(_known), WithJsonSchema({"enum": list(CHANNELS)}), _BY_NAME]
+#: A record says it under the old key, whose bytes are signed, and is read under either.
+_RECORDED = Field(validation_alias=AliasChoices(OLD_KEY, "channel"), serialization_alias=OLD_KEY)
+StudyChannel = Annotated[_KNOWN, Field(validation_alias=AliasChoices("channel", OLD_KEY))]
+PlannedChannel = Annotated[_KNOWN, _RECORDED]
+ClosedChannel = Annotated[Channel, PlainValidator(_of_any_version, json_schema_input_type=Name), _BY_NAME, _RECORDED]

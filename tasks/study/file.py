@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from tasks.errors import ConfigError
 from tasks.foreign.files import listed
 from tasks.foreign.yaml_file import line_of, read_yaml
+from tasks.study.channels import OLD_KEY
 from tasks.study.label import LABEL_SECTIONS, Condition
 from tasks.study.privacy import PRIVACY_SECTIONS
 from tasks.study.sections import Input, Study
@@ -85,8 +86,14 @@ def _explain(path: Path, root: yaml.Node, error: ValidationError) -> str:
         if problem["type"] == "too_short" and any(p["loc"][:-1] == problem["loc"] for p in problems):
             continue  # its one item was wrong, which is told already
         loc = tuple(part for part in problem["loc"] if part not in _UNION_TAGS) or _named_place(problem["msg"])
-        lines.append(f"{path}:{line_of(root, loc)}: {'.'.join(map(str, loc)) or 'study'}: {_reason(problem)}")
+        lines.append(f"{path}:{_line(root, loc)}: {'.'.join(map(str, loc)) or 'study'}: {_reason(problem)}")
     return "\n".join(dict.fromkeys(lines))
+
+
+def _line(root: yaml.Node, loc: tuple[Any, ...]) -> int:
+    """Where a key stands, or its old name."""
+    named = {key.value for key, _ in root.value}
+    return line_of(root, (OLD_KEY,) if loc == ("channel",) and OLD_KEY in named else loc)
 
 
 def _named_place(message: str) -> tuple[str, ...]:
@@ -97,6 +104,8 @@ def _named_place(message: str) -> tuple[str, ...]:
 def _reason(problem: Any) -> str:
     message = str(problem["msg"]).removeprefix("Value error, ")
     if problem["type"] == "extra_forbidden":
+        if problem["loc"] == (OLD_KEY,):
+            return f"is what channel was called once, and channel stands here too: leave {OLD_KEY} out"
         allowed = _allowed_keys(problem["loc"][:-1])
         return f"unknown key; allowed: {', '.join(allowed)}" if allowed else "unknown key"
     return message

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from tasks.study.channels import CHANNELS
+from tasks.study.channels import CHANNELS, Channel
 from tasks.study.label import LABEL_SECTIONS
 from tasks.study.privacy import PRIVACY_SECTIONS, Privacy, noise_shares
 
@@ -25,7 +25,7 @@ class Combination:
     privacy: Privacy
     task: str
     sums_over_patients: bool
-    channel: str
+    channel: Channel
     weighting: str
     optimizer: str
     batch_size: int | Literal["full"]
@@ -45,7 +45,7 @@ def require_fit(asked: Combination) -> None:
     _require_delta(asked)
     _require_channel(asked)
     _require_counts(asked)
-    if CHANNELS[asked.channel].joins:
+    if asked.channel.joins:
         _require_masks(asked)
 
 
@@ -83,9 +83,9 @@ def _require_delta(asked: Combination) -> None:
 def _require_channel(asked: Combination) -> None:
     """Masks and encryption hide what one site sends, so only what can be summed as it is may go behind them."""
     channels, name = asked.privacy.needs.channels, asked.privacy.mechanism
-    if asked.channel not in channels:
+    if asked.channel.name not in channels:
         why = "" if "plain" in channels else ": its noise is in the sum"
-        raise ValueError(f"aggregation must be {_either(_CHANNELS, channels)} with privacy.mechanism {name}{why}")
+        raise ValueError(f"channel must be {_either(_CHANNELS, channels)} with privacy.mechanism {name}{why}")
 
 
 def _require_counts(asked: Combination) -> None:
@@ -98,7 +98,7 @@ def _require_counts(asked: Combination) -> None:
 
 def _require_masks(asked: Combination) -> None:
     if asked.num_sites < 3:
-        raise ValueError("aggregation masks needs at least 3 sites: of two, each knows the other's part of a sum")
+        raise ValueError("channel masks needs at least 3 sites: of two, each knows the other's part of a sum")
     lost, colluding = noise_shares(asked.privacy)
     needed = max(3, (asked.num_sites + colluding) // 2 + 1, lost + colluding + 1)
     if asked.min_sites < needed:

@@ -29,7 +29,7 @@ class Section(BaseModel):
 class Needs:
     """What a mechanism may be combined with. It is an allow-list: what is not named is refused, so by default all is.
 
-    channels: values of `aggregation` under which its updates may travel. weightings: values of `training.weighting`
+    channels: values of `channel` under which its updates may travel. weightings: values of `training.weighting`
     under which its promise holds. per_patient: it bounds each patient's gradient, so training is one full-batch step.
     counts: `evaluation.score_bins` may ride on its sum.
     """

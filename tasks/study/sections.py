@@ -1,4 +1,4 @@
-"""A study is one YAML file: data, label, inputs, model, training, privacy, aggregation, rounds.
+"""A study is one YAML file: data, label, inputs, model, training, privacy, channel, rounds.
 
 The sections and their rules; `tasks.study.file` reads the file and names the line of what breaks a rule.
 """
@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, model_validator
 
 from tasks.foreign.bounds import MAX_COUNT, MAX_INPUTS, MAX_SITES, LongText, PlainOptions, Text
-from tasks.study.channels import CHANNELS, Aggregation, Channel
+from tasks.study.channels import OLD_KEY, PLAIN, StudyChannel
 from tasks.study.fits import Combination, require_fit
 from tasks.study.label import Label
 from tasks.study.names import Cell, Identifier, SiteName
@@ -156,7 +156,7 @@ class Study(Section):
     model: Model
     training: Training
     privacy: Privacy
-    aggregation: Aggregation = "plain"
+    channel: StudyChannel = PLAIN
     rounds: Rounds
     evaluation: Evaluation
 
@@ -165,15 +165,14 @@ class Study(Section):
         """sha256 of the canonical study: two files that mean the same have the same digest.
 
         What equals its default is left out, so a key that a later version knows changes no older study's digest. A
-        default never changes: files that say nothing would mean something else under the same digest.
+        default never changes: files that say nothing would mean something else under the same digest. A channel goes
+        in under its old key, so that the digest outlived the key.
         """
-        canonical = json.dumps(self.model_dump(mode="json", by_alias=True, exclude_defaults=True), sort_keys=True)
+        said = self.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+        if "channel" in said:
+            said[OLD_KEY] = said.pop("channel")
+        canonical = json.dumps(said, sort_keys=True)
         return hashlib.sha256(canonical.encode()).hexdigest()
-
-    @property
-    def channel(self) -> Channel:
-        """How updates travel from the sites to the hub."""
-        return CHANNELS[self.aggregation]
 
     @property
     def input_names(self) -> list[str]:
@@ -193,7 +192,7 @@ class Study(Section):
             privacy=self.privacy,
             task=self.label.task,
             sums_over_patients=self.label.per_patient,
-            channel=self.aggregation,
+            channel=self.channel,
             weighting=training.weighting,
             optimizer=training.optimizer,
             batch_size=training.batch_size,

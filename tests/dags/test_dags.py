@@ -35,7 +35,7 @@ from tasks.errors import (
 )
 from tasks.report import notices as notify
 from tasks.store.settings import PROJECT
-from tasks.study.channels import CHANNELS, Channel
+from tasks.study.channels import CHANNELS, CKKS, Channel
 from tasks.study.file import load_study
 from tests.conftest import SHIPPED, copy_shipped
 
@@ -114,7 +114,7 @@ def test_a_masked_round_goes_in_phases(bag: DagBag) -> None:
 
 def test_an_encrypted_round_has_no_roster_and_opens_a_sum() -> None:
     """Wired from its phases: no study that ships has this channel."""
-    study = load_study(PROJECT / "studies" / "xanomeline_nocomp24.yaml").model_copy(update={"aggregation": "ckks"})
+    study = load_study(PROJECT / "studies" / "xanomeline_nocomp24.yaml").model_copy(update={"channel": CKKS})
     tasks = build_dag(study).task_dict
     groups = [name.removesuffix(".unmask") for name in tasks if name.endswith(".unmask")]
     assert len(groups) == len(study.sites) == 13

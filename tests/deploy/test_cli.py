@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from tasks import cli
 from tasks.deploy.ports import Ports
-from tasks.deploy.secret_files import write_private
+from tasks.deploy.secret_files import write_secret
 from tasks.deploy.services import Spec, marked, write_spec
 from tasks.errors import ConfigError
 from tasks.store import disk
@@ -93,8 +93,8 @@ def test_ctrl_c_while_a_round_is_followed_is_no_error(home, monkeypatch):
         raise KeyboardInterrupt
 
     addresses = {"s3_endpoint": "http://127.0.0.1:9", "bucket": "b", "airflow_url": "http://127.0.0.1:9"}
-    write_private(home / "deployment.json", json.dumps(addresses))
-    write_private(home / "secrets" / "s3" / "hub.json", json.dumps({"access_key": "a", "secret_key": "b"}))
+    write_secret(home / "deployment.json", json.dumps(addresses))
+    write_secret(home / "secrets" / "s3" / "hub.json", json.dumps({"access_key": "a", "secret_key": "b"}))
     monkeypatch.setattr("tasks.deploy.follow.run_rounds", interrupt)
     result = CliRunner().invoke(cli.app, ["round", "xanomeline_derm56"])
     assert (result.exit_code, result.stderr) == (130, "")
@@ -102,8 +102,8 @@ def test_ctrl_c_while_a_round_is_followed_is_no_error(home, monkeypatch):
 
 def test_a_round_where_nothing_runs_is_refused_at_once(home, monkeypatch):
     addresses = {"s3_endpoint": "http://127.0.0.1:9", "bucket": "b", "airflow_url": "http://127.0.0.1:9"}
-    write_private(home / "deployment.json", json.dumps(addresses))
-    write_private(home / "secrets" / "s3" / "hub.json", json.dumps({"access_key": "a", "secret_key": "b"}))
+    write_secret(home / "deployment.json", json.dumps(addresses))
+    write_secret(home / "secrets" / "s3" / "hub.json", json.dumps({"access_key": "a", "secret_key": "b"}))
     write_spec(Spec(home=home, project=home, dags_folder=home, ports=Ports()))
     result = CliRunner().invoke(cli.app, ["round", "xanomeline_derm56"])
     assert result.exit_code == 2

@@ -10,7 +10,7 @@ import pytest
 
 from tasks.deploy import preflight
 from tasks.deploy.ports import choose_ports
-from tasks.deploy.secret_files import write_private
+from tasks.deploy.secret_files import write_secret
 from tasks.deploy.services import marked
 from tasks.errors import ConfigError
 from tasks.store import disk
@@ -41,7 +41,7 @@ def test_a_held_port_is_named_with_its_process_and_the_remedy(tmp_path, ports):
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o644])
 def test_a_secret_that_others_may_read_is_named(tmp_path, mode):
     secret = tmp_path / "secrets" / "s3" / "hub.json"
-    write_private(secret, "{}")
+    write_secret(secret, "{}")
     assert list(preflight.secret_problems(tmp_path)) == []
     secret.chmod(mode)
     [problem] = preflight.secret_problems(tmp_path)
@@ -50,14 +50,14 @@ def test_a_secret_that_others_may_read_is_named(tmp_path, mode):
 
 
 def test_an_open_folder_of_secrets_is_named(tmp_path):
-    write_private(tmp_path / "secrets" / "ui.json", "{}")
+    write_secret(tmp_path / "secrets" / "ui.json", "{}")
     (tmp_path / "secrets").chmod(0o755)
     assert [str(tmp_path / "secrets") in p.what for p in preflight.secret_problems(tmp_path)] == [True]
 
 
 def test_the_remedy_for_open_secrets_works(tmp_path):
     secret = tmp_path / "secrets" / "ui.json"
-    write_private(secret, "{}")
+    write_secret(secret, "{}")
     secret.chmod(0o666)
     [problem] = preflight.secret_problems(tmp_path)
     subprocess.run(problem.remedy.split("`")[1], shell=True, check=True)

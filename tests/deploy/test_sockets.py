@@ -46,7 +46,7 @@ def test_what_something_listens_behind_stays_and_is_named_with_its_owner(ports):
         server.listen()
         sockets.remove_abandoned(ports.model_dump())
         [problem] = preflight.socket_problems(ports)
-    user = sockets.owner(path)
+    user = sockets.user_of(path)
     assert problem.what == f"{path} of user {user} is in the way of port {ports.filer_grpc} (filer_grpc)"
     assert "PHARMAFED_PORT_FILER_GRPC" in problem.remedy
 

@@ -19,9 +19,9 @@ from tasks.exam.bank.items import exam_folder, load_exam
 from tasks.exam.bank.records import Exam, ExamItem
 from tasks.exam.comparing.archive import load_scored
 from tasks.exam.comparing.compare import compare
-from tasks.exam.page.store import index_page, list_entries
+from tasks.exam.page.store import exam_index_page, list_entries
 from tasks.exam.runs.run_files import write_run
-from tasks.exam.scoring.statistics import percent
+from tasks.exam.scoring.statistics import percent_of
 from tests.exam.evaluated_runs import FakeModel, draw_nothing
 from tests.exam.paper_samples import response, run
 from tests.exam.year_samples import write_year
@@ -131,7 +131,7 @@ def test_ask_compares_with_the_last_run_and_tells_drift(exam: Exam, monkeypatch:
     code, output = call("ask", "practice", "--model", "openai/x")
     assert code == 1
     assert "openai/x on exam practice in ja is worse than in run r2, the run before" in output
-    page = index_page(list_entries(), heading="Exams", base="").decode()
+    page = exam_index_page(list_entries(), heading="Exams", base="").decode()
     assert page.count("nothing to compare with") == 1
     assert (page.count(">no drift<"), page.count(">drift<")) == (1, 1)
 
@@ -146,7 +146,7 @@ def test_a_report_written_again_is_compared_with_the_run_before(
     assert call("report", place / "r2")[0] == 0
     assert (place / "r2" / "comparison.json").exists()
     assert not (place / "r1" / "comparison.json").exists()
-    page = index_page(list_entries(), heading="Exams", base="").decode()
+    page = exam_index_page(list_entries(), heading="Exams", base="").decode()
     assert (page.count(">no drift<"), page.count("nothing to compare with")) == (1, 0)
 
 
@@ -203,7 +203,7 @@ def test_scores_are_shown_by_subject_and_section_with_both_accuracies(exam: Exam
     assert code == 0
     for row in found.table:
         cells = [
-            f"{one.correct}/{one.entered} {percent(one.correct, one.entered)} {percent(one.correct, one.items)}"
+            f"{one.correct}/{one.entered} {percent_of(one.correct, one.entered)} {percent_of(one.correct, one.items)}"
             for one in (row.essential, row.general, row.total)
         ]
         assert f"{row.subject} {' '.join(cells)}" in output

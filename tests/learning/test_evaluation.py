@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import log_loss as sklearn_log_loss
 from sklearn.metrics import roc_auc_score
@@ -297,7 +297,6 @@ def test_auc_of_counts_by_hand(negative: list[int], positive: list[int], expecte
     assert found == (pytest.approx(expected, abs=1e-12), 0.0)
 
 
-@settings(deadline=None)  # a call for each patient
 @given(
     pairs=st.lists(st.tuples(st.floats(0, 1), st.booleans()), min_size=2, max_size=80).filter(
         lambda pairs: len({label for _, label in pairs}) == 2

@@ -96,7 +96,7 @@ def test_composition_is_the_convolution_of_privacy_losses(sigma: float, releases
     assert gdp_delta(compose(sigma, releases + 1), epsilon) != pytest.approx(expected, rel=1e-2)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(epsilon=epsilons, delta=deltas, releases=rounds)
 def test_a_round_trip_never_exceeds_the_target_and_wastes_nothing(epsilon: float, delta: float, releases: int) -> None:
     multiplier = noise_multiplier_for(epsilon, delta, releases)
@@ -106,7 +106,7 @@ def test_a_round_trip_never_exceeds_the_target_and_wastes_nothing(epsilon: float
     assert gdp_delta(compose(multiplier * (1 - 1e-6), releases), epsilon) > delta, "less noise would not do"
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(mu=st.floats(0.01, 8), epsilon=st.floats(0, 20), more=st.floats(1.001, 2))
 def test_delta_grows_with_mu_and_falls_with_epsilon(mu: float, epsilon: float, more: float) -> None:
     delta = gdp_delta(mu, epsilon)
@@ -162,7 +162,7 @@ def test_the_published_example_of_advanced_composition() -> None:
     assert pure_epsilon_total(1 / 801, 10_000, math.exp(-32)) < 1
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(each=st.floats(0.001, 3), delta=deltas, releases=st.integers(1, 3000))
 def test_the_pure_total_is_below_every_published_bound(each: float, delta: float, releases: int) -> None:
     total = pure_epsilon_total(each, releases, delta)
@@ -171,7 +171,7 @@ def test_the_pure_total_is_below_every_published_bound(each: float, delta: float
     assert total <= closed_optimal_bound(each, releases, delta) * (1 + 1e-8)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(epsilon=epsilons, delta=deltas, releases=st.integers(1, 3000))
 def test_a_pure_round_trip_never_exceeds_the_target_and_wastes_nothing(
     epsilon: float, delta: float, releases: int
@@ -183,7 +183,7 @@ def test_a_pure_round_trip_never_exceeds_the_target_and_wastes_nothing(
     assert pure_delta(each * (1 + 1e-6), releases, epsilon) > delta * (1 - 1e-7), "more would not do"
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(each=st.floats(0.001, 3), delta=deltas, releases=st.integers(1, 500), more=st.floats(1.01, 2))
 def test_the_pure_total_is_monotone(each: float, delta: float, releases: int, more: float) -> None:
     total = pure_epsilon_total(each, releases, delta)

@@ -154,7 +154,7 @@ CANARY = 123456789
         *[(raw_delta(bias=torch.tensor([NAN])), privacy, "bias holds NaN") for privacy in (TOP, RANDOM)],
         *[(raw_sum(), privacy, "not the model's parameters") for privacy in (GAUSSIAN, SVT, TOP, RANDOM)],
         *[({}, privacy, "0 values") for privacy in (GAUSSIAN, SVT, TOP, RANDOM)],
-        (raw_sum(), SHARED, "protects a masked sum only"),
+        (raw_sum(), SHARED, "cannot leave by itself under plain: set channel: masks"),
     ],
 )
 def test_what_cannot_be_privatised_stays_at_the_site(tensors: Weights, privacy: Privacy, says: str) -> None:
@@ -194,7 +194,7 @@ def test_a_protected_update_that_is_not_finite_is_clipped_as_one_with_zeros(weig
     out = release(long, GAUSSIAN, noise=Silence())
     norm = math.sqrt(sum(float(tensor.double().square().sum()) for tensor in out.tensors.values()))
     assert 0.999 * GAUSSIAN.clip_norm < norm <= GAUSSIAN.clip_norm
-    used = plan(GAUSSIAN, aggregation="masks")
+    used = plan(GAUSSIAN, channel="masks")
     hidden, zeroed = (
         contribution(RawUpdate(raw_delta(weight=values), 10, 1), BASE, used, sites=3, noise=SeededNoise(bytes(32)))
         for values in (weight, ZERO_THERE["weight"])
@@ -220,7 +220,7 @@ def test_too_large_an_update_is_refused(monkeypatch: pytest.MonkeyPatch) -> None
 
 def masked(privacy: Privacy, tensors: Weights, **changes: Any) -> Release:
     arguments = {"mask": lambda part: part.values.view(np.uint64) + np.uint64(7), "num_masked": 3} | changes
-    return release(tensors, privacy, plan=plan(privacy, aggregation="masks"), **arguments)
+    return release(tensors, privacy, plan=plan(privacy, channel="masks"), **arguments)
 
 
 @pytest.mark.parametrize(("privacy", "tensors"), [(SHARED, raw_sum()), (GAUSSIAN, raw_delta()), (NONE, raw_delta())])
@@ -262,7 +262,7 @@ def test_a_roster_that_is_all_lost_or_colluding_gets_no_share_of_noise() -> None
 
 
 def test_counts_belong_to_the_masked_sum() -> None:
-    used = plan(SHARED, aggregation="masks", evaluation=Evaluation(holdout_fraction=0.2, score_bins=2))
+    used = plan(SHARED, channel="masks", evaluation=Evaluation(holdout_fraction=0.2, score_bins=2))
     with pytest.raises(PrivacyError, match="one summed gradient of 8 values"):
         contribution(RawUpdate(raw_sum(), 10, 1), BASE, used, sites=3, noise=SystemNoise())
 
@@ -344,7 +344,7 @@ def test_without_noise_the_round_is_the_centralised_step(
     labels = (torch.rand(sum(sizes), generator=generator) < 0.5).float()
     model = build_model(f"tasks.models:{path}", 6, options, seed=3)
     base = {name: torch.randn(w.shape, generator=generator) for name, w in parameters(model).items()}
-    used = plan(privacy, aggregation="plain" if privacy is LOCAL else "masks")
+    used = plan(privacy, channel="plain" if privacy is LOCAL else "masks")
     raws = []
     for x, y in zip(inputs.split(sizes), labels.split(sizes), strict=True):
         set_parameters(model, base)
@@ -363,7 +363,7 @@ def test_without_noise_the_round_is_the_centralised_step(
 
 def step_of(raws: list[RawUpdate], base: Weights, used: Plan, noise: NoiseSource) -> Weights:
     """The mean of the shares, or the opened sum: what the hub adds to the model."""
-    if used.aggregation == "masks":
+    if used.channel.name == "masks":
         parts = [contribution(raw, base, used, sites=3, noise=noise) for raw in raws]
         return interpret(sum(part.values for part in parts), used, base, [1.0] * 3).delta
     shares = [sanitize(raw, base, used, releases=1, noise=noise).tensors for raw in raws]
@@ -371,7 +371,7 @@ def step_of(raws: list[RawUpdate], base: Weights, used: Plan, noise: NoiseSource
 
 
 def test_a_masked_sum_of_plain_updates_is_their_weighted_mean() -> None:
-    used = plan(NONE, aggregation="masks", training=Training(lr=0.3, local_epochs=1, weighting="samples"))
+    used = plan(NONE, channel="masks", training=Training(lr=0.3, local_epochs=1, weighting="samples"))
     raws = [RawUpdate(raw_delta(bias=torch.tensor([value])), count, 1) for value, count in ((1.0, 1), (-3.0, 3))]
     parts = [contribution(raw, BASE, used, sites=2, noise=Silence()) for raw in raws]
     opened = interpret(parts[0].values + parts[1].values, used, BASE, [1.0, 3.0])
@@ -380,7 +380,7 @@ def test_a_masked_sum_of_plain_updates_is_their_weighted_mean() -> None:
 
 
 def test_counts_come_back_from_the_opened_sum() -> None:
-    used = plan(SHARED, aggregation="masks", evaluation=Evaluation(holdout_fraction=0.2, score_bins=2))
+    used = plan(SHARED, channel="masks", evaluation=Evaluation(holdout_fraction=0.2, score_bins=2))
     total = torch.tensor([1, 2, 3, 4, *(STEPS_PER_CLIP * n for n in (5, 6, 7, 8))], dtype=torch.int64)
     part = contribution(RawUpdate({"sum": total}, 10, 1), BASE, used, sites=3, noise=Silence())
     opened = interpret(part.values, used, BASE, [1.0])

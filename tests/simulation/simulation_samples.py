@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from tasks.data.reading.patients import Patients
 from tasks.learning.building import build_model
 from tasks.privacy.noise.source import SeededNoise
-from tasks.rounds.scores import score
+from tasks.rounds.scores import score_held_out
 from tasks.simulation.rounds import SimulatedRound, simulate
 from tasks.store.weights import Weights, parameters
 from tasks.study.privacy import Compression, DistributedDP, GaussianUpdate, LocalDP, NoPrivacy, SparseVector
@@ -74,7 +74,7 @@ def last_round(study: Study, patients: dict[str, Patients], rounds: int, seed: i
 def auc_of(
     study: Study, trained_on: dict[str, Patients], judged_on: dict[str, Patients], rounds: int, seed: int
 ) -> float:
-    return score(study, last_round(study, trained_on, rounds, seed).evaluated, judged_on)["auc"]
+    return score_held_out(study, last_round(study, trained_on, rounds, seed).evaluated, judged_on)["auc"]
 
 
 def told(what: str, values: list[float]) -> tuple[float, float]:

@@ -7,7 +7,7 @@ import pytest
 
 from tasks.data.reading.patients import Patients
 from tasks.errors import DataError
-from tasks.rounds.scores import score
+from tasks.rounds.scores import score_held_out
 from tasks.simulation.baselines import full_score, local_only, local_score, pooled
 from tasks.simulation.reference import YARDSTICK, compute_baselines
 from tasks.simulation.rounds import pool, simulate, without_privacy
@@ -48,7 +48,7 @@ def test_local_scores_are_weighted_by_held_out_patients(study: Study, few: dict[
     *_, last = local_only(own, few, 2)
     models = {site: made.weights for site, made in last.items()}
     counts = [len(few[site].held_out_labels) for site in models]
-    each = [score(study, weights, few) for weights in models.values()]
+    each = [score_held_out(study, weights, few) for weights in models.values()]
     assert len(set(counts)) > 1
     for part, found in enumerate(local_score(study, models, few)):
         values = [float(s[part] or 0) for s in each]
@@ -69,7 +69,7 @@ def test_without_both_labels_there_is_no_score(study: Study, few: dict[str, Pati
 
 def test_the_reports_reference_lines_are_these(study: Study, few: dict[str, Patients]) -> None:
     found = compute_baselines(study, few)
-    own = study_with(study, privacy=NoPrivacy(mechanism="none", i_accept_no_privacy=True), aggregation="plain")
+    own = study_with(study, privacy=NoPrivacy(mechanism="none", i_accept_no_privacy=True), channel="plain")
     *_, together = pooled(own.model_copy(update={"training": YARDSTICK}), few, 4)
     *_, alone = local_only(own.model_copy(update={"training": YARDSTICK}), few, 4)
     together_ = full_score(study, together.weights, few)

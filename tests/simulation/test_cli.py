@@ -84,7 +84,7 @@ def test_a_study_by_path_with_changes(tmp_path: Path) -> None:
     path.write_text(yaml.safe_dump(content | {"study": "mine"}, sort_keys=False))
     changes = (
         "privacy={mechanism: none, i_accept_no_privacy: true}",
-        "aggregation=plain",
+        "channel=plain",
         "evaluation.score_bins=null",
         "rounds.total=3",
     )
@@ -95,7 +95,7 @@ def test_a_study_by_path_with_changes(tmp_path: Path) -> None:
 
 
 def test_patience_stops_early() -> None:
-    changes = ("--set", "privacy={mechanism: none, i_accept_no_privacy: true}", "--set", "aggregation=plain")
+    changes = ("--set", "privacy={mechanism: none, i_accept_no_privacy: true}", "--set", "channel=plain")
     fast = ("--set", "training.lr=10", "--set", "evaluation.score_bins=null", "--set", "rounds.total=40")
     result = run(STUDY, *changes, *fast, "--patience", "2")
     assert result.exit_code == 0, result.output

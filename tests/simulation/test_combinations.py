@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from itertools import product
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import pytest
 import torch
@@ -21,8 +21,9 @@ from tasks.learning.building import checked_model
 from tasks.privacy.noise.source import SeededNoise
 from tasks.simulation.rounds import simulate
 from tasks.store.weights import parameters
+from tasks.study.channels import Aggregation
 from tasks.study.privacy import PRIVACY_SECTIONS
-from tasks.study.sections import Study
+from tasks.study.sections import Study, Training
 
 BUDGET = {"epsilon": 3, "delta": 1e-5}
 PATIENTS = BUDGET | {"clip_norm": 1.0, "public_num_examples": 60}
@@ -57,7 +58,7 @@ MEANT: dict[str, tuple[set[str], set[str], set[str], set[str]]] = {
 }
 #: How a refusal begins: with the key at fault; and it says what there would have to be.
 REFUSED = re.compile(
-    r"Value error, (aggregation|training\.(weighting|batch_size|local_iterations)) must be [\w ]+ "
+    r"Value error, (channel|training\.(weighting|batch_size|local_iterations)) must be [\w ]+ "
     r"with privacy\.mechanism (?P<mechanism>\w+)"
 )
 
@@ -94,7 +95,7 @@ class Case(NamedTuple):
                 "training": {"lr": 0.3, "weighting": self.weighting, "average_iterates": self.average}
                 | LENGTHS[self.length],
                 "privacy": {"mechanism": self.mechanism} | MECHANISMS[self.mechanism],
-                "aggregation": self.channel,
+                "channel": self.channel,
                 "rounds": {"total": 2, "min_sites": 3, "deadline_seconds": 60},
                 "evaluation": {"holdout_fraction": 0.2},
             }
@@ -129,6 +130,8 @@ def refusal(case: Case) -> str | None:
 
 def test_the_product_is_whole() -> None:
     assert set(MECHANISMS) == set(PRIVACY_SECTIONS) == set(MEANT)
+    assert set(CHANNELS) == set(get_args(Aggregation))
+    assert set(WEIGHTINGS) == set(get_args(Training.model_fields["weighting"].annotation))
     assert len(CASES) == len(set(CASES)) == 7 * 3 * 3 * 3 * 2 * 2
     counted = {name: sum(case.meant for case in CASES if case.mechanism == name) for name in MECHANISMS}
     assert counted == {

@@ -52,7 +52,7 @@ def test_patient_level_privacy_still_learns(
 ) -> None:
     """What ships, and its fallback without masks."""
     privacy = (study.privacy if mechanism == "distributed_dp" else LOCAL).model_copy(update={"epsilon": epsilon})
-    study = study_with(study, privacy=privacy, aggregation="plain" if mechanism == "local_dp" else "masks")
+    study = study_with(study, privacy=privacy, channel="plain" if mechanism == "local_dp" else "masks")
     assert (study.privacy.mechanism, study.rounds.total) == (mechanism, 20)
     private = [
         auc_of(seeded(study, seed), patients, patients, 20, seed)

@@ -20,7 +20,6 @@ from tasks.privacy.noise.grid import STEPS_PER_CLIP
 from tasks.privacy.sum_statistics import sum_statistics
 from tasks.simulation.rounds import simulate
 from tasks.store.weights import set_parameters, sha256, to_bytes
-from tasks.study.channels import Aggregation
 from tasks.study.privacy import PRIVACY_SECTIONS, Compression, NoPrivacy, Privacy, SparseVector
 from tasks.study.sections import Study, Training
 from tests.simulation.simulation_samples import (
@@ -38,8 +37,8 @@ from tests.simulation.simulation_samples import (
     study_with,
 )
 
-#: Noise of the step of a round with K sites, as a multiple of sigma * C: (privacy, aggregation, formula).
-NOISES: dict[str, tuple[Privacy, Aggregation, Callable[[Study, int], float]]] = {
+#: Noise of the step of a round with K sites, as a multiple of sigma * C: (privacy, channel, formula).
+NOISES: dict[str, tuple[Privacy, str, Callable[[Study, int], float]]] = {
     "local_dp": (LOCAL, "plain", lambda study, k: study.training.lr / 211 * np.sqrt(k)),
     "distributed_dp": (DISTRIBUTED, "masks", lambda study, k: study.training.lr / 211 * np.sqrt(k / (k - 2))),
     "gaussian_update": (GAUSSIAN, "plain", lambda study, k: 1 / np.sqrt(k)),
@@ -55,8 +54,8 @@ def test_the_noise_of_a_round_is_what_the_budget_asks_for(
 
     A scale of 0.8 or 1.25 is rejected; with five sites that is less than what one lost and one colluding site take.
     """
-    privacy, aggregation, formula = NOISES[case]
-    private = study_with(study, privacy=privacy, aggregation=aggregation)
+    privacy, channel, formula = NOISES[case]
+    private = study_with(study, privacy=privacy, channel=channel)
     few = {site: cohorts[0][site] for site in FEW}
     runs = []
     for seed in range(40):
@@ -74,7 +73,7 @@ def test_the_noise_of_a_round_is_what_the_budget_asks_for(
         assert (2 * tail > 1e-6) == fits, scale
 
 
-MECHANISMS: dict[str, tuple[Privacy, Aggregation]] = {
+MECHANISMS: dict[str, tuple[Privacy, str]] = {
     "none": (NONE, "plain"),
     "none behind masks": (NONE, "masks"),
     "top": (TOP, "plain"),
@@ -89,10 +88,10 @@ MECHANISMS: dict[str, tuple[Privacy, Aggregation]] = {
 
 @pytest.mark.parametrize("case", MECHANISMS)
 def test_two_rounds_of_every_mechanism(study: Study, cohorts: list[dict[str, Patients]], case: str) -> None:
-    privacy, aggregation = MECHANISMS[case]
+    privacy, channel = MECHANISMS[case]
     few = {site: cohorts[0][site] for site in FEW}
     bins = {"score_bins": 5} if case == "distributed_dp" else {}
-    private = study_with(study, privacy=privacy, aggregation=aggregation, evaluation=bins)
+    private = study_with(study, privacy=privacy, channel=channel, evaluation=bins)
     rounds = list(simulate(private, few, 2, noise=noise(0)))
     assert [r.server_round for r in rounds] == [1, 2]
     before = initial(private)
@@ -114,7 +113,7 @@ def test_masks_change_nothing_of_a_sum(study: Study, cohorts: list[dict[str, Pat
     few = {site: cohorts[0][site] for site in FEW}
     training = Training.model_validate(EPOCHS | {"weighting": weighting})
     plain, masked = (
-        list(simulate(study_with(study, privacy=NONE, aggregation=a, training=training), few, 3, noise=noise(0)))
+        list(simulate(study_with(study, privacy=NONE, channel=a, training=training), few, 3, noise=noise(0)))
         for a in ("plain", "masks")
     )
     assert len(plain) == 3
@@ -129,7 +128,7 @@ def test_noised_figures_are_of_the_model_that_the_round_started_from(
     """At an epsilon of 100 the counts are nearly exact: each figure is within 5 of its own standard errors."""
     loud = DISTRIBUTED.model_copy(update={"epsilon": 100})
     training = {"lr": 10.0, "average_iterates": "none"}
-    parts: dict[str, Any] = {"privacy": loud, "aggregation": "masks", "rounds": {"total": 3}, "training": training}
+    parts: dict[str, Any] = {"privacy": loud, "channel": "masks", "rounds": {"total": 3}, "training": training}
     private = study_with(study, evaluation={"score_bins": 5}, **parts)
     before, task = initial(private), task_of(private.label)
     for r in simulate(private, cohorts[0], 3, noise=noise(0)):
@@ -152,7 +151,7 @@ def test_noised_figures_are_of_the_model_that_the_round_started_from(
 @pytest.mark.parametrize("privacy", [LOCAL, GAUSSIAN, SVT], ids=lambda privacy: privacy.mechanism)
 def test_a_simulation_ends_with_the_budget(study: Study, cohorts: list[dict[str, Patients]], privacy: Privacy) -> None:
     few = {site: cohorts[0][site] for site in FEW[:1]}
-    short = study_with(study, privacy=privacy, aggregation="plain", rounds={"total": 2})
+    short = study_with(study, privacy=privacy, channel="plain", rounds={"total": 2})
     made = simulate(short, few, 3, noise=noise(0))
     assert [next(made).server_round, next(made).server_round] == [1, 2]
     with pytest.raises(BudgetExhausted, match="release 3 is refused"):

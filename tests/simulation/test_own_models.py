@@ -11,7 +11,7 @@ from tasks.errors import ConfigError
 from tasks.privacy.audit.adversary import Adversary
 from tasks.privacy.audit.observe import observers
 from tasks.privacy.noise.source import SeededNoise
-from tasks.rounds.scores import score
+from tasks.rounds.scores import score_held_out
 from tasks.simulation.rounds import simulate
 from tasks.simulation.runs import Setting, changed, run_many
 from tasks.study.sections import Study
@@ -33,11 +33,11 @@ def with_model(study: Study, name: str, **parts: object) -> Study:
 def test_every_mechanism_takes_what_is_trained_and_no_more(
     study: Study, cohorts: list[dict[str, Patients]], case: str, name: str
 ) -> None:
-    privacy, aggregation = MECHANISMS[case]
+    privacy, channel = MECHANISMS[case]
     if case == "svt" and name == "Frozen":  # of seven values, a tenth is none
         privacy = SVT.model_copy(update={"fraction": 0.5})
     few = {site: cohorts[0][site] for site in FEW}
-    own = with_model(study, name, privacy=privacy, aggregation=aggregation)
+    own = with_model(study, name, privacy=privacy, channel=channel)
     trained = {"first.bias", "first.weight", "decode.bias"} if name == "Tied" else set()
     before = initial(own)
     assert set(before) == trained | {"last.bias", "last.weight"}
@@ -49,13 +49,13 @@ def test_every_mechanism_takes_what_is_trained_and_no_more(
 
 def test_dropout_gives_the_same_figures_each_time(study: Study, cohorts: list[dict[str, Patients]]) -> None:
     few = {site: cohorts[0][site] for site in FEW}
-    own = with_model(study, "Drops", privacy=NONE, aggregation="plain", training={"lr": 0.5, "local_iterations": 5})
+    own = with_model(study, "Drops", privacy=NONE, channel="plain", training={"lr": 0.5, "local_iterations": 5})
     torch.manual_seed(1)
     *_, one = simulate(own, few, 2, noise=noise(0))
     torch.manual_seed(2)
     *_, other = simulate(own, few, 2, noise=noise(0))
     assert flat(one.weights).tolist() == flat(other.weights).tolist()
-    assert len({score(own, one.weights, few) for _ in range(3)}) == 1
+    assert len({score_held_out(own, one.weights, few) for _ in range(3)}) == 1
 
 
 @pytest.mark.parametrize(("name", "reason"), [("Column", r"gives \(2, 1\)"), ("Drops", r"layer mid\.1 \(Dropout\)")])
@@ -75,7 +75,7 @@ def test_a_baseline_clips_nobody_so_it_may_drop(study: Study) -> None:
 @pytest.mark.parametrize("name", ["Frozen", "Drops", "Everything"])
 def test_the_audit_knows_what_is_trained(study: Study, cohorts: list[dict[str, Patients]], name: str) -> None:
     """Also of a model that drops: the adversary leaves nothing out."""
-    own = with_model(study, name, privacy=MECHANISMS["gaussian_update"][0], aggregation="plain")
+    own = with_model(study, name, privacy=MECHANISMS["gaussian_update"][0], channel="plain")
     adversary, patients = Adversary(own), cohorts[0]["701"]
     weights, size = initial(own), sum(tensor.numel() for tensor in initial(own).values())
     group = (patients.train_inputs[:6], patients.train_labels[:6])
@@ -91,6 +91,6 @@ def test_the_audit_knows_what_is_trained(study: Study, cohorts: list[dict[str, P
 
 def test_a_model_that_no_audit_can_differentiate_is_named(study: Study) -> None:
     """A site-level mechanism clips no patient, so rounds can be made of it."""
-    own = with_model(study, "Recurrent", privacy=MECHANISMS["gaussian_update"][0], aggregation="plain")
+    own = with_model(study, "Recurrent", privacy=MECHANISMS["gaussian_update"][0], channel="plain")
     with pytest.raises(ConfigError, match=r"'tests\.own_models:Recurrent' cannot be audited"):
         Adversary(own)

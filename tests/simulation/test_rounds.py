@@ -40,7 +40,7 @@ def test_what_was_not_sent_is_added_to_the_next_round_where_the_study_says_so(
     """Three rounds of two sites, each of which sends the two largest of 23 components: by hand, in numpy."""
     few = {site: cohorts[0][site] for site in FEW[:2]}
     privacy = TOP.model_copy(update={"error_feedback": error_feedback})
-    sparse = study_with(study, privacy=privacy, aggregation="plain", training=Training.model_validate(EPOCHS))
+    sparse = study_with(study, privacy=privacy, channel="plain", training=Training.model_validate(EPOCHS))
     weights = initial(sparse)
     kept = {site: np.zeros(23, dtype=np.float32) for site in few}
     without = 0
@@ -65,7 +65,7 @@ def test_each_site_goes_on_with_its_own_optimizer_where_the_study_keeps_it(
 ) -> None:
     few = {site: cohorts[0][site] for site in FEW[:2]}
     training = Training.model_validate(EPOCHS | {"optimizer": "adam", "lr": 0.02, "optimizer_state": kept})
-    adam = study_with(study, privacy=NONE, aggregation="plain", training=training)
+    adam = study_with(study, privacy=NONE, channel="plain", training=training)
     weights = initial(adam)
     states: dict[str, Weights | None] = dict.fromkeys(few)
     difference = 0.0
@@ -120,9 +120,9 @@ def test_pooling_keeps_every_patient(cohorts: list[dict[str, Patients]]) -> None
     assert float(together.train_labels.sum()) == sum(float(p.train_labels.sum()) for p in cohorts[0].values())
 
 
-@pytest.mark.parametrize("aggregation", ["plain", "masks"])
+@pytest.mark.parametrize("channel", ["plain", "masks"])
 def test_one_update_is_in_memory_at_a_time(
-    study: Study, cohorts: list[dict[str, Patients]], aggregation: str, monkeypatch: pytest.MonkeyPatch
+    study: Study, cohorts: list[dict[str, Patients]], channel: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However many sites there are: a site's raw update is gone before the next site trains."""
     updates: list[weakref.ref[RawUpdate]] = []
@@ -137,7 +137,7 @@ def test_one_update_is_in_memory_at_a_time(
 
     monkeypatch.setattr(simulated, "local_update", watched)
     many = {f"{site}-{copy}": own for site, own in cohorts[0].items() for copy in range(5)}
-    open_study = study_with(study, privacy=NONE, aggregation=aggregation, training=Training.model_validate(EPOCHS))
+    open_study = study_with(study, privacy=NONE, channel=channel, training=Training.model_validate(EPOCHS))
     assert len(list(simulate(open_study, many, 2, noise=noise(0)))) == 2
     assert trainings == 2 * 65
     assert most == 0

@@ -20,7 +20,7 @@ from tests.simulation.simulation_samples import FEW, noise, seeded
 
 OPEN: dict[str, Any] = {
     "privacy": {"mechanism": "none", "i_accept_no_privacy": True},
-    "aggregation": "plain",
+    "channel": "plain",
     "evaluation.score_bins": None,
 }
 EPOCHS = {"training.batch_size": 8, "training.local_epochs": 1, "training.local_iterations": None}
@@ -152,7 +152,7 @@ def test_dotted_keys_change_values_and_sections(study: Study) -> None:
     assert (found.privacy.epsilon, found.training.lr, found.rounds.total) == (1, 0.1, 40)  # type: ignore[union-attr]
     assert changed(found, {"privacy.epsilon": 3, "training.lr": 0.3, "rounds.total": 20}) == study
     opened = changed(study, OPEN)
-    assert (opened.privacy.mechanism, opened.aggregation, opened.evaluation.score_bins) == ("none", "plain", None)
+    assert (opened.privacy.mechanism, opened.channel.name, opened.evaluation.score_bins) == ("none", "plain", None)
 
 
 def test_what_several_settings_share_is_not_changed_by_one_of_them(study: Study) -> None:
@@ -163,7 +163,7 @@ def test_what_several_settings_share_is_not_changed_by_one_of_them(study: Study)
 
 def test_a_key_that_the_file_leaves_out_can_be_changed() -> None:
     study = load_study(PROJECT / "studies" / "xanomeline_nocomp24.yaml")
-    assert "aggregation" not in study.model_fields_set
+    assert "channel" not in study.model_fields_set
     svt = {"mechanism": "svt", "epsilon": 3, "delta": 1e-5, "fraction": 0.1, "gamma": 0.1, "tau": 0.01}
     found = changed(study, {"privacy": svt, "privacy.shares.query": 4, "model.options.hidden": 3})
     assert found.privacy.shares.query == 4  # type: ignore[union-attr]

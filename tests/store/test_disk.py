@@ -12,6 +12,7 @@ from tasks.rounds.hub.open import open_round
 from tasks.store import disk, layout
 from tasks.store.disk import HOME, SCRATCH, Limits, Room, require_room_for_round, round_bytes
 from tasks.store.settings import PROJECT
+from tasks.study.channels import CKKS, PLAIN
 from tasks.study.file import load_study
 
 GB = 1_000_000_000
@@ -102,11 +103,11 @@ def study():
 
 
 def test_what_a_round_writes_grows_with_sites_model_and_kind_of_sum(study):
-    assert (study.aggregation, len(study.sites)) == ("masks", 13)
+    assert (study.channel.name, len(study.sites)) == ("masks", 13)
     small, large = (round_bytes(study, size) for size in (1_000_000, 2_000_000))
     assert large - small == 1_000_000 * (2 + 13 * 6)  # two of the model, and a site's copies: 2 + 2 uploads of 2
-    plain = study.model_copy(update={"aggregation": "plain"})
-    encrypted = study.model_copy(update={"aggregation": "ckks"})
+    plain = study.model_copy(update={"channel": PLAIN})
+    encrypted = study.model_copy(update={"channel": CKKS})
     assert round_bytes(plain, 10**6) < small < round_bytes(encrypted, 10**6)
 
 

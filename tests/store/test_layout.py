@@ -102,7 +102,7 @@ def test_what_lies_beside_a_key_is_none(stray: str) -> None:
 
 
 @given(st.text(max_size=80) | st.text("studies/derm701.0ajno{}-_", max_size=60).map(lambda text: f"studies/{text}"))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_any_text_is_a_place_or_none(key: str) -> None:
     """A site writes what it likes below its prefix, and the hub lists it."""
     place = layout.parse(key)

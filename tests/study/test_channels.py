@@ -9,7 +9,7 @@ import pytest
 
 from tasks.store.plans import plan_round
 from tasks.store.settings import PROJECT
-from tasks.study.channels import CHANNELS, PLAIN, TO_UPLOAD, Aggregation, Channel, HubStep, PhaseName, Step
+from tasks.study.channels import CHANNELS, TO_UPLOAD, Channel, HubStep, PhaseName, Step
 from tasks.study.file import load_study
 from tasks.study.round_terms import deadlines, fewest_sites
 from tasks.study.sections import Study
@@ -25,10 +25,10 @@ ENDS: dict[str, dict[Step, float]] = {
 }
 
 
-def study(aggregation: str) -> Study:
+def study(channel: str) -> Study:
     content = load_study(PROJECT / "studies" / "xanomeline_nocomp24.yaml").model_dump(by_alias=True, exclude_unset=True)
     content["rounds"] |= {"deadline_seconds": 1000, "min_sites": 8}
-    return Study.model_validate(content | {"privacy": NO_PRIVACY, "aggregation": aggregation})
+    return Study.model_validate(content | {"privacy": NO_PRIVACY, "channel": channel})
 
 
 def after(seconds: float | None) -> datetime | None:
@@ -36,7 +36,7 @@ def after(seconds: float | None) -> datetime | None:
 
 
 def test_every_channel_that_a_study_may_name_is_known_and_no_other() -> None:
-    assert set(CHANNELS) == set(get_args(Aggregation)) == set(CUTS)
+    assert set(CHANNELS) == set(CUTS)
 
 
 @pytest.mark.parametrize("name", CUTS)
@@ -98,9 +98,5 @@ def test_a_run_may_ask_for_fewer_sites_only_where_no_update_is_hidden_among_them
     assert fewest_sites(study(name), 9) == 9
 
 
-def test_a_record_of_a_channel_that_is_not_known_promises_nothing() -> None:
-    from tasks.store.records.report import RoundMetrics
-
-    metrics = RoundMetrics.model_construct(aggregation="a later version's")
-    assert metrics.channel is PLAIN
-    assert RoundMetrics.model_construct(aggregation="masks").channel is CHANNELS["masks"]
+def test_a_channel_is_known_by_its_own_name() -> None:
+    assert {name: channel.name for name, channel in CHANNELS.items()} == {name: name for name in CUTS}

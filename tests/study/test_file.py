@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import re
 import shutil
@@ -19,6 +21,7 @@ from tasks.errors import ConfigError
 from tasks.foreign.yaml_file import read_yaml
 from tasks.store.settings import PROJECT
 from tasks.study import file as study_file
+from tasks.study.channels import PLAIN
 from tasks.study.file import load_studies, load_study
 from tasks.study.privacy import DistributedDP, NoPrivacy, noise_shares, sent_fraction
 from tasks.study.sections import LEAKING_COLUMNS, Study, Training
@@ -110,9 +113,9 @@ def test_both_shipped_studies_load_against_the_suites() -> None:
     studies = load_studies(PROJECT / "studies", columns=all_columns(PROJECT / "expectations"))
     derm, nocomp = studies["xanomeline_derm56"], studies["xanomeline_nocomp24"]
     assert isinstance(derm.privacy, DistributedDP)
-    assert (derm.aggregation, derm.evaluation.score_bins) == ("masks", 5)
+    assert (derm.channel.name, derm.evaluation.score_bins) == ("masks", 5)
     assert isinstance(nocomp.privacy, NoPrivacy)
-    assert (nocomp.aggregation, nocomp.evaluation.score_bins) == ("plain", None)
+    assert (nocomp.channel.name, nocomp.evaluation.score_bins) == ("plain", None)
     for study in (derm, nocomp):
         assert (len(study.sites), len(study.inputs)) == (13, 22)
         assert sum(len(members) for members in study.sites.values()) == 17
@@ -274,14 +277,14 @@ REFUSALS: dict[str, tuple[str, str, str, str]] = {
 }
 
 
-# refusals of a mechanism, by itself or with an aggregation: (the file, the line's text, what the message says)
+# refusals of a mechanism, by itself or with a channel: (the file, the line's text, what the message says)
 
 
 def small(privacy: str, *, masks: bool = False, sites: int = 5, **replaced: str) -> str:
     """GOOD with another privacy section, with masks or not; `replaced` are lines of the file by the key they hold."""
     names = "".join(f'  s{number}: ["{800 + number}"]\n' for number in range(sites))
     text = GOOD.replace('  "701": ["701"]\n  pool: ["702", "703"]\n', names)
-    text = text.replace(NO_PRIVACY, f"privacy:\n{privacy}{'aggregation: masks' if masks else ''}\n")
+    text = text.replace(NO_PRIVACY, f"privacy:\n{privacy}{'channel: masks' if masks else ''}\n")
     text = text.replace("min_sites: 2", f"min_sites: {min(sites, 4)}")
     for key, line in replaced.items():
         found = re.findall(rf"^ *{key}: .*\n", text, re.MULTILINE)
@@ -321,28 +324,28 @@ ACCEPTED = {
     "svt by iterations": small(SVT, weighting="weighting: iterations"),
     "svt with a threshold at the bound": small(SVT, tau="tau: 0.5"),
 }
-_NOT_BEHIND_MASKS = "aggregation must be plain with privacy.mechanism "
+_NOT_BEHIND_MASKS = "channel must be plain with privacy.mechanism "
 _BINS = "evaluation.score_bins needs privacy.mechanism distributed_dp"
 _WEIGHTING = "training.weighting must be plain or iterations with privacy.mechanism "
 MECHANISM_REFUSALS: dict[str, tuple[str, str, str]] = {
-    "distributed_dp without an aggregation": (
+    "distributed_dp without a channel": (
         small(DISTRIBUTED),
         "study: small",
-        "aggregation must be masks with privacy.mechanism distributed_dp",
+        "channel must be masks with privacy.mechanism distributed_dp",
     ),
     "distributed_dp without masks": (
-        small(DISTRIBUTED, masks=True).replace("aggregation: masks", "aggregation: plain"),
-        "aggregation",
-        "aggregation must be masks with privacy.mechanism distributed_dp",
+        small(DISTRIBUTED, masks=True).replace("channel: masks", "channel: plain"),
+        "channel",
+        "channel must be masks with privacy.mechanism distributed_dp",
     ),
-    "local_dp behind masks": (small(LOCAL, masks=True), "aggregation", f"{_NOT_BEHIND_MASKS}local_dp"),
-    "svt behind masks": (small(SVT, masks=True), "aggregation", f"{_NOT_BEHIND_MASKS}svt"),
-    "top behind masks": (small(TOP, masks=True), "aggregation", f"{_NOT_BEHIND_MASKS}top"),
-    "random behind masks": (small(RANDOM, masks=True), "aggregation", f"{_NOT_BEHIND_MASKS}random"),
-    "an unknown aggregation": (
-        small(NONE, masks=True).replace("aggregation: masks", "aggregation: magic"),
-        "aggregation",
-        "aggregation: Input should be 'plain', 'masks' or 'ckks'",
+    "local_dp behind masks": (small(LOCAL, masks=True), "channel", f"{_NOT_BEHIND_MASKS}local_dp"),
+    "svt behind masks": (small(SVT, masks=True), "channel", f"{_NOT_BEHIND_MASKS}svt"),
+    "top behind masks": (small(TOP, masks=True), "channel", f"{_NOT_BEHIND_MASKS}top"),
+    "random behind masks": (small(RANDOM, masks=True), "channel", f"{_NOT_BEHIND_MASKS}random"),
+    "an unknown channel": (
+        small(NONE, masks=True).replace("channel: masks", "channel: magic"),
+        "channel",
+        "channel: must be plain, masks or ckks",
     ),
     "counts under local_dp": (small(LOCAL, holdout_fraction=BINS), "  score_bins", _BINS),
     "counts under none": (small(NONE, masks=True, holdout_fraction=BINS), "  score_bins", _BINS),
@@ -359,13 +362,13 @@ MECHANISM_REFUSALS: dict[str, tuple[str, str, str]] = {
     ),
     "masks over two sites": (
         small(NONE, masks=True, sites=2),
-        "aggregation",
-        "aggregation masks needs at least 3 sites",
+        "channel",
+        "channel masks needs at least 3 sites",
     ),
     "masks over one site": (
         small(NONE, masks=True, sites=1),
-        "aggregation",
-        "aggregation masks needs at least 3 sites",
+        "channel",
+        "channel masks needs at least 3 sites",
     ),
     "masks that a minority opens": (
         small(DISTRIBUTED, masks=True, min_sites="min_sites: 3"),
@@ -467,10 +470,10 @@ MECHANISM_REFUSALS: dict[str, tuple[str, str, str]] = {
 
 
 @pytest.mark.parametrize("text", ACCEPTED.values(), ids=ACCEPTED.keys())
-def test_each_mechanism_loads_with_the_aggregations_it_has(text: str, write: Write) -> None:
+def test_each_mechanism_loads_with_the_channels_it_has(text: str, write: Write) -> None:
     study = load_study(write(text), columns=COLUMNS)
     assert study.privacy.mechanism in text
-    assert (study.aggregation == "masks") == ("aggregation: masks" in text)
+    assert (study.channel.name == "masks") == ("channel: masks" in text)
     assert noise_shares(study.privacy) == ((3, 1) if "dropouts: 3" in text else (1, 1))
     assert sent_fraction(study.privacy) == (0.1 if "fraction: 0.1" in text else None)
 
@@ -613,6 +616,74 @@ def test_a_default_that_is_written_out_changes_no_digest() -> None:
     assert written.digest == short.digest
 
 
+#: Every round, card and ledger of a study holds its digest.
+SHIPPED = {
+    "xanomeline_derm56": "b433a98d7d8512a9859d74ec76018a06be97b13ca49305366c980ecaa3568825",
+    "xanomeline_nocomp24": "c7d48ad60ceab3c2b97f657699936442073a389e58ee1e3c87c58e396f3f5c4f",
+}
+
+
+def test_the_shipped_studies_have_the_digests_that_their_rounds_were_opened_with() -> None:
+    assert {name: study.digest for name, study in load_studies(PROJECT / "studies").items()} == SHIPPED
+
+
+# what a channel was called once
+
+
+@pytest.mark.parametrize("channel", ["plain", "masks", "ckks"])
+def test_a_channel_is_read_under_its_old_key_too_and_the_digest_is_one(channel: str, write: Write) -> None:
+    studies = []
+    for key in ("channel", "aggregation"):
+        path = write(small(NONE) + f"{key}: {channel}\n")
+        os.utime(path, ns=(0, len(key)))
+        studies.append(load_study(path))
+    now, then = studies
+    assert then.channel is now.channel
+    assert (then.channel.name, then) == (channel, now)
+    assert then.digest == now.digest
+    said = now.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+    said |= {"aggregation": said.pop("channel")} if channel != "plain" else {}
+    assert now.digest == hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
+
+
+@pytest.mark.parametrize("second", ["masks", "plain", "magic", "null", "[masks]"])
+def test_both_keys_at_once_are_refused_at_the_line_of_the_old_one(second: str, write: Write) -> None:
+    text = small(NONE) + f"channel: masks\naggregation: {second}\n"
+    with pytest.raises(ConfigError) as refused:
+        load_study(write(text))
+    (told,) = str(refused.value).splitlines()
+    assert re.fullmatch(
+        rf".*small\.yaml:{len(text.splitlines())}: aggregation: is what channel was called once, and channel stands "
+        "here too: leave aggregation out",
+        told,
+    )
+
+
+@pytest.mark.parametrize("key", ["channel", "aggregation"])
+@pytest.mark.parametrize("value", ["magic", "Masks", "null", "3", "[masks]", "{masks: 1}", "''", "no"])
+def test_what_names_no_channel_is_refused_at_its_line_under_either_key(key: str, value: str, write: Write) -> None:
+    text = small(NONE) + f"{key}: {value}\n"
+    with pytest.raises(ConfigError) as refused:
+        load_study(write(text))
+    (told,) = str(refused.value).splitlines()
+    assert told.endswith(f"small.yaml:{len(text.splitlines())}: {key}: must be plain, masks or ckks")
+
+
+@pytest.mark.parametrize("key", ["channel", "aggregation"])
+def test_a_rule_that_names_the_channel_is_told_at_the_line_of_either_key(key: str, write: Write) -> None:
+    text = small(LOCAL) + f"{key}: masks\n"
+    with pytest.raises(ConfigError, match=rf":{len(text.splitlines())}: channel: channel must be plain with "):
+        load_study(write(text))
+
+
+@pytest.mark.parametrize("place", ["rounds", "training", "data"])
+def test_the_old_key_within_a_section_is_an_unknown_key(place: str, write: Write) -> None:
+    content = yaml.safe_load(small(NONE))
+    content[place]["aggregation"] = "masks"
+    with pytest.raises(ConfigError, match=rf"{place}\.aggregation: unknown key; allowed: "):
+        load_study(write(yaml.safe_dump(content)))
+
+
 def _defaults(schema: type[BaseModel]) -> dict[str, Any]:
     """`Section.key` -> its default, of a section and all below it."""
     found: dict[str, Any] = {}
@@ -677,7 +748,7 @@ DEFAULTS = {
     "Reading.missing": (),
     "Rounds.max_update_norm": 1000.0,
     "Rounds.strict": False,
-    "Study.aggregation": "plain",
+    "Study.channel": PLAIN,
     "Study.closed": False,
     "Training.average_iterates": "none",
     "Training.batch_size": "full",

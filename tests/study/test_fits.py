@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
 import pytest
 
 from tasks.store.settings import PROJECT
+from tasks.study.channels import CHANNELS, CKKS, MASKS, PLAIN
 from tasks.study.fits import Combination, require_fit
 from tasks.study.privacy import PRIVACY_SECTIONS, GaussianUpdate, LocalDP, Needs, PrivacySection, Protected, promises
 
-CHANNELS, WEIGHTINGS = {"plain", "masks", "ckks"}, {"plain", "iterations", "samples"}
+WEIGHTINGS = {"plain", "iterations", "samples"}
 
 
 class Invented(PrivacySection):
@@ -39,7 +41,7 @@ def asked(privacy: Any, **changes: Any) -> Combination:
         "privacy": privacy,
         "task": "binary",
         "sums_over_patients": True,
-        "channel": "plain",
+        "channel": PLAIN,
         "weighting": "plain",
         "optimizer": "sgd",
         "batch_size": "full",
@@ -55,15 +57,15 @@ def asked(privacy: Any, **changes: Any) -> Combination:
 @pytest.mark.parametrize("weighting", sorted(WEIGHTINGS))
 def test_a_mechanism_that_allows_nothing_goes_with_nothing(channel: str, weighting: str) -> None:
     with pytest.raises(ValueError, match=r"^training\.weighting must be none of those that there are"):
-        require_fit(asked(Invented(), channel=channel, weighting=weighting))
+        require_fit(asked(Invented(), channel=CHANNELS[channel], weighting=weighting))
 
 
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"channel": "masks"}, r"^aggregation must be plain with privacy\.mechanism invented$"),
-        ({"channel": "ckks"}, r"^aggregation must be plain with privacy\.mechanism invented$"),
-        ({"channel": "pigeons"}, r"^aggregation must be plain with privacy\.mechanism invented$"),
+        ({"channel": MASKS}, r"^channel must be plain with privacy\.mechanism invented$"),
+        ({"channel": CKKS}, r"^channel must be plain with privacy\.mechanism invented$"),
+        ({"channel": replace(PLAIN, name="pigeons")}, r"^channel must be plain with privacy\.mechanism invented$"),
         ({"weighting": "samples"}, r"^training\.weighting must be plain with privacy\.mechanism invented$"),
         ({"weighting": "new"}, r"^training\.weighting must be plain with privacy\.mechanism invented$"),
         ({"score_bins": 5}, r"^evaluation\.score_bins needs privacy\.mechanism distributed_dp"),
@@ -79,7 +81,7 @@ def test_what_a_mechanism_does_not_name_is_refused_and_the_key_is_named(changes:
 def test_every_mechanism_says_what_it_goes_with_in_values_that_a_study_has(mechanism: str) -> None:
     section = PRIVACY_SECTIONS[mechanism]
     assert section.needs.channels
-    assert section.needs.channels <= CHANNELS
+    assert section.needs.channels <= set(CHANNELS)
     assert section.needs.weightings
     assert section.needs.weightings <= WEIGHTINGS
     assert section.needs.per_patient == (section.unit == "patient")

@@ -1,4 +1,4 @@
-"""The drafted study as data: privacy, aggregation, rounds and the rest follow from sites and patients alone."""
+"""The drafted study as data: privacy, channel, rounds and the rest follow from sites and patients alone."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def study_content(
         "model": {"path": "tasks.models:LogisticRegression"},
         "training": _TRAINING,
         "privacy": _privacy(wishes, sum(map(training_patients, subjects.patients.values())), len(sites)),
-        "aggregation": "masks" if masked else "plain",
+        "channel": "masks" if masked else "plain",
         "rounds": {
             "total": wishes.rounds,
             "min_sites": quorum(len(sites), masked),
@@ -104,7 +104,7 @@ def as_study(content: dict[str, Any]) -> Study:
 
 
 def training_patients(patients: int) -> int:
-    """How many of a site's patients are trained on: what `tasks.data.reading.patients.split` leaves."""
+    """How many of a site's patients are trained on: what `tasks.data.reading.patients.held_out_split` leaves."""
     return patients - math.floor(HOLDOUT_FRACTION * patients + 0.5)
 
 

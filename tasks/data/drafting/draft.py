@@ -15,12 +15,12 @@ from tasks.data.drafting.content import Wishes, as_study, study_content
 from tasks.data.drafting.folder import SiteFolders, read_folder, valid_name
 from tasks.data.drafting.inputs import LeftOut, find_candidates
 from tasks.data.drafting.label import LabelRule, find_outcome, label_questions
-from tasks.data.drafting.questions import refuse
+from tasks.data.drafting.questions import require_answers
 from tasks.data.drafting.render import render_study
 from tasks.data.drafting.settle import settle
 from tasks.data.drafting.subjects import Subjects, find_subjects
 from tasks.data.drafting.suites import render_suite
-from tasks.data.drafting.told import Answered, Told, ToldOptions, read_answers, unmatched
+from tasks.data.drafting.told import Answered, Told, ToldOptions, sort_options, unmatched
 from tasks.data.reading.cells import trim
 from tasks.errors import ConfigError
 from tasks.study.names import Identifier
@@ -71,10 +71,10 @@ def draft_study(path: Path, options: DraftOptions, suites_dir: Path) -> Draft:
     meta = load_suite(suites_dir, "inputs").meta
     folder = read_folder(path)
     subjects = find_subjects(folder, options.subject)
-    told = read_answers(options.answers, folder.tables)
+    told = sort_options(options.answers, folder.tables)
     profiles = profile_tables(folder, subjects, told)
     asked = [question for profile in profiles.values() for question in profile.questions]
-    refuse([*asked, *label_questions(profiles, subjects.column, options.label, told.keep)])
+    require_answers([*asked, *label_questions(profiles, subjects.column, options.label, told.keep)])
     reading = _reading(told, profiles)
     outcome = find_outcome(profiles, subjects.column, options.label, told.keep)
     wishes, tables = _wishes(folder, outcome, options), list(profiles)

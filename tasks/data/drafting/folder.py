@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 from pydantic import TypeAdapter, ValidationError
 
-from tasks.data.reading.csv_file import read_header
+from tasks.data.reading.csv_file import read_csv_header
 from tasks.data.reading.tables import read_table
 from tasks.errors import ConfigError, DataError
 from tasks.foreign.files import listed
@@ -120,7 +120,7 @@ def _near(root: Path, site: str, table: str) -> str:
 
 def _read(path: Path) -> pd.DataFrame:
     """The cells as text, checked as in a round; what only a draft must know of the header comes first."""
-    header = read_header(path)
+    header = read_csv_header(path)
     _check_header(path, header)
     return read_table(path, dict.fromkeys(header, "string"))
 

@@ -11,7 +11,7 @@ import pandas as pd
 
 from tasks.data.drafting.column_types import Source
 from tasks.data.drafting.columns import Column, Profile
-from tasks.data.drafting.questions import ColumnQuestion, refuse, shell
+from tasks.data.drafting.questions import ColumnQuestion, require_answers, shell
 from tasks.data.drafting.rounding import plain
 from tasks.data.drafting.spellings import outcome_coded_otherwise
 from tasks.data.drafting.subjects import MIN_CELL
@@ -72,7 +72,7 @@ def find_outcome(
         why, comparison = "as --label says", _SIGNS[sign or "="]
         value = _given_value(profiles[table], column, sign, text) if sign else _positive_value(profiles[table], column)
     outcome = LabelRule(table, column, value, why, comparison)
-    refuse(_other_codes(profiles, subject, outcome, keep))
+    require_answers(_other_codes(profiles, subject, outcome, keep))
     _check_counts(profiles, subject, outcome)
     return replace(outcome, why=why + _also_negative(profiles[table], outcome))
 

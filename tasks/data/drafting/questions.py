@@ -36,7 +36,7 @@ class ColumnQuestion:
         return f"{self.place}: {self.what}: {'; '.join(answers)}"
 
 
-def refuse(questions: Iterable[ColumnQuestion]) -> None:
+def require_answers(questions: Iterable[ColumnQuestion]) -> None:
     """Raise DataError with all of them, unless there are none."""
     asked = list(questions)
     if not asked:

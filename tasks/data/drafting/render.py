@@ -20,7 +20,7 @@ _NESTED = ("reading", "columns")
 NO_DROPOUTS = (
     "Masks over four sites: three go on where the fourth is away from the start of a round, but a site that is lost\n"
     "after its keys costs the round, and the round its share of epsilon. `mechanism: local_dp` without the last two\n"
-    "keys, with `aggregation: plain` and no score_bins, loses nothing with a site and has 1.7 times the noise."
+    "keys, with `channel: plain` and no score_bins, loses nothing with a site and has 1.7 times the noise."
 )
 _ORDER = "In order of how well each ranks patients alone, the best first."
 _STRONG = "Where it says `# known before the outcome?`, it tells so much that somebody should ask whether it is."
@@ -42,7 +42,7 @@ _COMMENTS = {
 def render_study(content: dict[str, Any], settled: SettledInputs) -> str:
     """The YAML text. It means the same as `content`."""
     parts = [_top(content)]
-    for key in ("data", "sites", "label", "inputs", "model", "training", "privacy", "aggregation"):
+    for key in ("data", "sites", "label", "inputs", "model", "training", "privacy", "channel"):
         parts.append(_inputs(content["inputs"], settled) if key == "inputs" else _section(key, content[key]))
     parts += [_section(key, content[key]) for key in ("rounds", "evaluation")]
     return "\n".join(parts)

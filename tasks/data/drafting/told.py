@@ -57,7 +57,7 @@ class Told:
         return TableRules(every=self.every, columns={column: rules}).of(column, is_text=False)
 
 
-def read_answers(answers: ToldOptions, tables: Mapping[str, Table]) -> Told:
+def sort_options(answers: ToldOptions, tables: Mapping[str, Table]) -> Told:
     """Sort the options by column.
 
     Raises:

@@ -66,7 +66,7 @@ def read_cells(path: Path, check_header: Callable[[CsvRow], None]) -> pd.DataFra
     return frame
 
 
-def read_header(path: Path) -> CsvRow:
+def read_csv_header(path: Path) -> CsvRow:
     """The first row's cells. Raises DataError as `read_cells`, for what the first row already shows."""
     with _open(path) as text:
         return next(_rows(path, text))[1]

@@ -38,7 +38,7 @@ class Patients:
 def prepare_patients(tables: dict[str, pd.DataFrame], inputs: pd.DataFrame, study: Study, site: str) -> Patients:
     """Scale, label and split one site's patients."""
     values, labels = scaled_and_labelled(tables, inputs, study)
-    held_out = split(task_of(study.label).strata(labels.astype(np.float64)), study.evaluation, site)
+    held_out = held_out_split(task_of(study.label).strata(labels.astype(np.float64)), study.evaluation, site)
     return Patients(
         *(torch.from_numpy(a) for a in (values[~held_out], labels[~held_out], values[held_out], labels[held_out]))
     )
@@ -52,7 +52,7 @@ def scaled_and_labelled(
     return scale_inputs(inputs.loc[labels.index], study), as_array(labels)
 
 
-def split(strata: npt.NDArray[np.int64], evaluation: Evaluation, site: str) -> npt.NDArray[np.bool_]:
+def held_out_split(strata: npt.NDArray[np.int64], evaluation: Evaluation, site: str) -> npt.NDArray[np.bool_]:
     """Which patients are held out: `holdout_fraction` of the site, the same share of each stratum, seeded by site.
 
     Each stratum's share is rounded by largest remainder, so a site holds out round(fraction * patients) in all.

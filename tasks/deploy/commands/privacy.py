@@ -113,7 +113,7 @@ def audit(
 
 @app.command("ckks-key")
 def ckks_key(to: Annotated[Path, typer.Argument(help="where the key goes: a site's folder of secrets")]) -> None:
-    """Make the sites' key of a study with `aggregation: ckks`. One site runs it and hands the file to the others."""
+    """Make the sites' key of a study with `channel: ckks`. One site runs it and hands the file to the others."""
     from tasks.errors import ConfigError
     from tasks.privacy.secure_sum import ckks
     from tasks.store.files import write_private

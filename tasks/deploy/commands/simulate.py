@@ -51,7 +51,7 @@ def simulate(
     from rich.console import Console
 
     from tasks.simulation.runs import changed, run_all
-    from tasks.simulation.summary import summary_table, write_files
+    from tasks.simulation.summary import summary_table, write_results
 
     config = changed(_load(study), _changes(set_ or []))
     console, errors = Console(), Console(stderr=True)
@@ -69,7 +69,7 @@ def simulate(
         )
     console.print(summary_table([run.result for run in runs]))
     if out is not None:
-        write_files(out, runs)
+        write_results(out, runs)
         console.print(f"results  {out}", soft_wrap=True)
 
 

@@ -88,7 +88,7 @@ def _tell(draft: Draft, written: list[str]) -> None:
         "label": f"{outcome}: {outcome.why}",
         "subject": f"{draft.subjects.column}, each once in {draft.subjects.main}",
         "inputs": f"{len(study.inputs)}, {drafted}{len(draft.left_out)} columns left out: the study file says why",
-        "privacy": f"{study.privacy.mechanism}, aggregation {study.aggregation}{_dropouts(study)}",
+        "privacy": f"{study.privacy.mechanism}, channel {study.channel.name}{_dropouts(study)}",
     }
     if draft.num_with_gaps:
         rows["gaps"] = f"{draft.num_with_gaps} inputs that a site lacks in many patients, with inputs that say where"

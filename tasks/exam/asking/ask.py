@@ -30,7 +30,7 @@ from tasks.exam.asking.model_address import model_address
 from tasks.exam.asking.questions import EngineJob, Failures, Patience, items_to_ask, make_job
 from tasks.exam.bank.records import UNSEALED, Exam, ExamRun, Response, RunSettings
 from tasks.exam.page.store import ENTRY
-from tasks.exam.runs.journal import RawReply, ReplyKey, read_answers
+from tasks.exam.runs.journal import RawReply, ReplyKey, read_replies
 from tasks.exam.runs.run_files import RUN, load_run, write_run
 from tasks.foreign.files import read_ordinary
 from tasks.store.files import write_private
@@ -131,9 +131,9 @@ def _answers(
     failures.unlink(missing_ok=True)
     wanted = {(question.item, epoch) for question in job.questions for epoch in range(1, job.settings.epochs + 1)}
     status, total = 0, len(wanted)
-    if not wanted <= read_answers(path).keys():
+    if not wanted <= read_replies(path).keys():
         status = run_engine(folder, job, lock, total, progress, tell)
-    answers = read_answers(path)
+    answers = read_replies(path)
     if failures.exists():
         found = Failures.model_validate_json(failures.read_bytes()).failures
         raise collect.error_of(found, job.settings.model, len(answers), total)
@@ -224,7 +224,7 @@ def _unfinished(folder: Path, settings: RunSettings) -> Unfinished | None:
         else:
             started = Started.model_validate_json(read_ordinary(folder / "asking.json"))
             asked, started_at, there = started.settings, started.started_at, started.address or address
-            answers = len(read_answers(folder / "answers.jsonl"))
+            answers = len(read_replies(folder / "answers.jsonl"))
     except (OSError, ValidationError, PharmafedError):
         return None  # no run, or a damaged one: whoever names its folder is told
     old = now - started_at > _FRESH if finished_at is None else now - finished_at > _FRESH_REPORT

@@ -56,7 +56,7 @@ class Reference:
 
 def refers_back(stem: str, number: int) -> Reference | None:
     """The first reference of item `number` that its stem cannot resolve in itself, or None."""
-    text = plain(stem)
+    text = as_ascii(stem)
     questions = {int(found) for found in _NUMBERED.findall(text)} & {*range(number - _LONGEST_CASE, number)}
     questions |= {number - 1} if _BEFORE.search(text) else set()
     if questions:
@@ -70,13 +70,13 @@ def refers_back(stem: str, number: int) -> Reference | None:
 
 def announced_case(stem: str, number: int) -> int:
     """The last item of the case that its first item announces (問204〜207); `number` if it announces none."""
-    ranges = [(int(first), int(last)) for first, last in _RANGE.findall(plain(stem))]
+    ranges = [(int(first), int(last)) for first, last in _RANGE.findall(as_ascii(stem))]
     return max([number, *(last for first, last in ranges if first == number and last - first < _LONGEST_CASE)])
 
 
 def resolves(reference: Reference, told: str) -> bool:
     """Whether the text of the questions before tells what the reference is to."""
-    text = plain(told)
+    text = as_ascii(told)
     if reference.noun is None or reference.noun in text:
         return bool(text)
     return bool((_PEOPLE.match(reference.noun) or _OF_A_PATIENT.search(reference.noun)) and _PERSON.search(text))
@@ -84,15 +84,15 @@ def resolves(reference: Reference, told: str) -> bool:
 
 def shows_a_picture(stem: str, choices: Sequence[str] = ()) -> bool:
     """Whether the item speaks of a picture, or its stem announces a list that it does not hold."""
-    text = plain(stem)
-    if any(_PICTURE.search(one) for one in (text, *map(plain, choices))):
+    text = as_ascii(stem)
+    if any(_PICTURE.search(one) for one in (text, *map(as_ascii, choices))):
         return True
     if any(not _LISTED.search(match["then"]) for match in _ANNOUNCED.finditer(text)):
         return True
     return bool(_NUMBERED_PRESCRIPTION.search(text)) and not _LISTED.search(text)
 
 
-def plain(text: str) -> str:
+def as_ascii(text: str) -> str:
     """Full-width letters and digits as the ASCII ones, on one line."""
     return " ".join(unicodedata.normalize("NFKC", text).split())
 

@@ -26,7 +26,7 @@ from tasks.store.objects import to_json
 COMPARISON, ANCHOR, BASELINE = "comparison.json", "anchor.json", "baseline.json"
 
 
-def run_folder(home: Path, exam_id: str, model: str, language: str, run_id: str) -> Path:
+def exam_run_folder(home: Path, exam_id: str, model: str, language: str, run_id: str) -> Path:
     """Where a run lies on this machine."""
     return home / layout.exam_runs(exam_id, model, language) / run_id
 
@@ -34,7 +34,7 @@ def run_folder(home: Path, exam_id: str, model: str, language: str, run_id: str)
 def model_folder(folder: Path, run: ExamRun) -> Path | None:
     """Above all runs of the run's model; None where `folder` is not at its place in a deployment's directory."""
     asked, folder = run.settings, folder.resolve()
-    place = run_folder(Path(), asked.exam, asked.model, asked.language, run.id)
+    place = exam_run_folder(Path(), asked.exam, asked.model, asked.language, run.id)
     return folder.parents[1] if folder.parts[-len(place.parts) :] == place.parts else None
 
 

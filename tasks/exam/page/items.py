@@ -113,7 +113,11 @@ def _reply(item: ExamItem, run: ExamRun, response: Response) -> Reply:
     facts = f"{tokens}, {words.duration(response.seconds)}, {words.moment(response.asked_at)}"
     facts += ", cut off by the limit of tokens" if read == "cut off" else ""
     return Reply(
-        response.epoch, plain(response.model), isinstance(read, tuple), plain(response.raw[:SHOWN]) + more, facts
+        response.epoch,
+        made_visible(response.model),
+        isinstance(read, tuple),
+        made_visible(response.raw[:SHOWN]) + more,
+        facts,
     )
 
 
@@ -122,6 +126,6 @@ def options(item: ExamItem, answer: tuple[str, ...] | None) -> str:
     return words.NONE if answer is None else ", ".join(item.labels[int(number) - 1] for number in answer)
 
 
-def plain(text: str) -> str:
+def made_visible(text: str) -> str:
     """Control characters, turns of direction and halves of characters as a visible mark."""
     return _UNPRINTABLE.sub("\ufffd", text.replace("\r\n", "\n"))

@@ -15,13 +15,24 @@ from tasks.errors import DataError
 from tasks.exam.bank.records import Exam, ExamRun, Response
 from tasks.exam.comparing.comparison_records import RunComparison
 from tasks.exam.page import plots
-from tasks.exam.page.items import items_by_subject, plain
-from tasks.exam.page.tables import alarm_level, bounds, facts, flips, p_words, row, signed, slices, tiles, usage_words
+from tasks.exam.page.items import items_by_subject, made_visible
+from tasks.exam.page.tables import (
+    alarm_level,
+    bounds,
+    exam_tiles,
+    facts,
+    flips,
+    p_words,
+    row,
+    slices,
+    usage_words,
+    with_sign,
+)
 from tasks.exam.runs.run_files import responses_sha256
 from tasks.exam.scoring.exam_index import index_of
 from tasks.exam.scoring.score_records import Scores
 from tasks.exam.scoring.slices import guess_probability
-from tasks.exam.scoring.statistics import percent, spread
+from tasks.exam.scoring.statistics import low_to_high, percent_of
 from tasks.report import pages, words
 from tasks.report.canvas import Chart
 
@@ -75,9 +86,9 @@ def build_exam_report(
         run=run,
         scores=scores,
         against=[(one, flips(exam, one)) for one in against],
-        model=plain(run.settings.model),
+        model=made_visible(run.settings.model),
         banners=_banners(scores, told, guess),
-        tiles=tiles(scores),
+        tiles=exam_tiles(scores),
         table=[
             (line.subject, [row("", cell) for cell in (line.essential, line.general, line.total)])
             for line in scores.table
@@ -87,8 +98,8 @@ def build_exam_report(
         charts=_drawn(charts),
         unparsed=[item for item in sorted(chain(*items.values()), key=_number) if item.number in scores.unparsed],
         items=items,
-        percent=percent,
-        plain=plain,
+        percent=percent_of,
+        plain=made_visible,
     )
     return {"report.html": page, **{f"{chart.name}.png": chart.png for chart in charts}}
 
@@ -119,7 +130,7 @@ def build_history(
     page = pages.render(
         "exam_history.html",
         exam=exam,
-        model=plain(model),
+        model=made_visible(model),
         charts=_drawn([chart]),
         left_out=left_out,
         first={run.id for run in {run.settings.language: run for run, *_ in reversed(ordered)}.values()},
@@ -127,7 +138,7 @@ def build_history(
             (run, scores, row("", scores.overall), found, usage_words(scores))
             for run, scores, found in reversed(ordered)
         ],
-        spread=spread,
+        spread=low_to_high,
     )
     return {"history.html": page, f"{chart.name}.png": chart.png}
 
@@ -167,7 +178,7 @@ def _banners(scores: Scores, told: Sequence[tuple[str, RunComparison]], guess: f
             _Banner(
                 "warn",
                 "Near guessing",
-                f"{percent(scores.overall.correct, scores.overall.entered)}% right (95% interval "
+                f"{percent_of(scores.overall.correct, scores.overall.entered)}% right (95% interval "
                 f"{bounds(scores.overall.interval_1)}) is not clearly above the {100 * guess:.1f}% that guessing "
                 "expects on these items. Differences between slices, and flips, are mostly chance.",
             )
@@ -176,7 +187,7 @@ def _banners(scores: Scores, told: Sequence[tuple[str, RunComparison]], guess: f
 
 
 def _passed(scores: Scores) -> _Banner:
-    points = f"{spread(scores.points, scores.most[1])} of {scores.points_possible} points"
+    points = f"{low_to_high(scores.points, scores.most[1])} of {scores.points_possible} points"
     if blank := len(scores.coverage.without_picture):
         points += f", with {words.count(blank, 'diagram')} left blank that the model was not shown"
     if scores.coverage.missing:
@@ -204,10 +215,10 @@ def _drift(name: str, comparison: RunComparison) -> _Banner:
         rule = f"the alarm needs {decision.threshold}, and chance alone raises it with p {decision.false_alarm:.3f}"
     other = comparison.a.run
     if comparison.kind != "rerun":
-        other += f" of {plain(comparison.a.model)} in {comparison.a.language}"
+        other += f" of {made_visible(comparison.a.model)} in {comparison.a.language}"
     text = (
         f"Against {other}, {name}: {test.lost} lost, {test.gained} gained of {comparison.pairs} items; net "
-        f"{signed(test.net)}, {rule}. Exact McNemar {p_words(test.p)}, at level {decision.alpha:g} per comparison."
+        f"{with_sign(test.net)}, {rule}. Exact McNemar {p_words(test.p)}, at level {decision.alpha:g} per comparison."
     )
     if unread := comparison.lost_unreadable:
         text += f" Of {unread} of the lost items the new reply is unreadable: look there first."

@@ -126,7 +126,7 @@ def fetch(store: ReadableStore, key: str) -> bytes | None:
         return None
 
 
-def index_page(entries: Iterable[ExamEntry], *, heading: str, base: str) -> bytes:
+def exam_index_page(entries: Iterable[ExamEntry], *, heading: str, base: str) -> bytes:
     """Runs by exam and model, newest first; `base` leads from the page to `exams/`."""
     groups: dict[tuple[str, str], list[tuple[ExamEntry, bool]]] = {}
     found = _newest_first(entries)

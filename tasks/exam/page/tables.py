@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from tasks.exam.bank.records import Exam, ExamItem, ExamRun
 from tasks.exam.comparing.comparison_records import Flip, RunComparison
-from tasks.exam.page.items import options, plain
+from tasks.exam.page.items import made_visible, options
 from tasks.exam.scoring.exam_index import index_of
 from tasks.exam.scoring.score_records import Bounds, Scores, Tally
-from tasks.exam.scoring.statistics import percent, spread
+from tasks.exam.scoring.statistics import low_to_high, percent_of
 from tasks.report import words
 
 
@@ -28,13 +28,13 @@ class TallyRow:
     guess: str
 
 
-def tiles(scores: Scores) -> list[tuple[str, str, str]]:
+def exam_tiles(scores: Scores) -> list[tuple[str, str, str]]:
     """Name, figure and remark of each tile."""
     overall, usage = scores.overall, scores.usage
     return [
-        ("Accuracy 1", f"{percent(overall.correct, overall.entered)}%", f"{bounds(overall.interval_1)}, of entered"),
+        ("Accuracy 1", f"{percent_of(overall.correct, overall.entered)}%", f"{bounds(overall.interval_1)}, of entered"),
         ("Accuracy 2", *_accuracy_2(scores)),
-        ("Points", spread(scores.points, scores.most[1]), f"of {scores.points_possible}"),
+        ("Points", low_to_high(scores.points, scores.most[1]), f"of {scores.points_possible}"),
         ("Unparsed", str(overall.unparsed), _unread(overall)),
         ("Cost", usage_words(scores), f"{usage.input_tokens + usage.output_tokens:,} tokens"),
     ]
@@ -43,10 +43,10 @@ def tiles(scores: Scores) -> list[tuple[str, str, str]]:
 def _accuracy_2(scores: Scores) -> tuple[str, str]:
     """With its interval; or its range, where items have no response."""
     overall, most = scores.overall, scores.most[0]
-    low, high = (percent(correct, overall.items) for correct in (overall.correct, most))
+    low, high = (percent_of(correct, overall.items) for correct in (overall.correct, most))
     if most == overall.correct:
         return f"{low}%", f"{bounds(overall.interval_2)}, of all"
-    return f"{spread(low, high)}%", "of all: some have no response"
+    return f"{low_to_high(low, high)}%", "of all: some have no response"
 
 
 def _unread(overall: Tally) -> str:
@@ -77,9 +77,9 @@ def row(name: str, tally: Tally) -> TallyRow:
         name=name,
         items=tally.items,
         right=f"{tally.correct}/{tally.entered}",
-        accuracy_1=percent(tally.correct, tally.entered),
+        accuracy_1=percent_of(tally.correct, tally.entered),
         interval_1=bounds(tally.interval_1) if tally.entered else words.NONE,
-        accuracy_2=percent(tally.correct, tally.items),
+        accuracy_2=percent_of(tally.correct, tally.items),
         unparsed=tally.unparsed,
         guess=words.NONE if tally.guess is None else f"{100 * tally.guess:.1f}",
     )
@@ -103,7 +103,7 @@ def facts(exam: Exam, run: ExamRun, scores: Scores) -> list[tuple[str, str]]:
     """What was run, how, and what it took."""
     settings, usage = run.settings, scores.usage
     took = f"{words.moment(run.started_at)} to {words.moment(run.finished_at)}"
-    replied = ", ".join(f"{plain(name)} ({count})" for name, count in sorted(scores.answered_by.items()))
+    replied = ", ".join(f"{made_visible(name)} ({count})" for name, count in sorted(scores.answered_by.items()))
     asked = f"{settings.language}, prompt {settings.prompt} ({settings.prompt_digest[:12]})"
     how = f"temperature {settings.temperature:g}, at most {settings.max_tokens:,} tokens a reply"
     cost = usage_words(scores) if usage.cost is not None else "unknown: exams/prices.yaml has no price for every reply"
@@ -159,7 +159,7 @@ def _pictures(exam: Exam, run: ExamRun, scores: Scores) -> str:
 
 def _corrections(exam: Exam) -> str:
     """Which fields of the published files a person changed, and why."""
-    return "; ".join(f"{one.item} {', '.join(one.changes)}: {plain(one.reason)}" for one in exam.corrections)
+    return "; ".join(f"{one.item} {', '.join(one.changes)}: {made_visible(one.reason)}" for one in exam.corrections)
 
 
 def bounds(interval: Bounds) -> str:
@@ -167,7 +167,7 @@ def bounds(interval: Bounds) -> str:
     return f"{100 * interval[0]:.1f}–{100 * interval[1]:.1f}%"
 
 
-def signed(value: int) -> str:
+def with_sign(value: int) -> str:
     """A number with its sign, a true minus."""
     return f"{value:+d}".replace("-", "−") if value else "0"
 

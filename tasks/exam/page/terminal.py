@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from tasks.exam.scoring.statistics import percent, spread
+from tasks.exam.scoring.statistics import low_to_high, percent_of
 
 if TYPE_CHECKING:
     from tasks.exam.bank.records import Exam
@@ -29,10 +29,10 @@ def print_scores(scores: Scores) -> None:
         cells = "".join(map(_cells, (row.essential, row.general, row.total)))
         typer.echo(f"{row.subject:<16}{cells}")
     overall, (low, high), most = scores.overall, scores.overall.interval_1, scores.most
-    typer.echo(f"points        {spread(scores.points, most[1])} of {scores.points_possible}")
+    typer.echo(f"points        {low_to_high(scores.points, most[1])} of {scores.points_possible}")
     typer.echo(f"entered       {_share(overall.correct, overall.entered)}, 95% interval {low:.1%} to {high:.1%}")
     shares = (_share(correct, overall.items) for correct in (overall.correct, most[0]))
-    typer.echo(f"all           {spread(*shares)}, guessing {overall.guess or 0:.1%}")
+    typer.echo(f"all           {low_to_high(*shares)}, guessing {overall.guess or 0:.1%}")
     for name, numbers in (
         ("not readable", scores.unparsed),
         ("cut off", scores.cut_off),
@@ -60,12 +60,12 @@ def _verdict(passed: bool | None) -> str:
 
 
 def _cells(tally: Tally) -> str:
-    shares = (percent(tally.correct, whole) for whole in (tally.entered, tally.items))
+    shares = (percent_of(tally.correct, whole) for whole in (tally.entered, tally.items))
     return f"{f'{tally.correct}/{tally.entered}':>8}" + "".join(f"{share:>8}" for share in shares)
 
 
 def _share(part: int, whole: int) -> str:
-    return f"{part}/{whole} = {percent(part, whole)}%"
+    return f"{part}/{whole} = {percent_of(part, whole)}%"
 
 
 def print_comparison(exam: Exam, found: RunComparison) -> None:

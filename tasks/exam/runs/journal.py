@@ -62,7 +62,7 @@ class Journal:
         """
         self._path = path
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
-        self.answers = read_answers(path)
+        self.answers = read_replies(path)
         content = _read(path)
         os.ftruncate(self._file, content.rfind(b"\n") + 1)
         self._size = os.lseek(self._file, 0, os.SEEK_END)
@@ -94,7 +94,7 @@ class Journal:
         self.answers[answer.key] = answer
 
 
-def read_answers(path: Path) -> dict[ReplyKey, RawReply]:
+def read_replies(path: Path) -> dict[ReplyKey, RawReply]:
     """The answers in `path`, without a torn last line; empty where there is no file.
 
     Raises:

@@ -27,7 +27,7 @@ def criteria(
     return _points(exam, right), _essential(exam, right), _contraindicated(exam, answers)
 
 
-def verdict(judged: Iterable[Criterion]) -> bool | None:
+def sitting_passes(judged: Iterable[Criterion]) -> bool | None:
     """Whether a complete sitting passes. Contraindicated choices count only where the exam lists them."""
     found = {criterion.name: criterion.passed for criterion in judged}
     if found["points"] is None or found["essential"] is None:

@@ -25,7 +25,7 @@ from tasks.exam.bank.records import Exam, ExamItem, ExamRun, Response, ResponseV
 from tasks.exam.reading.read import ReadReply, read_response
 from tasks.exam.runs.run_files import responses_sha256
 from tasks.exam.scoring.exam_index import index_of
-from tasks.exam.scoring.pass_criteria import POINTS_PER_ITEM, criteria, still_open, verdict
+from tasks.exam.scoring.pass_criteria import POINTS_PER_ITEM, criteria, sitting_passes, still_open
 from tasks.exam.scoring.score_records import (
     Coverage,
     Epochs,
@@ -72,7 +72,7 @@ def score(exam: Exam, run: ExamRun, responses: Sequence[Response]) -> Scores:
         points=POINTS_PER_ITEM * overall.correct,
         points_possible=POINTS_PER_ITEM * overall.items,
         criteria=judged,
-        passed=None if coverage.missing else verdict(judged),
+        passed=None if coverage.missing else sitting_passes(judged),
         human_mean=exam.human_mean,
         table=_table(exam, verdicts),
         slices=tuple(

@@ -139,7 +139,7 @@ def net_at_least(discordant: int, net: int) -> float:
     return min(1.0, 2 * _binomial_tail((discordant - net) // 2, discordant))
 
 
-def percent(part: int, whole: int, *, digits: int = 1) -> str:
+def percent_of(part: int, whole: int, *, digits: int = 1) -> str:
     """`part / whole` in percent, rounded half up on whole numbers: 217 of 345 is "62.9". "-" of nothing."""
     if whole == 0:
         return "-"
@@ -147,7 +147,7 @@ def percent(part: int, whole: int, *, digits: int = 1) -> str:
     return f"{scaled // 10**digits}.{scaled % 10**digits:0{digits}d}" if digits else str(scaled)
 
 
-def spread(low: object, high: object) -> str:
+def low_to_high(low: object, high: object) -> str:
     """One figure, or from one to another."""
     return str(low) if low == high else f"{low} to {high}"
 

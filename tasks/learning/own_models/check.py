@@ -33,7 +33,7 @@ from tasks.store.weights import Weights, in_float64, lay_out, trainable
 _DRAWS, _LARGE = 8, 3.0
 
 
-def require_fit(
+def require_fitting_model(
     build: Callable[[], nn.Module], task: Task, limits: tuple[float, ...], path: str, clipped_by: str | None = None
 ) -> None:
     """Return where rounds can be made of the model that `build` makes.
@@ -288,8 +288,8 @@ class _Look:
             layer = changed.rpartition(".")[0]
             otherwise = "keep what training learns in parameters, and nothing about patients"
             raise ConfigError(
-                f"{self.what}: {event} {changed} of {owner(self.model, changed)}, and only what the optimizer changes "
-                f"leaves a site: {instead(self.model, layer, otherwise)}"
+                f"{self.what}: {event} {changed} of {owner(self.model, changed)}, and only what the optimizer "
+                f"changes leaves a site: {instead(self.model, layer, otherwise)}"
             )
 
     def _loss(self, logits: torch.Tensor, first: int = 0) -> torch.Tensor:

@@ -31,8 +31,8 @@ def built_alike(build: Callable[[], nn.Module], what: str) -> tuple[nn.Module, n
     changed = unlike(state(model), state(again))
     if changed is not None:
         raise ConfigError(
-            f"{what}: {changed} of {owner(model, changed)} differs each time the model is built: draw it from torch's "
-            "global generator, which the study seeds, so that hub and sites have the same"
+            f"{what}: {changed} of {owner(model, changed)} differs each time the model is built: draw it from "
+            "torch's global generator, which the study seeds, so that hub and sites have the same"
         )
     return model, again
 

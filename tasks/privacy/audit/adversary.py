@@ -98,7 +98,7 @@ class Adversary:
         return found
 
 
-def spread(sites: Sequence[str], patients: PatientGroup, rows: PatientRows) -> dict[str, PatientGroup]:
+def deal_out(sites: Sequence[str], patients: PatientGroup, rows: PatientRows) -> dict[str, PatientGroup]:
     """Share the patients `rows` out among the sites, in turn."""
     return {
         site: (patients[0][rows[place :: len(sites)]], patients[1][rows[place :: len(sites)]])

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from tasks.learning.training import num_iterations
-from tasks.privacy.audit.adversary import Adversary, spread
+from tasks.privacy.audit.adversary import Adversary, deal_out
 from tasks.privacy.audit.observer import Observer, Observers, PatientGroup
 from tasks.privacy.audit.trials import Coins, Trials
 from tasks.privacy.mechanisms import mechanism_for
@@ -107,7 +107,7 @@ def attack_canaries(
     `fillers` are ordinary patients, one for each site, known to the adversary.
     """
     coins = np.random.default_rng([seed, 2]).random((transcripts, len(canaries.groups))) < 0.5
-    around = spread(sites, fillers, np.arange(len(sites)))
+    around = deal_out(sites, fillers, np.arange(len(sites)))
     seen = []
     for row in coins:
         groups = _insert(around, canaries, row)

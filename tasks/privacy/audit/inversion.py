@@ -34,7 +34,7 @@ _ROUNDING = 1e-5
 _IN_SPAN = 1e-4
 
 
-def split(seen: Floats, weights: Weights) -> dict[str, Floats]:
+def by_parameter(seen: Floats, weights: Weights) -> dict[str, Floats]:
     """A flat vector as named arrays."""
     return {name: piece.numpy() for name, piece in unflatten(torch.from_numpy(seen), weights).items()}
 
@@ -50,7 +50,7 @@ def first_layer(weights: Weights, num_inputs: int) -> str | None:
 
 def by_ratio(seen: Floats, weights: Weights, layer: str) -> Floats:
     """The record of one patient, (inputs,): g_W / g_b at the unit with the largest |g_b|."""
-    named = split(seen, weights)
+    named = by_parameter(seen, weights)
     bias = named[f"{layer}.bias"]
     unit = int(np.abs(bias).argmax())
     divisor = bias[unit] if bias[unit] != 0 else 1e-300
@@ -65,7 +65,7 @@ def by_patterns(seen: Floats, weights: Weights, layer: str, following: Floats, l
         following: the one weight that follows each unit, (units,).
         limits: largest absolute value of each input, (inputs,).
     """
-    named = split(seen, weights)
+    named = by_parameter(seen, weights)
     rows = np.column_stack([named[f"{layer}.weight"], named[f"{layer}.bias"]]) / following[:, None]
     incoming = np.column_stack([weights[f"{layer}.weight"].double(), weights[f"{layer}.bias"].double()])
     left, scale, right = np.linalg.svd(rows, full_matrices=False)

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from tasks.privacy.audit.adversary import Adversary, spread
+from tasks.privacy.audit.adversary import Adversary, deal_out
 from tasks.privacy.audit.observer import Observer, PatientGroup, PatientRows
 from tasks.privacy.audit.statistics import auc_with_error, roc
 from tasks.privacy.audit.verdict import RocCurve
@@ -86,7 +86,7 @@ def attack_membership(
     found = []
     for _ in range(draws):
         order = rng.permutation(len(patients[1]))
-        groups = spread(sites, patients, order[:members])
+        groups = deal_out(sites, patients, order[:members])
         seen = np.stack([observe(weights, groups, t + 1) for t, weights in enumerate(models)])
         found.append(_Draw(order[:members], order[members : 2 * members], order[2 * members :], seen))
         tick()

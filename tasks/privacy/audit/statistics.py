@@ -10,7 +10,7 @@ from scipy.stats import beta, rankdata
 from tasks.privacy.noise.keystream import Floats
 
 
-def auc(inside: Floats, outside: Floats) -> float:
+def attack_auc(inside: Floats, outside: Floats) -> float:
     """How often a score of `inside` is above one of `outside`, ties by half (Mann-Whitney)."""
     inside, outside = inside.ravel(), outside.ravel()
     ranks = rankdata(np.concatenate([inside, outside]))[: len(inside)]
@@ -23,7 +23,9 @@ def auc_with_error(inside: Floats, outside: Floats) -> tuple[float, float]:
     Candidates of one draw share its noise, so whole draws are left out (jackknife), never single scores.
     """
     draws = np.arange(len(inside))
-    return auc(inside, outside), jackknife(len(inside), lambda i: auc(inside[draws != i], outside[draws != i]))
+    return attack_auc(inside, outside), jackknife(
+        len(inside), lambda i: attack_auc(inside[draws != i], outside[draws != i])
+    )
 
 
 def jackknife(count: int, without: Callable[[int], float]) -> float:

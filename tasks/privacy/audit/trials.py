@@ -9,7 +9,7 @@ from statistics import NormalDist
 import numpy as np
 import numpy.typing as npt
 
-from tasks.privacy.audit.statistics import auc, jackknife, largest_rate
+from tasks.privacy.audit.statistics import attack_auc, jackknife, largest_rate
 from tasks.privacy.audit.verdict import Histogram, Lower
 from tasks.privacy.noise.keystream import Floats
 
@@ -62,7 +62,7 @@ def _distance(scores: Floats, coins: Coins) -> float:
 
 
 def _area(scores: Floats, coins: Coins) -> float:
-    return auc(scores[coins], scores[~coins])
+    return attack_auc(scores[coins], scores[~coins])
 
 
 def _lower(scores: Floats, coins: Coins, cut: float, delta: float) -> Lower:

@@ -11,6 +11,7 @@ mechanism        what every mechanism answers
 part             what a mechanism is given
 
 A new one is a file here, its section in `tasks.study.privacy`, and a line in the table below.
+docs/architecture.md adds one.
 """
 
 from __future__ import annotations

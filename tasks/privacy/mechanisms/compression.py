@@ -19,6 +19,7 @@ from tasks.privacy.mechanisms.part import Part
 from tasks.privacy.noise.grid import Update, check_update, to_float32
 from tasks.privacy.noise.source import NoiseSource
 from tasks.store.records.ledger import Spend
+from tasks.study.channels import PLAIN, Channel
 from tasks.study.privacy import Compression
 
 
@@ -36,7 +37,7 @@ class CompressionMechanism(Mechanism):
     settings: Compression
     total_rounds: int
 
-    def spend(self, releases: int, channel: str = "plain") -> Spend:
+    def spend(self, releases: int, channel: Channel = PLAIN) -> Spend:
         return nothing_spent(self.settings, releases, channel)
 
     def words(self) -> str:

@@ -20,6 +20,7 @@ from tasks.privacy.secure_sum.contribution import Maskable
 from tasks.store.records.ledger import Spend
 from tasks.store.records.round import Plan
 from tasks.store.weights import Weights
+from tasks.study.channels import PLAIN, Channel
 from tasks.study.privacy import DistributedDP
 
 
@@ -75,7 +76,7 @@ class DistributedDPMechanism(Mechanism):
         """The shares that are there; of all that were made a few may be lost."""
         return self.share_sd(contributors) * float(contributors**0.5)
 
-    def spend(self, releases: int, channel: str = "plain") -> Spend:
+    def spend(self, releases: int, channel: Channel = PLAIN) -> Spend:
         """What each patient has spent after the `releases`-th sum.
 
         Raises:

@@ -19,7 +19,7 @@ from tasks.privacy.secure_sum.contribution import Maskable
 from tasks.store.records.ledger import Spend
 from tasks.store.records.round import Plan
 from tasks.store.weights import Weights
-from tasks.study.channels import CHANNELS
+from tasks.study.channels import PLAIN, Channel
 from tasks.study.privacy import GaussianUpdate
 
 NEIGHBOURS = "federations that differ in whether one site contributes, or nothing (zero) stands in its place"
@@ -63,13 +63,13 @@ class GaussianUpdateMechanism(Mechanism):
         sd = self.noise_multiplier * STEPS_PER_CLIP
         return noise_share(sd, sites, self.settings.tolerated_dropouts, self.settings.colluding_sites)
 
-    def spend(self, releases: int, channel: str = "plain") -> Spend:
+    def spend(self, releases: int, channel: Channel = PLAIN) -> Spend:
         """What the site has spent after its `releases`-th release, by itself or behind masks.
 
         Raises:
             BudgetExhausted: the study's budget pays for fewer releases.
         """
-        trust = masks_trust(self.settings) if CHANNELS[channel].exact else NOBODY
+        trust = masks_trust(self.settings) if channel.exact else NOBODY
         return gaussian_spend(
             self.settings, self.total_rounds, releases, unit="site", neighbours=NEIGHBOURS, trust=trust
         )

@@ -18,6 +18,7 @@ from tasks.privacy.noise.source import NoiseSource
 from tasks.store.records.ledger import Spend
 from tasks.store.records.round import Plan
 from tasks.store.weights import Weights
+from tasks.study.channels import PLAIN, Channel
 from tasks.study.privacy import LocalDP
 
 NEIGHBOURS = (
@@ -54,7 +55,7 @@ class LocalDPMechanism(Mechanism):
         """sd of the noise over the sensitivity, for the whole study's epsilon."""
         return noise_multiplier_for(self.settings.epsilon, self.settings.delta, self.total_rounds)
 
-    def spend(self, releases: int, channel: str = "plain") -> Spend:
+    def spend(self, releases: int, channel: Channel = PLAIN) -> Spend:
         """What the site has spent after its `releases`-th release.
 
         Raises:

@@ -18,6 +18,7 @@ from tasks.privacy.secure_sum.contribution import Maskable
 from tasks.store.records.ledger import Spend
 from tasks.store.records.round import Plan
 from tasks.store.weights import Weights
+from tasks.study.channels import PLAIN, Channel
 from tasks.study.privacy import Privacy
 
 
@@ -39,7 +40,7 @@ class Mechanism(ABC):
     total_rounds: int
 
     @abstractmethod
-    def spend(self, releases: int, channel: str = "plain") -> Spend:
+    def spend(self, releases: int, channel: Channel = PLAIN) -> Spend:
         """What its unit has spent after the `releases`-th release, by how updates travel.
 
         Raises:
@@ -52,7 +53,7 @@ class Mechanism(ABC):
 
     def release(self, part: Part, noise: NoiseSource) -> Sent:
         """What may be seen by anybody. Raises PrivacyError: nothing may."""
-        raise PrivacyError(f"mechanism {self.settings.mechanism} protects a masked sum only: set aggregation: masks")
+        raise PrivacyError(f"mechanism {self.settings.mechanism} protects a masked sum only: set channel: masks")
 
     def share(self, part: Part, sites: int, noise: NoiseSource) -> Maskable:
         """This site's part of a masked sum over `sites`. Raises PrivacyError: its updates have no such sum."""

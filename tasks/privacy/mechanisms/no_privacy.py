@@ -16,16 +16,16 @@ from tasks.privacy.secure_sum.masks import encode_fixed_point
 from tasks.store.records.ledger import Spend
 from tasks.store.records.round import Plan
 from tasks.store.weights import Weights
-from tasks.study.channels import CHANNELS
+from tasks.study.channels import PLAIN, Channel
 from tasks.study.privacy import Compression, NoPrivacy
 
 #: Step of the fixed-point grid of a masked sum without noise: a billionth of a weight.
 FIXED_POINT_STEP = 2.0**-30
 
 
-def nothing_spent(settings: NoPrivacy | Compression, releases: int, channel: str) -> Spend:
+def nothing_spent(settings: NoPrivacy | Compression, releases: int, channel: Channel) -> Spend:
     """The `releases`-th release of what protects nobody: there is no budget."""
-    what = "the sum of raw updates is told" if CHANNELS[channel].adds_only else "raw updates are shared"
+    what = "the sum of raw updates is told" if channel.adds_only else "raw updates are shared"
     return Spend(mechanism=settings.mechanism, unit="nothing", neighbours=f"none: {what}", releases=releases)
 
 
@@ -43,7 +43,7 @@ class NoPrivacyMechanism(Mechanism):
     settings: NoPrivacy
     total_rounds: int
 
-    def spend(self, releases: int, channel: str = "plain") -> Spend:
+    def spend(self, releases: int, channel: Channel = PLAIN) -> Spend:
         return nothing_spent(self.settings, releases, channel)
 
     def words(self) -> str:

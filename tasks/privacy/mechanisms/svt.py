@@ -29,6 +29,7 @@ from tasks.privacy.noise.grid import Update, check_update, chunks, to_float32
 from tasks.privacy.noise.keystream import Floats
 from tasks.privacy.noise.source import NoiseSource
 from tasks.store.records.ledger import Spend
+from tasks.study.channels import PLAIN, Channel
 from tasks.study.privacy import SparseVector
 
 NEIGHBOURS = "federations in which one site's whole update is replaced by any other"
@@ -76,7 +77,7 @@ class SparseVectorMechanism(Mechanism):
         """epsilon_1 + epsilon_2 + epsilon_3 of one round."""
         return pure_epsilon_for(self.settings.epsilon, self.settings.delta, self.total_rounds)
 
-    def spend(self, releases: int, channel: str = "plain") -> Spend:
+    def spend(self, releases: int, channel: Channel = PLAIN) -> Spend:
         """What the site has spent after its `releases`-th release.
 
         Raises:

@@ -12,7 +12,15 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from tasks.errors import ConfigError, PrivacyError
-from tasks.privacy.secure_sum.records import KeyMessage, Presence, Roster, SealingKey, Survivors, UnmaskAnswer, sha256
+from tasks.privacy.secure_sum.records import (
+    KeyMessage,
+    Presence,
+    Roster,
+    SealingKey,
+    Survivors,
+    UnmaskAnswer,
+    record_sha256,
+)
 from tasks.privacy.secure_sum.sealing import commitment, framed, require_strong
 from tasks.store.identity import parse_certificate, validate_certificate
 from tasks.store.objects import to_json
@@ -139,14 +147,14 @@ def check_roster(roster: Roster, messages: Mapping[str, KeyMessage]) -> None:
     if set(messages) != set(roster.members):
         raise PrivacyError(f"key messages of {sorted(messages)} do not make the roster of {sorted(roster.members)}")
     for site, message in messages.items():
-        if message.site != site or sha256(message) != roster.members[site]:
+        if message.site != site or record_sha256(message) != roster.members[site]:
             raise PrivacyError(f"the key message of site {site} is not the one that the roster names")
         _check_membership(message, roster)
 
 
 def check_survivors(survivors: Survivors, roster: Roster) -> None:
     """Check that the survivors are members of this roster, and enough of them."""
-    if survivors.roster_sha256 != sha256(roster):
+    if survivors.roster_sha256 != record_sha256(roster):
         raise PrivacyError("the survivors are of another roster: no share is given for them")
     if (survivors.study, survivors.server_round) != (roster.study, roster.server_round):
         raise PrivacyError("the survivors are of another round: no share is given for them")

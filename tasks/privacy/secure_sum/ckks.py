@@ -149,5 +149,5 @@ def _tenseal() -> Any:
     try:
         import tenseal
     except ImportError:
-        raise ConfigError("aggregation ckks needs the extra ckks: pip install 'pharmafed[ckks]'") from None
+        raise ConfigError("channel ckks needs the extra ckks: pip install 'pharmafed[ckks]'") from None
     return tenseal

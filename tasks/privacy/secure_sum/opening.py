@@ -20,7 +20,7 @@ from tasks.privacy.secure_sum.checks import (
 )
 from tasks.privacy.secure_sum.masks import apply_masks, to_signed
 from tasks.privacy.secure_sum.protocol import pair_seed, self_seed_key
-from tasks.privacy.secure_sum.records import KeyMessage, Roster, Survivors, UnmaskAnswer, sha256
+from tasks.privacy.secure_sum.records import KeyMessage, Roster, Survivors, UnmaskAnswer, record_sha256
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class UnmaskedSum:
     rejected: dict[str, str]
 
 
-def freeze_roster(
+def make_roster(
     messages: Mapping[str, KeyMessage], *, run_id: str, missing: Mapping[str, str], tolerated_dropouts: int
 ) -> Roster:
     """The roster of these key messages, each passed by `admit_key_message`.
@@ -49,7 +49,7 @@ def freeze_roster(
         server_round=first.server_round,
         run_id=run_id,
         threshold=first.threshold,
-        members={site: sha256(messages[site]) for site in sorted(messages)},
+        members={site: record_sha256(messages[site]) for site in sorted(messages)},
         missing=dict(sorted(missing.items())),
         tolerated_dropouts=tolerated_dropouts,
     )
@@ -62,7 +62,7 @@ def freeze_survivors(roster: Roster, sites: Iterable[str]) -> Survivors:
     survivors = Survivors(
         study=roster.study,
         server_round=roster.server_round,
-        roster_sha256=sha256(roster),
+        roster_sha256=record_sha256(roster),
         sites=tuple(sorted(sites)),
     )
     check_survivors(survivors, roster)
@@ -80,7 +80,7 @@ def check_answer(
     site = answer.site
     if site not in survivors.sites:
         raise PrivacyError(f"site {site} is no survivor, so its answer does not count")
-    if answer.survivors_sha256 != sha256(survivors):
+    if answer.survivors_sha256 != record_sha256(survivors):
         raise PrivacyError(f"the answer of site {site} is about other survivors")
     check_signature(answer, messages[site].certificate_pem)
     lost = set(roster.members) - set(survivors.sites)
@@ -181,7 +181,7 @@ def _masks_in(
     The pair masks of two survivors have cancelled. What is left: every survivor's own mask, and its pair masks with
     members that dropped out, added if the lost site comes later in the order of names.
     """
-    digest = sha256(roster)
+    digest = record_sha256(roster)
     added = [self_seed_key(secrets[site], messages[site], digest) for site in survivors.sites]
     subtracted: list[bytes] = []
     for lost in sorted(set(roster.members) - set(survivors.sites)):

@@ -37,7 +37,7 @@ from tasks.privacy.secure_sum.records import (
     SharePair,
     Survivors,
     UnmaskAnswer,
-    sha256,
+    record_sha256,
 )
 from tasks.privacy.secure_sum.shamir import SHARE_BYTES, split
 
@@ -130,7 +130,7 @@ def join_roster(
         PrivacyError: the keys have joined another roster, the roster or a message is not as it must be, or a share
             for this site does not open: whoever sent it could not be recovered if it dropped out.
     """
-    digest = sha256(roster)
+    digest = record_sha256(roster)
     if keys.roster_sha256 not in (None, digest):
         raise PrivacyError(f"site {keys.site} has joined another roster of round {keys.server_round} already")
     check_roster(roster, messages)
@@ -158,7 +158,7 @@ def mask(
         PrivacyError: the keys have been used or have not joined this roster, a message is not the roster's, a mask key
             is weak, or a value is so large that the members' sum may overflow.
     """
-    digest = sha256(roster)
+    digest = record_sha256(roster)
     if keys.used_for is not None:
         raise PrivacyError(f"site {keys.site} has used its masks of round {keys.server_round}: they serve once")
     if keys.roster_sha256 != digest:
@@ -213,11 +213,11 @@ def answer(
     """
     check_roster(roster, messages)
     check_survivors(survivors, roster)
-    if keys.roster_sha256 != sha256(roster):
+    if keys.roster_sha256 != record_sha256(roster):
         raise PrivacyError(f"site {keys.site} has not joined this roster: it answers for no other")
     if keys.site not in survivors.sites:
         raise PrivacyError(f"site {keys.site} is not among the survivors, so it does not answer")
-    if earlier is not None and earlier.survivors_sha256 != sha256(survivors):
+    if earlier is not None and earlier.survivors_sha256 != record_sha256(survivors):
         raise PrivacyError(
             f"site {keys.site} has answered about other survivors of round {keys.server_round}: two stories about who "
             "dropped out would unmask single updates"
@@ -227,7 +227,7 @@ def answer(
         study=roster.study,
         server_round=roster.server_round,
         site=keys.site,
-        survivors_sha256=sha256(survivors),
+        survivors_sha256=record_sha256(survivors),
         self_seed_shares={member: opened[member][0] for member in opened if member in survivors.sites},
         mask_key_shares={member: opened[member][1] for member in opened if member not in survivors.sites},
     )
@@ -237,7 +237,7 @@ def answer(
 def pair_seed(private: bytes, site: str, peer: KeyMessage, roster_sha256: str) -> bytes:
     """The seed of the mask that `site`, owner of `private`, and the sender of `peer` share in this roster."""
     first, second = sorted((site, peer.site))
-    return sealing.pair_seed(
+    return sealing.agreed_key(
         private, peer.mask_public_key, peer.study, str(peer.server_round), first, second, roster_sha256
     )
 

@@ -142,6 +142,6 @@ class UnmaskAnswer(Record):
     signature: Signature = Field(default="", description="Ed25519 over the answer without this field, base64")
 
 
-def sha256(record: Record) -> str:
+def record_sha256(record: Record) -> str:
     """SHA-256, hex, of the record's JSON bytes."""
     return hashlib.sha256(to_json(record)).hexdigest()

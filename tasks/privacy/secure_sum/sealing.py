@@ -45,7 +45,7 @@ def unseal(sealed: bytes, private: bytes, associated: bytes) -> bytes:
         raise PrivacyError("a sealed message does not open: it is altered, or sealed to another key or use") from None
 
 
-def pair_seed(private: bytes, peer_public: bytes, *parts: str) -> bytes:
+def agreed_key(private: bytes, peer_public: bytes, *parts: str) -> bytes:
     """32 bytes that only the two owners of the key pairs can compute, bound to `parts`.
 
     Raises:
@@ -60,7 +60,7 @@ def pair_seed(private: bytes, peer_public: bytes, *parts: str) -> bytes:
 
 def require_strong(public: bytes) -> None:
     """Raises PrivacyError: with this key, every shared secret would be zero (it has a small order)."""
-    pair_seed(new_private_key(), public)
+    agreed_key(new_private_key(), public)
 
 
 def derive(secret: bytes, label: str, *parts: str) -> bytes:

@@ -18,7 +18,7 @@ from tasks.privacy.ledger.ledger import SiteLedger
 from tasks.privacy.opened import OpenedSum, noised_figures, require_step
 from tasks.privacy.sanitizer import Encrypt, Mask
 from tasks.privacy.secure_sum.records import Roster
-from tasks.rounds.hub.answers import read_answers, reason_of
+from tasks.rounds.hub.answers import read_answers, why_silent
 from tasks.rounds.hub.context import HubContext
 from tasks.rounds.hub.selection import frozen_selection
 from tasks.rounds.site.context import PlannedRound, SiteContext
@@ -26,7 +26,7 @@ from tasks.store.records.ledger import Spend
 from tasks.store.records.model import NoisedFigures
 from tasks.store.records.round import Manifest, Plan, Selection
 from tasks.store.weights import Weights
-from tasks.study.channels import Aggregation
+from tasks.study.channels import Channel
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,7 @@ class HubChannel(ABC):
         answers, reasons = read_answers(self.hub, self.plan), dict(self.plan.left_out)
         for site in self.plan.sites:
             if site not in answers.given:
-                reasons[site] = reason_of(self.hub, self.plan, site, answers)
+                reasons[site] = why_silent(self.hub, self.plan, site, answers)
                 continue
             try:
                 check(site)
@@ -162,16 +162,16 @@ class SumChannel(HubChannel):
 
 def site_channel(ctx: SiteContext, planned: PlannedRound) -> SiteChannel:
     """A site's side of a planned round."""
-    made: SiteChannel = import_module(f"{__package__}.{planned.plan.aggregation}").Site(ctx, planned)
+    made: SiteChannel = import_module(f"{__package__}.{planned.plan.channel.name}").Site(ctx, planned)
     return made
 
 
 def hub_channel(hub: HubContext, plan: Plan) -> HubChannel:
     """The hub's side of a planned round."""
-    return hub_side(plan.aggregation)(hub, plan)
+    return hub_side(plan.channel)(hub, plan)
 
 
-def hub_side(name: Aggregation) -> type[HubChannel]:
+def hub_side(channel: Channel) -> type[HubChannel]:
     """The hub's side of every round of this channel."""
-    side: type[HubChannel] = import_module(f"{__package__}.{name}").Hub
+    side: type[HubChannel] = import_module(f"{__package__}.{channel.name}").Hub
     return side

@@ -103,7 +103,7 @@ def _refusal(hub: HubContext, plan: Plan, site: str) -> Refusal | None:
         return None
 
 
-def reason_of(hub: HubContext, plan: Plan, site: str, answers: Answers) -> str:
+def why_silent(hub: HubContext, plan: Plan, site: str, answers: Answers) -> str:
     """Why a site has sent nothing; of one that is silent also what it refused with in an earlier try."""
     silent = "no answer before the deadline"
     try:

@@ -143,7 +143,7 @@ def _summarise(hub: HubContext, plan: Plan, selection: Selection | None, card: M
         message=_message(rows, plan),
         task=hub.study.label.task,
         mechanism=plan.privacy.mechanism,
-        aggregation=plan.aggregation,
+        channel=plan.channel,
         promise=spend,
         opened_at=plan.opened_at,
         closed_at=closed_at,

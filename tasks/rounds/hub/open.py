@@ -143,7 +143,7 @@ def _new_plan(
         fixed_sha256=fixed,
         training=study.training,
         privacy=study.privacy,
-        aggregation=study.aggregation,
+        channel=study.channel,
         evaluation=study.evaluation,
         num_sums=asked_sums(study),
         total_rounds=study.rounds.total,
@@ -155,7 +155,7 @@ def _left_out(hub: HubContext) -> dict[str, str]:
     """Sites that cannot take part: not enrolled, or their share of the privacy budget is spent."""
     found = {site: hub.enrolment(site) for site in hub.study.sites}
     reasons = {site: shorten(why) for site, why in found.items() if isinstance(why, str)}
-    why_out = hub_side(hub.study.aggregation).why_out
+    why_out = hub_side(hub.study.channel).why_out
     others = {site: why_out(hub, site) for site in hub.study.sites if site not in reasons}
     reasons |= {site: shorten(why) for site, why in others.items() if why}
     if not hub.study.privacy.promises:

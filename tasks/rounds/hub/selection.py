@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from tasks.errors import ObjectExists, ObjectMissing, QuorumMissed, UpdateRejected
 from tasks.foreign.bounds import shorten
 from tasks.learning.averaging import weight_of
-from tasks.rounds.hub.answers import Answers, read_answers, reason_of
+from tasks.rounds.hub.answers import Answers, read_answers, why_silent
 from tasks.rounds.hub.context import HubContext
 from tasks.store import layout
 from tasks.store.hub_signature import sign_as_hub
@@ -35,7 +35,7 @@ def select(
     chosen: list[Chosen] = []
     for site in sorted(sites):
         if site not in answers.given:
-            missing[site] = reason_of(hub, plan, site, answers)
+            missing[site] = why_silent(hub, plan, site, answers)
             continue
         try:
             chosen.append(chosen_update(admit(site), plan))

@@ -104,7 +104,7 @@ def _page(
         rounds=rounds,
         baselines=baselines,
         banners=view.banners(now, damaged),
-        tiles=view.tiles(now, baselines),
+        tiles=view.round_tiles(now, baselines),
         metrics=[metric for metric in metrics_of(now.task) if metric.name in {chart.name for chart in charts}],
         figures=view.figure_rows(now),
         metric_note=view.metric_note(study, now),

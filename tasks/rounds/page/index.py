@@ -45,7 +45,7 @@ class RunEntry(BaseModel):
         return promises(self.mechanism)
 
 
-def index_page(study: str, entries: Sequence[RunEntry]) -> bytes:
+def rounds_index_page(study: str, entries: Sequence[RunEntry]) -> bytes:
     """The rounds of one study, newest first."""
     newest = _newest_first(entries)
     return render(

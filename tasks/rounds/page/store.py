@@ -21,7 +21,7 @@ from tasks.errors import ObjectMissing
 from tasks.foreign.inside import MAX_BYTES, read_inside, write_inside
 from tasks.learning.metrics import METRICS
 from tasks.report.stores import ReadableStore, ReportStore, readable
-from tasks.rounds.page.index import RunEntry, index_page
+from tasks.rounds.page.index import RunEntry, rounds_index_page
 from tasks.store import layout, settings
 
 #: Every file that a report may have, and its type: no other name is ever written or served.
@@ -93,7 +93,7 @@ def publish_report(
 
 
 def _write_index(root: Path, study: str) -> None:
-    write_inside(root, f"{study}/index.html", index_page(study, list_rounds(study, root)))
+    write_inside(root, f"{study}/index.html", rounds_index_page(study, list_rounds(study, root)))
 
 
 def list_rounds(study: str, root: Path | None = None) -> list[RunEntry]:

@@ -84,7 +84,7 @@ def _status(now: RoundMetrics) -> Banner:
     return Banner("bad", f"Failed: no new model, {now.num_contributors} of {total} contributed", text, missing)
 
 
-def tiles(now: RoundMetrics, baselines: Baselines | None) -> list[Tile]:
+def round_tiles(now: RoundMetrics, baselines: Baselines | None) -> list[Tile]:
     """The first screen's figures of the model and of the round."""
     patients = sum(row.num_examples or 0 for row in now.sites if row.contributed)
     tone: Tone = "plain" if now.status == "complete" else "warn" if now.status == "partial" else "bad"

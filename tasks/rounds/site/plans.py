@@ -148,7 +148,7 @@ def _refuse_other_terms(plan: Plan, study: Study, site: str) -> None:
     asked, left_out = list(plan.sites), list(plan.left_out)
     terms = {
         "privacy": (plan.privacy, study.privacy),
-        "aggregation": (plan.aggregation, study.aggregation),
+        "channel": (plan.channel, study.channel),
         "sites": (sorted(asked + left_out), sorted(study.sites)),
         "quorum": (plan.min_sites, fewest_sites(study, plan.min_sites)),
         "number of sites": (len(asked), max(len(asked), fewest_sites(study, plan.min_sites))),

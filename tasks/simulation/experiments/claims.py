@@ -11,7 +11,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tasks.simulation.experiments import plan
-from tasks.simulation.experiments.paired import MARGIN, ClaimOutcome, Direction, IntervalVerdict, judge, verdict
+from tasks.simulation.experiments.paired import (
+    MARGIN,
+    ClaimOutcome,
+    Direction,
+    IntervalVerdict,
+    claim_outcome,
+    interval_verdict,
+)
 from tasks.simulation.experiments.plan import Pair
 from tasks.simulation.experiments.records import Measured, PairedComparison
 
@@ -139,12 +146,12 @@ _REASONS: dict[IntervalVerdict, str] = {
 
 def outcome(claim: Claim, found: PairedComparison, measured: Measured) -> ClaimOutcome:
     """What one comparison means for the claim; nothing if neither side has learnt anything."""
-    return "undecided" if measured.neither_has_learnt(found) else judge(found.difference, claim.direction)
+    return "undecided" if measured.neither_has_learnt(found) else claim_outcome(found.difference, claim.direction)
 
 
 def verdict_words(found: PairedComparison, measured: Measured) -> str:
     """The verdict on a difference, for a table."""
-    return NOT_LEARNT if measured.neither_has_learnt(found) else WORDS[verdict(found.difference)]
+    return NOT_LEARNT if measured.neither_has_learnt(found) else WORDS[interval_verdict(found.difference)]
 
 
 def reason(found: PairedComparison, measured: Measured) -> str:
@@ -152,7 +159,7 @@ def reason(found: PairedComparison, measured: Measured) -> str:
     what = f"{found.arm} minus {found.against}"
     if measured.neither_has_learnt(found):
         return f"{what}: {NOT_LEARNT}, neither AUC is above .5 with its whole interval"
-    template = _REASONS[verdict(found.difference)]
+    template = _REASONS[interval_verdict(found.difference)]
     return template.format(what=what, margin=MARGIN, size=_size(found), open=_open(found))
 
 
@@ -168,7 +175,7 @@ def _open(found: PairedComparison) -> str:
     return " or ".join(word for word, is_open in ends if is_open)
 
 
-def overall(claim: Claim, measured: Measured) -> str:
+def claim_word(claim: Claim, measured: Measured) -> str:
     """One word for all comparisons that decide, or how often which."""
     counts = Counter(outcome(claim, measured.comparison(*pair), measured) for pair in claim.pairs)
     if len(counts) == 1:

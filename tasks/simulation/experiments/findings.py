@@ -12,8 +12,8 @@ from tasks.simulation.experiments.claims import (
     NOT_LEARNT,
     WORDS,
     Claim,
+    claim_word,
     outcome,
-    overall,
     reason,
     verdict_words,
 )
@@ -116,7 +116,7 @@ def _summary(numbers: Numbers, cohort: Cohort) -> str:
         measured = numbers[claim.experiment]
         found = [measured.comparison(*pair) for pair in claim.pairs]
         wider = f"the interval would be {_wider(found[0].difference.n, cohort)} as wide"
-        rows.append((claim.title, _headline(found), wider, f"**{overall(claim, measured)}**"))
+        rows.append((claim.title, _headline(found), wider, f"**{claim_word(claim, measured)}**"))
     return "## In one table\n\n" + _table(rows)
 
 
@@ -130,7 +130,7 @@ def _headline(found: Sequence[PairedComparison]) -> str:
 
 def _section(claim: Claim, measured: Measured) -> list[str]:
     found = [measured.comparison(*pair) for pair in claim.pairs]
-    text = [f"## {claim.title}\n", f"The claim: {claim.says}\n", f"**Verdict: {overall(claim, measured)}.**\n"]
+    text = [f"## {claim.title}\n", f"The claim: {claim.says}\n", f"**Verdict: {claim_word(claim, measured)}.**\n"]
     if len(found) <= 2:
         text += [f"- {reason(one, measured)}. Claim {outcome(claim, one, measured)}." for one in found] + [""]
     text.append(_TABLES[claim.experiment](measured))
@@ -264,7 +264,7 @@ def _mechanism_rows(measured: Measured, what: str, figure: Callable[[Arm], str])
 def _mechanism_settings() -> str:
     """What the mechanisms are set to, beside epsilon."""
     each = plan.MECHANISMS.items()
-    return "".join(f"- `{name}`, aggregation {how}: {_in_words(section)}\n" for name, (section, how) in each)
+    return "".join(f"- `{name}`, channel {how}: {_in_words(section)}\n" for name, (section, how) in each)
 
 
 def _what_learns(measured: Measured) -> str:

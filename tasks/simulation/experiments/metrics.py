@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tasks.simulation.experiments import plan
-from tasks.simulation.experiments.claims import CLAIMS, overall
+from tasks.simulation.experiments.claims import CLAIMS, claim_word
 from tasks.simulation.experiments.records import Numbers
 
 #: Decimals of every metric: fewer than where another machine's rounding would show.
@@ -30,7 +30,7 @@ def metrics(numbers: Numbers) -> dict[str, float]:
 
 def verdicts(numbers: Numbers) -> dict[str, str]:
     """Each claim's verdict by its title."""
-    return {claim.title: overall(claim, numbers[claim.experiment]) for claim in CLAIMS}
+    return {claim.title: claim_word(claim, numbers[claim.experiment]) for claim in CLAIMS}
 
 
 def _key(name: str) -> str:

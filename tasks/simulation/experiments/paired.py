@@ -63,7 +63,7 @@ def difference(arm: Sequence[float], reference: Sequence[float]) -> PairedMean:
     return summarise([a - b for a, b in zip(arm, reference, strict=True)])
 
 
-def verdict(found: PairedMean, margin: float = MARGIN) -> IntervalVerdict:
+def interval_verdict(found: PairedMean, margin: float = MARGIN) -> IntervalVerdict:
     """What the interval allows to say. A difference that is measurable and within the margin is "within"."""
     if -margin <= found.low and found.high <= margin:
         return "within"
@@ -72,7 +72,7 @@ def verdict(found: PairedMean, margin: float = MARGIN) -> IntervalVerdict:
     return "worse" if found.high < 0 else "no evidence"
 
 
-def judge(found: PairedMean, direction: Direction, margin: float = MARGIN) -> ClaimOutcome:
+def claim_outcome(found: PairedMean, direction: Direction, margin: float = MARGIN) -> ClaimOutcome:
     """What an interval means for a claim that the arm is no worse than the reference, or higher, or lower.
 
     "No worse" is one-sided (non-inferiority, EMEA/CPMP/EWP/2158/99): a better arm does as well, too.
@@ -84,7 +84,7 @@ def judge(found: PairedMean, direction: Direction, margin: float = MARGIN) -> Cl
     """
     if direction == "no worse":
         return _no_worse(found, margin)
-    shown = verdict(found, margin)
+    shown = interval_verdict(found, margin)
     if shown == "no evidence":
         return "undecided"
     if shown == "within":

@@ -34,7 +34,7 @@ NO_PRIVACY = {"mechanism": "none", "i_accept_no_privacy": True}
 YARDSTICK_TRAINING = YARDSTICK.model_dump(exclude_unset=True)
 OPEN = {
     "privacy": NO_PRIVACY,
-    "aggregation": "plain",
+    "channel": "plain",
     "training": YARDSTICK_TRAINING,
     "evaluation.score_bins": None,
 }
@@ -168,7 +168,7 @@ def local_work() -> Experiment:
 _BUDGET = {"delta": 1e-5}
 _PATIENT = _BUDGET | {"clip_norm": 1, "public_num_examples": 211}
 _MASKS = {"tolerated_dropouts": 1, "colluding_sites": 1}
-#: A mechanism's section but for epsilon, and how its updates are added up.
+#: A mechanism's section but for epsilon, and the channel of its updates.
 MECHANISMS: dict[str, tuple[dict[str, Any], str]] = {
     "distributed_dp": (_PATIENT | _MASKS, "masks"),
     "local_dp": (_PATIENT, "plain"),
@@ -179,10 +179,10 @@ MECHANISMS: dict[str, tuple[dict[str, Any], str]] = {
 
 def _private(name: str, mechanism: str, epsilon: float, total: int = ROUNDS, **more: Any) -> Setting:
     """The study's own training under a mechanism: the whole budget in `total` rounds."""
-    section, aggregation = MECHANISMS[mechanism]
+    section, channel = MECHANISMS[mechanism]
     changes = {
         "privacy": {"mechanism": mechanism, "epsilon": epsilon} | section | more,
-        "aggregation": aggregation,
+        "channel": channel,
         "evaluation.score_bins": None,
         "rounds.total": total,
     }

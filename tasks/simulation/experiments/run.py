@@ -8,7 +8,7 @@ from typing import Any
 from tasks.errors import ConfigError
 from tasks.simulation.data import read_sites, split_sites
 from tasks.simulation.experiments import plan
-from tasks.simulation.experiments.paired import difference, summarise, verdict
+from tasks.simulation.experiments.paired import difference, interval_verdict, summarise
 from tasks.simulation.experiments.plan import Experiment
 from tasks.simulation.experiments.records import (
     Arm,
@@ -190,7 +190,7 @@ def _compare(runs: Mapping[str, _Runs], arm: str, against: str, arm_round: int, 
         arm_round=arm_round,
         against_round=against_round,
         difference=paired,
-        verdict=verdict(paired),
+        verdict=interval_verdict(paired),
     )
 
 

@@ -23,7 +23,7 @@ from tasks.foreign.bounds import (
 from tasks.store.records.ledger import Spend
 from tasks.store.records.model import NoisedFigures
 from tasks.store.records.record import Digest, Expectations, Figures, Record, gathered
-from tasks.study.channels import CHANNELS, PLAIN, Channel
+from tasks.study.channels import PLAIN, ClosedChannel
 from tasks.study.names import SiteName
 from tasks.study.privacy import promises
 
@@ -79,7 +79,7 @@ class RoundMetrics(Record):
     message: LongText
     task: Name = "binary"
     mechanism: Name
-    aggregation: Name = "plain"
+    channel: ClosedChannel = PLAIN
     promise: Spend | None = Field(default=None, description="the contributor's spend that has released most")
     opened_at: Moment
     closed_at: Moment
@@ -110,11 +110,6 @@ class RoundMetrics(Record):
     def _of_earlier_rounds(cls, data: Any) -> Any:
         shared = gathered(data, "figures", {"auc": "auc", "log_loss": "log_loss"})
         return gathered(shared, "pooled", {"pooled_auc": "auc", "pooled_log_loss": "log_loss"})
-
-    @property
-    def channel(self) -> Channel:
-        """How the round's updates travelled; of a channel that is not known, nothing good is said."""
-        return CHANNELS.get(self.aggregation, PLAIN)
 
     @property
     def promises(self) -> bool:

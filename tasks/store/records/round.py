@@ -24,7 +24,7 @@ from tasks.foreign.bounds import (
 from tasks.store.records.ledger import Spend
 from tasks.store.records.model import ModelRef
 from tasks.store.records.record import Digest, Reasons, Record
-from tasks.study.channels import CHANNELS, Aggregation, Channel, PhaseName, Step
+from tasks.study.channels import PLAIN, PhaseName, PlannedChannel, Step
 from tasks.study.names import SiteName
 from tasks.study.privacy import Privacy
 from tasks.study.sections import Evaluation, Training
@@ -54,7 +54,7 @@ class Plan(Record):
     upload_deadline: Moment | None = Field(default=None, description="masks: until when it may upload")
     training: Training
     privacy: Privacy
-    aggregation: Aggregation = "plain"
+    channel: PlannedChannel = PLAIN
     evaluation: Evaluation
     num_sums: Count | None = Field(
         default=None,
@@ -63,11 +63,6 @@ class Plan(Record):
     total_rounds: Count
     certificate_pem: Pem = Field(default="", description="the hub's, issued by the consortium's authority")
     signature: Signature = Field(default="", description="Ed25519 of the hub over the plan without this field, base64")
-
-    @property
-    def channel(self) -> Channel:
-        """How updates travel from the sites to the hub."""
-        return CHANNELS[self.aggregation]
 
     def end_of(self, phase: PhaseName | None) -> datetime:
         """When a phase is over for the sites; what belongs to none ends with the round."""

@@ -21,7 +21,7 @@ from tasks.data.reading.patients import prepare_patients
 from tasks.data.reading.tables import read_tables
 from tasks.errors import ConfigError
 from tasks.privacy.noise.source import SeededNoise
-from tasks.rounds.scores import score
+from tasks.rounds.scores import score_held_out
 from tasks.simulation.reference import YARDSTICK
 from tasks.simulation.rounds import simulate, without_privacy
 from tasks.study.file import load_study
@@ -229,7 +229,7 @@ def test_three_rounds_without_privacy_learn(drafted: Drafted, study: Study) -> N
         patients[site] = prepare_patients(tables, build_inputs(tables, study), study, site)
     open_study = without_privacy(study, YARDSTICK)
     *_, last = simulate(open_study, patients, 3, noise=SeededNoise(b"\0" * 32))
-    auc = score(open_study, last.evaluated, patients)["auc"]
+    auc = score_held_out(open_study, last.evaluated, patients)["auc"]
     assert last.server_round == 3
     assert auc > 0.7
     *_, private = simulate(study, patients, 3, noise=SeededNoise(b"\0" * 32))
@@ -243,12 +243,12 @@ def test_with_few_sites_each_protects_its_own_update(folder: Path, project: Path
         shutil.rmtree(folder / clinic)
     study = draft_study(folder, DraftOptions(label="patients.exacerbation"), project / "expectations").study
     assert isinstance(study.privacy, LocalDP)
-    assert (study.aggregation, study.rounds.min_sites, study.evaluation.score_bins) == ("plain", 3, None)
+    assert (study.channel.name, study.rounds.min_sites, study.evaluation.score_bins) == ("plain", 3, None)
 
 
 def test_with_many_sites_they_hide_behind_masks(study: Study) -> None:
     assert isinstance(study.privacy, DistributedDP)
-    assert (study.aggregation, study.rounds.min_sites, study.evaluation.score_bins) == ("masks", 5, 5)
+    assert (study.channel.name, study.rounds.min_sites, study.evaluation.score_bins) == ("masks", 5, 5)
 
 
 def test_a_site_with_another_unit_is_found(folder: Path, project: Path) -> None:

@@ -20,7 +20,7 @@ from tasks.data.reading.tables import read_tables
 from tasks.deploy.commands.study import app
 from tasks.errors import ConfigError, DataPinMismatch
 from tasks.privacy.noise.source import SeededNoise
-from tasks.rounds.scores import score
+from tasks.rounds.scores import score_held_out
 from tasks.simulation.data import read_sites, split_sites
 from tasks.simulation.reference import YARDSTICK
 from tasks.simulation.rounds import simulate, without_privacy
@@ -112,7 +112,7 @@ def test_the_gaps_are_worth_keeping(tmp_path: Path, project: Path) -> None:
             evaluation = study.evaluation.model_copy(update={"split_seed": seed})
             patients = split_sites(arrays, evaluation)
             *_, last = simulate(open_study, patients, 10, noise=SeededNoise(bytes(32)))
-            aucs[name, seed] = score(open_study, last.evaluated, patients)[0] or 0.0
+            aucs[name, seed] = score_held_out(open_study, last.evaluated, patients)[0] or 0.0
     assert np.mean([aucs["kept", s] - aucs["without", s] for s in range(3)]) > 0.1
 
 
@@ -150,7 +150,7 @@ def test_four_sites_hide_behind_masks_and_are_told_what_it_costs(tmp_path: Path,
     privacy = found.study.privacy
     assert isinstance(privacy, DistributedDP)
     assert (privacy.tolerated_dropouts, privacy.colluding_sites) == (0, 1)
-    assert (found.study.aggregation, found.study.rounds.min_sites) == ("masks", 3)
+    assert (found.study.channel.name, found.study.rounds.min_sites) == ("masks", 3)
     assert "costs the round, and the round its share of epsilon" in found.texts["studies/small.yaml"]
     assert "costs the round" not in draft(tmp_path / "five", project, {}).texts["studies/small.yaml"]
 

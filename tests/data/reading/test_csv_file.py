@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tasks.data.reading import csv_file
-from tasks.data.reading.csv_file import MAX_CELL, MAX_COLUMNS, MAX_ROW, read_cells, read_header
+from tasks.data.reading.csv_file import MAX_CELL, MAX_COLUMNS, MAX_ROW, read_cells, read_csv_header
 from tasks.errors import DataError
 
 CANARY = "CANARY7731"
@@ -37,7 +37,7 @@ def cells_of(content: bytes, folder: Path) -> list[list[str]]:
     path = folder / "a.csv"
     path.write_bytes(content)
     frame = read_cells(path, any_header)
-    assert read_header(path) == list(frame.columns)
+    assert read_csv_header(path) == list(frame.columns)
     assert (frame.dtypes == "str").all()
     return [list(frame.columns), *frame.fillna("").to_numpy().tolist()]
 
@@ -238,7 +238,7 @@ def test_what_is_too_long_is_refused_by_its_line_and_its_twin_is_read(name: str,
     assert CANARY not in everything_said(caught.value)
     assert len(everything_said(caught.value)) < 5_000
     path.write_text(twin)
-    if "A" in read_header(path):
+    if "A" in read_csv_header(path):
         assert len(read_cells(path, any_header).columns) >= 2
 
 

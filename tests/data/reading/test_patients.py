@@ -14,7 +14,14 @@ from hypothesis import strategies as st
 
 from tasks.data.reading.features import build_inputs, scale_inputs
 from tasks.data.reading.labels import as_array, build_labels
-from tasks.data.reading.patients import Patients, cache_file, load_patients, prepare_patients, save_patients, split
+from tasks.data.reading.patients import (
+    Patients,
+    cache_file,
+    held_out_split,
+    load_patients,
+    prepare_patients,
+    save_patients,
+)
 from tasks.data.reading.tables import read_tables
 from tasks.errors import StoreError
 from tasks.store.settings import PROJECT
@@ -72,6 +79,7 @@ def test_arrays_are_float32_finite_and_of_one_width(patients: dict[str, Patients
 def test_every_patient_is_on_one_side_with_its_own_label(
     patients: dict[str, Patients], study: Study, tables: dict[str, Tables]
 ) -> None:
+    assert len(patients) == 13
     for site, own in patients.items():
         inputs, labels = build_inputs(tables[site], study), build_labels(tables[site], study)
         rows = np.column_stack([scale_inputs(inputs, study), as_array(labels.loc[inputs.index])])
@@ -83,7 +91,7 @@ def test_every_patient_is_on_one_side_with_its_own_label(
 def test_the_order_of_rows_in_the_tables_does_not_matter(
     patients: dict[str, Patients], study: Study, tables: dict[str, Tables]
 ) -> None:
-    """Patients go by id, so an export in another order gives the same split, bit for bit."""
+    """Patients go by id, so an export in another order gives the same held_out_split, bit for bit."""
     shuffled = {name: table.sample(frac=1, random_state=1) for name, table in tables["717"].items()}
     again = prepare_patients(shuffled, build_inputs(shuffled, study), study, "717")
     for name, tensor in vars(patients["717"]).items():
@@ -101,7 +109,7 @@ def test_the_order_of_rows_in_the_tables_does_not_matter(
 )
 def test_the_share_is_kept_in_all_and_in_each_label(positive: int, negative: int, fraction: float, seed: int) -> None:
     labels = labels_of(positive, negative, seed)
-    held_out = split(labels, Evaluation(holdout_fraction=fraction, split_seed=seed), "701")
+    held_out = held_out_split(labels, Evaluation(holdout_fraction=fraction, split_seed=seed), "701")
     total = positive + negative
     assert (held_out.shape, held_out.dtype) == ((total,), np.bool_)
     assert held_out.sum() == np.floor(fraction * total + 0.5)
@@ -113,18 +121,18 @@ def test_the_share_is_kept_in_all_and_in_each_label(positive: int, negative: int
 
 def test_the_split_is_a_function_of_seed_and_site() -> None:
     labels = labels_of(30, 30)
-    first = split(labels, EVALUATION, "701")
-    assert np.array_equal(split(labels, EVALUATION, "701"), first)
-    assert not np.array_equal(split(labels, EVALUATION, "702"), first)
-    assert not np.array_equal(split(labels, EVALUATION.model_copy(update={"split_seed": 1}), "701"), first)
+    first = held_out_split(labels, EVALUATION, "701")
+    assert np.array_equal(held_out_split(labels, EVALUATION, "701"), first)
+    assert not np.array_equal(held_out_split(labels, EVALUATION, "702"), first)
+    assert not np.array_equal(held_out_split(labels, EVALUATION.model_copy(update={"split_seed": 1}), "701"), first)
     np.random.seed(1)
-    assert np.array_equal(split(labels, EVALUATION, "701"), first)
+    assert np.array_equal(held_out_split(labels, EVALUATION, "701"), first)
 
 
 def test_over_seeds_every_patient_is_held_out_equally_often() -> None:
     """Binomial at 17 of 100 over 2000 seeds: sd 16.8, so 5 sd off for one of 100 has a false-alarm rate of 6e-5."""
     labels = labels_of(50, 50)
-    splits = [split(labels, Evaluation(holdout_fraction=0.17, split_seed=seed), "701") for seed in range(2000)]
+    splits = [held_out_split(labels, Evaluation(holdout_fraction=0.17, split_seed=seed), "701") for seed in range(2000)]
     often = np.sum(splits, axis=0)
     spread = np.sqrt(2000 * 0.17 * 0.83)
     assert np.abs(often - 340).max() < 5 * spread

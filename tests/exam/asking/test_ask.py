@@ -22,7 +22,7 @@ from tasks.exam.asking import ask as asking
 from tasks.exam.asking.collect import error_of
 from tasks.exam.asking.questions import Patience, make_job
 from tasks.exam.bank.records import Exam, ExamRun, Response
-from tasks.exam.runs.journal import Journal, RawReply, read_answers
+from tasks.exam.runs.journal import Journal, RawReply, read_replies
 from tasks.exam.runs.run_files import load_run
 from tasks.exam.scoring.score import score
 from tasks.store.settings import PROJECT
@@ -265,7 +265,7 @@ def test_a_server_error_that_stays_blocks_the_run_and_keeps_the_other_answers(tm
         _ask(server.url, folder, of, monkeypatch)
 
     assert _no_report(folder)
-    assert read_answers(folder / "answers.jsonl").keys() == {(f"t{n:03}", 1) for n in (1, 2, 4, 5, 6)}
+    assert read_replies(folder / "answers.jsonl").keys() == {(f"t{n:03}", 1) for n in (1, 2, 4, 5, 6)}
     assert all(part in str(error.value) for part in (MODEL, "item t003", "status 500", "5 of 6", "later"))
 
 
@@ -340,7 +340,7 @@ def test_after_kill_9_no_answered_item_is_asked_again(tmp_path, monkeypatch):
         process.wait()
         _wait(lambda: _is_free(folder))
         stopped_at = server.answered.total()
-        kept = read_answers(folder / "answers.jsonl")
+        kept = read_replies(folder / "answers.jsonl")
         run = _ask(server.url, folder, of, monkeypatch)
 
     assert 16 <= stopped_at < 40, "killed in the middle, and the engine died with its parent"
@@ -381,7 +381,7 @@ def test_a_run_that_is_told_to_stop_says_so_and_keeps_its_answers(tmp_path, monk
     assert heard == [signal.SIGTERM] * 2, "handed on, and the handler is the old one again"
     assert _is_free(tmp_path), "the engine has been ended"
     assert _no_report(tmp_path)
-    assert len(read_answers(tmp_path / "answers.jsonl")) == 2
+    assert len(read_replies(tmp_path / "answers.jsonl")) == 2
 
 
 def _keep(folder: Path, of: Exam, numbers: Sequence[int]) -> None:
@@ -427,11 +427,11 @@ def test_a_torn_last_line_is_asked_again_and_a_damaged_one_is_refused(tmp_path):
     with Journal(path) as journal:
         assert [key[0] for key in journal.answers] == ["t001", "t002"]
         journal.append(_answer(3))
-    assert [key[0] for key in read_answers(path)] == ["t001", "t002", "t003"]
+    assert [key[0] for key in read_replies(path)] == ["t001", "t002", "t003"]
 
     path.write_bytes(path.read_bytes().replace(b'"item":"t002"', b'"itm":"t002"'))
     with pytest.raises(RunIncomplete, match="line 2 is not an answer"):
-        read_answers(path)
+        read_replies(path)
 
 
 def _answer(number: int) -> RawReply:
@@ -468,10 +468,10 @@ def test_a_full_disk_leaves_whole_answers_only(tmp_path, monkeypatch):
                 journal.append(_answer(2))
         assert len(calls) == 2
         assert path.read_bytes().endswith(b"}\n"), "no half line"
-        assert list(read_answers(path)) == [("t001", 1)]
+        assert list(read_replies(path)) == [("t001", 1)]
         journal.append(_answer(3))
 
-    assert list(read_answers(path)) == [("t001", 1), ("t003", 1)]
+    assert list(read_replies(path)) == [("t001", 1), ("t003", 1)]
 
 
 def test_a_disk_that_is_full_when_the_run_is_written_keeps_the_answers(tmp_path, monkeypatch):
@@ -487,6 +487,6 @@ def test_a_disk_that_is_full_when_the_run_is_written_keeps_the_answers(tmp_path,
         with pytest.raises(DataError, match="No space left on device"):
             _ask("http://127.0.0.1:9/v1", tmp_path, of, monkeypatch)
     assert _no_report(tmp_path)
-    assert len(read_answers(tmp_path / "answers.jsonl")) == 2
+    assert len(read_replies(tmp_path / "answers.jsonl")) == 2
 
     assert _ask("http://127.0.0.1:9/v1", tmp_path, of, monkeypatch).num_asked == 2

@@ -15,7 +15,7 @@ from tasks.errors import ConfigError, ModelUnavailable, RunIncomplete
 from tasks.exam.asking import ask as asking
 from tasks.exam.asking import engine_process
 from tasks.exam.asking.questions import Patience, Waiting, make_job
-from tasks.exam.runs.journal import Journal, read_answers
+from tasks.exam.runs.journal import Journal, read_replies
 from tasks.exam.runs.run_files import load_run
 from tasks.store.objects import to_json
 from tests.exam.asking.test_ask import _answer
@@ -117,7 +117,7 @@ def test_ctrl_c_says_what_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         signal.signal(signal.SIGINT, before)
 
     assert error.value.__cause__ is None
-    assert len(read_answers(tmp_path / "answers.jsonl")) == 2
+    assert len(read_replies(tmp_path / "answers.jsonl")) == 2
     assert not (tmp_path / "run.json").exists()
 
 

@@ -58,6 +58,7 @@ def test_both_items_of_a_case_are_asked_with_its_scenario(exam: Exam) -> None:
 
 
 def test_the_english_arm_asks_the_same(exam: Exam) -> None:
+    assert len(exam.items) == 66
     for item in exam.items:
         assert len(item.text["en"].choices) == item.num_choices == 5
         assert labels_for(item.text["en"].choices, 5) == item.labels

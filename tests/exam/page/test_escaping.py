@@ -12,7 +12,7 @@ import pytest
 from tasks.exam.bank.records import Exam, ItemText, Response
 from tasks.exam.comparing.compare import compare
 from tasks.exam.page.report import build_exam_report, build_history
-from tasks.exam.page.store import ExamEntry, index_page
+from tasks.exam.page.store import ExamEntry, exam_index_page
 from tasks.exam.scoring.score import scored_run
 from tasks.report import pages
 from tests.exam.exam_samples import PNG
@@ -80,7 +80,7 @@ def build(tmp_path: Path) -> dict[str, Callable[[str], bytes]]:
     return {
         "report": lambda text: pages_of(text, tmp_path)["report"],
         "history": lambda text: pages_of(text, tmp_path)["history"],
-        "index": lambda text: index_page([entry(text)], heading=text, base="../"),
+        "index": lambda text: exam_index_page([entry(text)], heading=text, base="../"),
     }
 
 

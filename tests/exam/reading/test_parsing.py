@@ -202,7 +202,7 @@ def written_answers(draw: st.DrawFn) -> tuple[str, tuple[str, ...], int, tuple[s
     return raw, labels, len(chosen), tuple(str(index + 1) for index in sorted(chosen))
 
 
-@settings(max_examples=400, deadline=None, derandomize=True)
+@settings(max_examples=400, derandomize=True)
 @given(written_answers())
 def test_what_is_written_is_read(case: tuple[str, tuple[str, ...], int, tuple[str, ...]]) -> None:
     raw, labels, n_select, answer = case
@@ -248,7 +248,7 @@ PIECES = [
 ]
 
 
-@settings(max_examples=400, deadline=None, derandomize=True)
+@settings(max_examples=400, derandomize=True)
 @given(st.one_of(st.text(max_size=200), st.lists(st.sampled_from(PIECES), max_size=60).map("".join)), st.integers(1, 5))
 def test_any_text_gives_none_or_exactly_as_many_options_as_asked_for(raw: str, n_select: int) -> None:
     for labels in (DIGITS, LETTERS):
@@ -257,7 +257,7 @@ def test_any_text_gives_none_or_exactly_as_many_options_as_asked_for(raw: str, n
         assert answer is None or set(answer) <= set(DIGITS)
 
 
-@settings(max_examples=200, deadline=None, derandomize=True)
+@settings(max_examples=200, derandomize=True)
 @given(st.text(alphabet="xyzéñßжщЮ漢文。 \n", max_size=300))
 def test_text_without_any_label_has_no_answer(raw: str) -> None:
     assert parse_reply(raw, DIGITS, 1) is None

@@ -18,7 +18,7 @@ from tasks.exam.comparing.compare import compare
 from tasks.exam.scoring.pass_criteria import still_open
 from tasks.exam.scoring.score import judge, score, scored_run
 from tasks.exam.scoring.score_records import Criterion, CriterionLine, Scores
-from tasks.exam.scoring.statistics import percent
+from tasks.exam.scoring.statistics import percent_of
 from tasks.store.objects import to_json
 from tests.exam.paper_samples import (
     ESSENTIAL,
@@ -64,9 +64,9 @@ def test_gpt_4_as_the_paper_has_it() -> None:
     found = scores(gpt_4_right(PAPER))
     total = found.table[-1]
     assert (found.overall.correct, found.overall.entered) == (250, 345)
-    assert percent(250, 345) == "72.5"
+    assert percent_of(250, 345) == "72.5"
     assert (found.points, found.points_possible) == (500, 690)
-    assert (total.essential.correct, percent(total.essential.correct, total.essential.items)) == (73, "81.1")
+    assert (total.essential.correct, percent_of(total.essential.correct, total.essential.items)) == (73, "81.1")
     assert found.passed is True
     assert [(one.name, one.passed) for one in found.criteria] == [
         ("points", True),
@@ -77,7 +77,7 @@ def test_gpt_4_as_the_paper_has_it() -> None:
     assert tuple(round(bound, 4) for bound in found.overall.interval_1) == (0.6752, 0.7691)
     diagrams = {one.value: one.tally for one in found.slices if one.dimension == "diagram"}
     without, with_ = diagrams["without diagram"], diagrams["with diagram"]
-    assert (without.correct, without.items, percent(without.correct, without.items)) == (228, 285, "80.0")
+    assert (without.correct, without.items, percent_of(without.correct, without.items)) == (228, 285, "80.0")
     assert tuple(round(bound, 4) for bound in without.interval_1) == (0.7497, 0.8423)
     assert (with_.correct, with_.items) == (22, 60)
 
@@ -86,17 +86,17 @@ def test_gpt_35_as_the_paper_has_it() -> None:
     found = gpt_35(images=False)
     essential = found.table[-1].essential
     assert (found.overall.correct, found.overall.entered, found.overall.items) == (124, 285, 345)
-    assert (percent(124, 285), percent(124, 345)) == ("43.5", "35.9")
+    assert (percent_of(124, 285), percent_of(124, 345)) == ("43.5", "35.9")
     assert found.overall.accuracy_1 == pytest.approx(124 / 285)
     assert found.overall.accuracy_2 == pytest.approx(124 / 345)
     assert tuple(round(bound, 4) for bound in found.overall.interval_1) == (0.3788, 0.4931)
     assert found.points == 248
     assert (essential.correct, essential.entered, essential.items) == (46, 74, 90)
-    assert (percent(46, 74), percent(46, 90)) == ("62.2", "51.1")
+    assert (percent_of(46, 74), percent_of(46, 90)) == ("62.2", "51.1")
     assert found.passed is False
     group = criterion(found, "essential").lines[1]
     assert (group.name, group.value, group.of, group.passed) == ("physics + chemistry + biology", 4, 15, False)
-    assert percent(group.value, group.of) == "26.7"
+    assert percent_of(group.value, group.of) == "26.7"
     assert all(line.passed for line in criterion(found, "essential").lines[2:])
     assert len(found.coverage.without_picture) == 60
     assert found.coverage.missing == ()

@@ -167,4 +167,4 @@ def test_chance_of_a_net_change_by_simulation() -> None:
     ],
 )
 def test_percent_rounds_half_up(part: int, whole: int, digits: int, text: str) -> None:
-    assert statistics.percent(part, whole, digits=digits) == text
+    assert statistics.percent_of(part, whole, digits=digits) == text

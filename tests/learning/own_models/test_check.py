@@ -7,7 +7,7 @@ import torch
 
 from tasks.errors import ConfigError
 from tasks.learning.building import build_model, checked_model
-from tasks.learning.own_models.check import require_fit
+from tasks.learning.own_models.check import require_fitting_model
 from tasks.learning.seeding import seeded
 from tasks.models import LogisticRegression
 from tasks.store.settings import PROJECT
@@ -32,7 +32,7 @@ def look(name: str, clipped_by: str | None = None, limits: tuple[float, ...] = L
         with seeded(3):
             return model_class(len(limits))
 
-    require_fit(build, BINARY, limits, f"own:{name}", clipped_by)
+    require_fitting_model(build, BINARY, limits, f"own:{name}", clipped_by)
 
 
 BOTH = "Norms Frozen Tied Unused Transposed Strided WeightNorm StatisticsOfOthers StartsAtZero Table "
@@ -174,7 +174,9 @@ def test_where_patients_are_clipped_each_needs_a_gradient(name: str, reason: str
 def test_our_own_are_fit(path: str, num_inputs: int, mechanism: str | None) -> None:
     """`checked_model` relies on it."""
     limits = (4.0,) * num_inputs
-    require_fit(lambda: build_model(f"tasks.models:{path}", num_inputs, {}, seed=0), BINARY, limits, path, mechanism)
+    require_fitting_model(
+        lambda: build_model(f"tasks.models:{path}", num_inputs, {}, seed=0), BINARY, limits, path, mechanism
+    )
 
 
 def test_inputs_may_be_as_large_as_the_study_lets_them() -> None:
@@ -204,7 +206,7 @@ def test_a_class_is_looked_at_once_and_built_as_the_study_seeds_it(
             torch.nn.init.normal_(self.linear.weight)
 
     monkeypatch.setattr(own_models, "Counted", Counted, raising=False)
-    study = study_with(derm, model={"path": "tests.own_models:Counted"}, privacy=NONE, aggregation="plain")
+    study = study_with(derm, model={"path": "tests.own_models:Counted"}, privacy=NONE, channel="plain")
     first = checked_model(study)
     assert made == 3, "twice to look, once to keep"
     again = checked_model(study)
@@ -219,7 +221,7 @@ def test_a_study_is_refused_for_its_mechanism(
     derm: Study, privacy: object, taken: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PHARMAFED_MODEL_PACKAGES", "tests")
-    study = study_with(derm, model={"path": "tests.own_models:Drops"}, privacy=privacy, aggregation="plain")
+    study = study_with(derm, model={"path": "tests.own_models:Drops"}, privacy=privacy, channel="plain")
     if taken:
         checked_model(study)
         return

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tasks.privacy.audit.adversary import Adversary
-from tasks.privacy.audit.inversion import by_patterns, by_ratio, first_layer, relu_layer, split
+from tasks.privacy.audit.inversion import by_parameter, by_patterns, by_ratio, first_layer, relu_layer
 from tasks.privacy.audit.matching import by_matching
 from tasks.privacy.audit.setting import layered_study
 from tasks.privacy.noise.keystream import Floats
@@ -73,7 +73,7 @@ def test_a_linear_model_has_no_relu_layer() -> None:
 def test_a_flat_vector_goes_by_sorted_name() -> None:
     weights = parameters(Adversary(LAYERED).model)
     flat = np.concatenate([tensor.double().numpy().ravel() for tensor in weights.values()])
-    for name, piece in split(flat, weights).items():
+    for name, piece in by_parameter(flat, weights).items():
         np.testing.assert_array_equal(piece, weights[name].double().numpy())
 
 

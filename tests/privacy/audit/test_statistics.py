@@ -7,14 +7,14 @@ import pytest
 from scipy.stats import binom, norm
 from sklearn.metrics import roc_auc_score
 
-from tasks.privacy.audit.statistics import auc, auc_with_error, largest_rate, roc
+from tasks.privacy.audit.statistics import attack_auc, auc_with_error, largest_rate, roc
 
 
 def test_auc_is_that_of_scikit_learn_with_ties() -> None:
     rng = np.random.default_rng(0)
     inside, outside = rng.integers(0, 6, 50).astype(float), rng.integers(0, 5, 40).astype(float)
     expected = roc_auc_score(np.repeat([1, 0], [50, 40]), np.concatenate([inside, outside]))
-    assert auc(inside, outside) == pytest.approx(expected)
+    assert attack_auc(inside, outside) == pytest.approx(expected)
 
 
 def test_the_standard_error_covers_draws_that_share_their_noise() -> None:

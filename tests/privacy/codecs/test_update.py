@@ -115,7 +115,7 @@ def test_flat_update_rejects(body: bytearray | bytes) -> None:
 
 
 @given(position=st.integers(0, 400), value=st.integers(0, 255), cut=st.integers(0, 3))
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 def test_flat_update_survives_any_damage(position: int, value: int, cut: int) -> None:
     """One byte changed, and up to three missing: a vector of the model's size, or a rejection; nothing else."""
     body = bytearray(save(model(4)))
@@ -194,7 +194,7 @@ def test_a_sparse_value_that_is_not_finite_shows_in_the_norm(value: float) -> No
 
 
 @given(position=st.integers(0, 400), value=st.integers(0, 255), cut=st.integers(0, 3))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_sparse_update_survives_any_damage(position: int, value: int, cut: int) -> None:
     body = bytearray(sparse([1, 4, 9], [1.0, 2.0, 3.0]))
     body[position % len(body)] = value

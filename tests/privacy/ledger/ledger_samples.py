@@ -36,7 +36,7 @@ def study_content(name: str) -> dict[str, Any]:
     privacy = {"epsilon": EPSILON, "delta": DELTA, "clip_norm": 1, "public_num_examples": 211}
     return content | {
         "study": name,
-        "aggregation": "plain",
+        "channel": "plain",
         "sites": {SITE: ["701"], OTHER: ["702"]},
         "privacy": {"mechanism": "local_dp"} | privacy,
         "rounds": {"total": ROUNDS, "min_sites": 2, "deadline_seconds": 60},

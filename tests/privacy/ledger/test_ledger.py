@@ -605,7 +605,6 @@ EXAMPLES = itertools.count()
 
 @hypothesis_settings(
     max_examples=60,
-    deadline=None,
     derandomize=True,
     phases=[Phase.explicit, Phase.generate],
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],

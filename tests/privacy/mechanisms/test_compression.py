@@ -27,7 +27,7 @@ updates = arrays(np.float32, st.integers(1, 60), elements=st.one_of(few_values, 
 fractions = st.floats(1e-6, 1.0)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(update=updates, fraction=fractions)
 def test_top_sends_the_largest_and_of_equal_ones_the_first(update: Vector, fraction: float) -> None:
     sent = top(update, fraction)
@@ -37,7 +37,7 @@ def test_top_sends_the_largest_and_of_equal_ones_the_first(update: Vector, fract
     assert (sent.size, sent.shortfall) == (update.size, 0)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(update=updates, fraction=fractions, name=st.text(max_size=5))
 def test_random_sends_raw_components_and_exactly_the_fraction(update: Vector, fraction: float, name: str) -> None:
     sent = compression.random(update, fraction, SEED.derive(name))
@@ -45,7 +45,7 @@ def test_random_sends_raw_components_and_exactly_the_fraction(update: Vector, fr
     np.testing.assert_array_equal(sent.values, update[sent.indices])
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(update=updates, fraction=fractions)
 def test_what_is_sent_and_what_is_kept_make_the_update(update: Vector, fraction: float) -> None:
     for sent in (top(update, fraction), compression.random(update, fraction, SEED.derive("residual"))):

@@ -18,6 +18,7 @@ from tasks.privacy.mechanisms.gaussian_update import GaussianUpdateMechanism
 from tasks.privacy.noise import grid
 from tasks.privacy.noise.grid import STEPS_PER_CLIP, clipped_steps
 from tasks.privacy.noise.source import SeededNoise, SystemNoise
+from tasks.study.channels import MASKS
 from tasks.study.privacy import GaussianUpdate
 from tests.privacy.noise.noise_tests import ALARM, scale_p_value, shape_p_value
 
@@ -45,7 +46,7 @@ def squared_norm(steps: Vector) -> int:
 # sensitivity
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     update=arrays(np.float64, st.integers(1, 12), elements=st.one_of(st.floats(-3, 3), any_float)),
     clip_norm=st.floats(1e-6, 1e6),
@@ -185,7 +186,7 @@ def test_the_last_release_spends_the_budget_and_the_next_is_refused() -> None:
         "gaussian_update",
         "nobody: holds against the hub too",
     )
-    assert "up to 2 colluding sites and 1 lost ones" in MECHANISM.spend(1, "masks").trust
+    assert "up to 2 colluding sites and 1 lost ones" in MECHANISM.spend(1, MASKS).trust
     with pytest.raises(BudgetExhausted, match="release 21 is refused"):
         MECHANISM.spend(21)
 

@@ -44,7 +44,7 @@ def squared_norm(steps: npt.NDArray[np.int64]) -> int:
 
 
 @pytest.mark.filterwarnings("ignore:overflow")
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(rows=patients(), who=st.integers(0, 7), clip_norm=st.floats(1e-6, 1e6))
 def test_one_patient_moves_the_sum_by_at_most_one_clip_norm(rows: Rows, who: int, clip_norm: float) -> None:
     without = np.delete(rows, who % len(rows), axis=0)
@@ -79,7 +79,7 @@ def test_adversarial_sizes_stay_within_the_sensitivity(value: float) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:overflow")
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(rows=patients(), value=st.sampled_from([math.nan, math.inf, -math.inf]), clip_norm=st.floats(1e-6, 1e6))
 def test_a_gradient_that_is_not_finite_counts_as_zero_and_is_not_refused(
     rows: Rows, value: float, clip_norm: float

@@ -14,6 +14,7 @@ from tasks.privacy.mechanisms import mechanism_for
 from tasks.privacy.mechanisms.mechanism import Mechanism
 from tasks.privacy.noise.source import SeededNoise
 from tasks.store.records.ledger import Spend
+from tasks.study.channels import CHANNELS, PLAIN, Channel
 from tasks.study.privacy import PRIVACY_SECTIONS, PrivacySection, Protected
 from tests.simulation.test_combinations import MECHANISMS
 
@@ -37,7 +38,7 @@ class Silent(Mechanism):
     settings: Any
     total_rounds: int = 1
 
-    def spend(self, releases: int, channel: str = "plain") -> Spend:
+    def spend(self, releases: int, channel: Channel = PLAIN) -> Spend:
         return Spend(mechanism="invented", unit="site", neighbours="n", releases=releases)
 
     def words(self) -> str:
@@ -92,7 +93,7 @@ def test_each_says_in_words_what_a_site_does_under_its_own_name(name: str) -> No
 def test_what_each_costs_is_of_the_unit_that_its_section_promises(name: str) -> None:
     mechanism = made(name)
     for channel in sorted(mechanism.settings.needs.channels):
-        spend = mechanism.spend(2, channel)
+        spend = mechanism.spend(2, CHANNELS[channel])
         assert (spend.mechanism, spend.unit, spend.releases) == (name, mechanism.settings.unit, 2)
         assert spend.promises == mechanism.settings.promises == (spend.epsilon is not None)
     if mechanism.settings.promises:

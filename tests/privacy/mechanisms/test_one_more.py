@@ -1,13 +1,12 @@
 """A mechanism more is one file, its section and a line in the table: nothing else of the tree is touched.
 
-In a copy of `tasks`: a whole update, clipped in L1, with Laplace noise.
+It is the one of docs/architecture.md, as it is printed there, in a copy of `tasks`: Laplace noise in L1.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -18,87 +17,15 @@ import pytest
 from tasks.privacy.mechanisms import mechanism_for
 from tasks.store.settings import PROJECT
 from tasks.study.privacy import PRIVACY_SECTIONS, PrivacySection
+from tests.worked_examples import apply, blocks, scratch_copy
 
-SECTION = '''
-class LaplaceUpdate(PrivacySection):
-    """Site-level, pure epsilon a round: the update clipped in L1 to `clip_norm`, with Laplace noise."""
-
-    unit: ClassVar[Protected] = "site"
-    needs: ClassVar[Needs] = Needs(channels=frozenset({"plain", "ckks"}), weightings=frozenset({"plain"}))
-
-    mechanism: Literal["laplace_update"]
-    epsilon: Epsilon
-    delta: Delta
-    clip_norm: float = Field(gt=0, description="S: largest L1 norm of a site's update")
-
-
-'''
-MECHANISM = '''"""Site-level: an update clipped in L1, with Laplace noise. Guarantee: any other update in its place."""
-
-from dataclasses import dataclass
-
-import numpy as np
-
-from tasks.privacy.accounting import pure_epsilon_for, pure_epsilon_total
-from tasks.privacy.mechanisms.gaussian import NOBODY, check_release
-from tasks.privacy.noise.keystream import Floats
-from tasks.privacy.mechanisms.mechanism import Mechanism, Sent
-from tasks.privacy.mechanisms.part import Part
-from tasks.privacy.noise.grid import STEPS_PER_CLIP, to_float32
-from tasks.privacy.noise.source import NoiseSource
-from tasks.store.records.ledger import Spend
-from tasks.study.privacy import LaplaceUpdate
-
-
-@dataclass(frozen=True)
-class LaplaceUpdateMechanism(Mechanism):
-    settings: LaplaceUpdate
-    total_rounds: int
-
-    @property
-    def pure_epsilon(self) -> float:
-        return pure_epsilon_for(self.settings.epsilon, self.settings.delta, self.total_rounds)
-
-    def spend(self, releases: int, channel: str = "plain") -> Spend:
-        check_release(releases, self.total_rounds, self.settings.epsilon)
-        each, delta = self.pure_epsilon, self.settings.delta
-        total = pure_epsilon_total(each, releases, delta)
-        return Spend(mechanism="laplace_update", unit="site", neighbours="any other update in its place", trust=NOBODY,
-                     pure_epsilon=each, releases=releases, epsilon=total, delta=delta,
-                     epsilon_budget=self.settings.epsilon)
-
-    def release(self, part: Part, noise: NoiseSource) -> Sent:
-        grid = STEPS_PER_CLIP / self.settings.clip_norm
-        steps = np.trunc(self.trace(part.update.astype(np.float64), 1) * (1 - 1e-12) * grid).astype(np.int64)
-        noisy = steps + noise.laplace(steps.size, 2 * STEPS_PER_CLIP / self.pure_epsilon)  # replaced: twice the clip
-        return Sent(to_float32(noisy / grid))
-
-    def trace(self, update: Floats, local_iterations: int) -> Floats:
-        return update * min(1.0, self.settings.clip_norm / max(float(np.abs(update).sum()), 1e-300))
-
-    def words(self) -> str:
-        return f"laplace_update: a site clips its update to {self.settings.clip_norm:g} in L1 and adds Laplace noise"
-'''
-#: Each edit of a file that is there: what is found, and what is put before it.
-EDITS = {
-    "tasks/study/privacy.py": [
-        ("Privacy = Annotated[", SECTION.lstrip("\n")),
-        ("NoPrivacy | Compression", "LaplaceUpdate | "),
-    ],
-    "tasks/privacy/mechanisms/__init__.py": [
-        ("local_dp         ", "laplace_update   site-level, of an update clipped in L1\n"),
-        ("\n\ndef mechanism_of(", "from tasks.privacy.mechanisms.laplace_update import LaplaceUpdateMechanism\n"),
-        (
-            "        case LocalDP():",
-            "        case LaplaceUpdate():\n            return LaplaceUpdateMechanism(settings, total_rounds)\n",
-        ),
-        ("    LocalDP,\n", "    LaplaceUpdate,\n"),
-    ],
-}
+HEADING = "## One mechanism more"
+FILE = "tasks/privacy/mechanisms/laplace_update.py"
 RUN = """
 import json, sys
 import numpy as np, torch
 from pydantic import ValidationError
+from tasks.errors import BudgetExhausted, PrivacyError
 from tasks.privacy.mechanisms import mechanism_for
 from tasks.privacy.noise.source import SeededNoise
 from tasks.data.reading.patients import Patients
@@ -130,6 +57,27 @@ sent = sanitize(RawUpdate({"w": torch.zeros(20_000)}, 9, 1), base, plan, release
 long = RawUpdate({"w": torch.full((20_000,), float("nan"))}, 9, 1)
 unfit = sanitize(long, base, plan, releases=1, noise=noise)
 mechanism = mechanism_for(study.privacy, 2)
+class Silence:
+    def laplace(self, size, scale):
+        return np.zeros(size, dtype=np.int64)
+def bound(values):
+    raw = RawUpdate({"w": torch.tensor(np.resize(np.array(values, dtype=np.float32), 20_000))}, 9, 1)
+    sent = sanitize(raw, base, plan, releases=1, noise=Silence()).tensors["w"].double()
+    return float(sent.abs().sum()), float(sent.sum())
+huge = float(np.finfo(np.float32).max)
+bounds = [bound(v) for v in ([1.0], [-1.0, 1.0], [huge, -huge, 1e-30], [1e-38], [1 / 3, 0.1, -0.7], [2.0**-15, 1e-3])]
+def gaps(**changes):
+    narrow = read(privacy=content["privacy"] | changes, rounds=content["rounds"] | {"total": 10_000})
+    tight = plan_round(narrow, tuple(sites), base, base, 1)
+    try:
+        return sanitize(RawUpdate(base, 9, 1), base, tight, releases=1, noise=noise).tensors["w"].shape[0]
+    except PrivacyError as error:
+        return str(error)
+def over():
+    try:
+        return plan_spend(plan, 3).releases
+    except BudgetExhausted as error:
+        return str(error)
 print(json.dumps({
     "moved": [bool((r.weights["linear.weight"] != 0).all()) for r in rounds],
     "spend": plan_spend(plan, 2).model_dump(mode="json"),
@@ -137,7 +85,10 @@ print(json.dumps({
     "finite": bool(torch.isfinite(unfit.tensors["w"]).all()),
     "trace": float(np.abs(mechanism.trace(np.full(7, -3.0), 4)).sum()),
     "words": mechanism.words(),
-    "masks": said(aggregation="masks"),
+    "bounds": bounds,
+    "gaps": [gaps(delta=1e-3), gaps()],
+    "over": over(),
+    "masks": said(channel="masks"),
     "samples": said(training=content["training"] | {"weighting": "samples"}),
     "delta": said(privacy=content["privacy"] | {"delta": 0.05}, sites={str(k): [str(k)] for k in range(30)}),
     "digest": study.digest != read(privacy=content["privacy"] | {"clip_norm": 2}).digest,
@@ -163,15 +114,8 @@ STUDY: dict[str, Any] = {
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the project's code with the new mechanism in it."""
-    root = tmp_path_factory.mktemp("one_more")
-    shutil.copytree(PROJECT / "tasks", root / "tasks", ignore=shutil.ignore_patterns("__pycache__"))
-    (root / "tasks/privacy/mechanisms/laplace_update.py").write_text(MECHANISM)
-    for name, edits in EDITS.items():
-        text = (root / name).read_text()
-        for found, before in edits:
-            assert text.count(found) == 1, (name, found)
-            text = text.replace(found, before + found)
-        (root / name).write_text(text)
+    root = scratch_copy(tmp_path_factory.mktemp("one_more"))
+    apply(HEADING, root)
     return root
 
 
@@ -193,9 +137,20 @@ def done(tree: Path) -> dict[str, Any]:
 
 
 def test_it_fits_in_forty_lines_and_touches_two_files() -> None:
-    body = MECHANISM.split("\n\n\n", 1)[1]
+    found = blocks(HEADING)
+    body = found[FILE][1].split("\n\n\n", 1)[1]
     assert len([line for line in body.splitlines() if line.strip()]) <= 40
-    assert len(EDITS) == 2
+    kinds = {path: kind for path, (kind, _) in found.items()}
+    assert kinds.pop(FILE) == "python"
+    assert kinds == {"tasks/study/privacy.py": "diff", "tasks/privacy/mechanisms/__init__.py": "diff"}
+
+
+def test_it_is_written_as_the_rest_is(tree: Path) -> None:
+    """By the project's own style, which a docs page is not held to."""
+    for command in (["check"], ["format", "--check"]):
+        ruff = [sys.executable, "-m", "ruff", *command, "--config", str(PROJECT / "pyproject.toml"), *blocks(HEADING)]
+        done = subprocess.run(ruff, cwd=tree, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_it_makes_rounds_and_pays_for_them(done: dict[str, Any]) -> None:
@@ -216,6 +171,22 @@ def test_its_noise_is_that_of_its_epsilon(done: dict[str, Any]) -> None:
     assert abs(done["scale"] - 1) < 5 * 0.00707
 
 
+def test_its_bound_is_exact_whatever_the_update_is(done: dict[str, Any]) -> None:
+    """Without its noise: the L1 norm of what would be sent, and its sum. The clip norm is 1."""
+    assert [norm <= 1 for norm, _ in done["bounds"]] == [True] * 6
+    norms = [norm for norm, _ in done["bounds"]]
+    assert norms[0] == pytest.approx(1, abs=20_000 / 2**24)
+    assert done["bounds"][0][1] == norms[0], "signs are kept"
+    assert done["bounds"][1][1] == 0
+    assert norms[3] == 0, "below the grid"
+
+
+def test_a_round_too_many_and_noise_with_gaps_are_refused(done: dict[str, Any]) -> None:
+    assert done["over"].startswith("release 3 is refused")
+    assert done["gaps"][0] == 20_000
+    assert done["gaps"][1].startswith("noise for 20000 values has gaps beside this delta")
+
+
 def test_the_door_and_the_audit_know_it(done: dict[str, Any]) -> None:
     assert done["finite"], "a whole update that is protected is made total before its mechanism sees it"
     assert done["trace"] == pytest.approx(1.0)
@@ -224,7 +195,7 @@ def test_the_door_and_the_audit_know_it(done: dict[str, Any]) -> None:
 
 
 def test_what_it_does_not_name_is_refused_when_the_study_is_read(done: dict[str, Any]) -> None:
-    assert done["masks"] == "Value error, aggregation must be plain or ckks with privacy.mechanism laplace_update"
+    assert done["masks"] == "Value error, channel must be plain or ckks with privacy.mechanism laplace_update"
     assert done["samples"] == "Value error, training.weighting must be plain with privacy.mechanism laplace_update"
     assert done["delta"].startswith("Value error, privacy.delta is 0.05; with 30 sites it must be below 0.0333")
 

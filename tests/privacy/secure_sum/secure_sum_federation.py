@@ -13,7 +13,7 @@ from cryptography import x509
 
 from tasks.privacy.secure_sum import sealing
 from tasks.privacy.secure_sum.checks import verify_key_message
-from tasks.privacy.secure_sum.opening import UnmaskedSum, freeze_roster, freeze_survivors, open_sum
+from tasks.privacy.secure_sum.opening import UnmaskedSum, freeze_survivors, make_roster, open_sum
 from tasks.privacy.secure_sum.protocol import (
     answer,
     join_roster,
@@ -81,7 +81,7 @@ class Federation:
         made = {name: self.keys_for(name, threshold, server_round) for name in names}
         messages = {name: message for name, (_, message) in made.items()}
         missing = {name: "no key message" for name in self.sites if name not in names}
-        roster = freeze_roster(messages, run_id="run-1", missing=missing, tolerated_dropouts=tolerated_dropouts)
+        roster = make_roster(messages, run_id="run-1", missing=missing, tolerated_dropouts=tolerated_dropouts)
         for message in messages.values():
             verify_key_message(message, to_json(message), roster, self.authority)
         keys = {

@@ -12,9 +12,9 @@ import pytest
 from tasks.errors import PrivacyError
 from tasks.privacy.secure_sum import sealing
 from tasks.privacy.secure_sum.checks import admit_key_message, seed_commitment, share_digest, signed, verify_key_message
-from tasks.privacy.secure_sum.opening import freeze_roster
+from tasks.privacy.secure_sum.opening import make_roster
 from tasks.privacy.secure_sum.protocol import open_sealing_keys, publish_sealing_key
-from tasks.privacy.secure_sum.records import KeyMessage, Roster, sha256
+from tasks.privacy.secure_sum.records import KeyMessage, Roster, record_sha256
 from tasks.store.identity import ensure_authority, ensure_site_identity, sign
 from tasks.store.objects import to_json
 from tests.privacy.secure_sum.secure_sum_federation import STUDY, Federation, Round
@@ -29,7 +29,7 @@ def running(federation: Federation) -> Round:
 
 def naming(roster: Roster, message: KeyMessage) -> Roster:
     """The roster of a hub that takes part in the fraud: it names the altered message's digest."""
-    return roster.model_copy(update={"members": roster.members | {message.site: sha256(message)}})
+    return roster.model_copy(update={"members": roster.members | {message.site: record_sha256(message)}})
 
 
 def verify(message: KeyMessage, roster: Roster, federation: Federation) -> None:
@@ -164,7 +164,7 @@ def test_signed_message_that_does_not_fit_the_roster_is_refused(running: Round, 
 
 def test_rosters_that_make_no_sum_are_refused(running: Round) -> None:
     def freeze(messages: dict[str, KeyMessage]) -> Roster:
-        return freeze_roster(messages, run_id="run-1", missing={}, tolerated_dropouts=0)
+        return make_roster(messages, run_id="run-1", missing={}, tolerated_dropouts=0)
 
     with pytest.raises(PrivacyError, match="nobody to sum over"):
         freeze({})

@@ -14,7 +14,7 @@ from tasks.privacy.secure_sum import protocol, shamir
 from tasks.privacy.secure_sum.checks import share_numbers, signed
 from tasks.privacy.secure_sum.masks import apply_masks
 from tasks.privacy.secure_sum.opening import open_sum
-from tasks.privacy.secure_sum.records import KeyMessage, Survivors, UnmaskAnswer, sha256
+from tasks.privacy.secure_sum.records import KeyMessage, Survivors, UnmaskAnswer, record_sha256
 from tasks.privacy.secure_sum.shamir import SHARE_BYTES, threshold_for
 from tests.privacy.secure_sum.secure_sum_federation import Federation, Round, sum_uploads
 
@@ -233,7 +233,7 @@ def test_lying_hub_s_shares_do_unmask_when_it_has_both_kinds(federation: Federat
     values = vectors(running.roster.members, seed=8)
     upload = running.upload("701", values["701"])
     assert upload.view(np.int64).tolist() != values["701"].tolist()
-    own, digest = running.keys["701"], sha256(running.roster)
+    own, digest = running.keys["701"], record_sha256(running.roster)
     later = ("702", "703", "704", "705")
     pairs = [protocol.pair_seed(own.mask_private_key, "701", running.messages[site], digest) for site in later]
     self_mask = protocol.self_seed_key(own.self_seed, running.messages["701"], digest)

@@ -12,9 +12,9 @@ from tasks.errors import PrivacyError
 from tasks.privacy.secure_sum import protocol, sealing
 from tasks.privacy.secure_sum.checks import signed
 from tasks.privacy.secure_sum.masks import apply_masks
-from tasks.privacy.secure_sum.opening import freeze_roster
+from tasks.privacy.secure_sum.opening import make_roster
 from tasks.privacy.secure_sum.protocol import join_roster, make_round_keys, mask
-from tasks.privacy.secure_sum.records import KeyMessage, Roster, RoundKeys, Survivors, sha256
+from tasks.privacy.secure_sum.records import KeyMessage, Roster, RoundKeys, Survivors, record_sha256
 from tests.privacy.secure_sum.secure_sum_federation import PLAN, STUDY, Federation, Round
 
 ZEROS = np.zeros(64, dtype=np.int64)
@@ -31,7 +31,7 @@ def join(running: Round, keys: RoundKeys, roster: Roster, messages: dict[str, Ke
 
 
 def roster_of(messages: dict[str, KeyMessage]) -> Roster:
-    return freeze_roster(messages, run_id="run-1", missing={}, tolerated_dropouts=2)
+    return make_roster(messages, run_id="run-1", missing={}, tolerated_dropouts=2)
 
 
 def unbound(keys: RoundKeys) -> RoundKeys:
@@ -40,11 +40,11 @@ def unbound(keys: RoundKeys) -> RoundKeys:
 
 def test_upload_is_the_vector_with_the_masks_of_the_protocol(running: Round) -> None:
     """y = x + PRG(self) + sum of PRG(s_uv) over v > u - sum over v < u, from the primitives alone."""
-    values, digest, own = np.arange(64) - 32, sha256(running.roster), running.keys["703"]
+    values, digest, own = np.arange(64) - 32, record_sha256(running.roster), running.keys["703"]
 
     def seed(peer: str) -> bytes:
         public, pair = running.messages[peer].mask_public_key, sorted(("703", peer))
-        return sealing.pair_seed(own.mask_private_key, public, STUDY, "1", *pair, digest)
+        return sealing.agreed_key(own.mask_private_key, public, STUDY, "1", *pair, digest)
 
     self_mask = sealing.derive(own.self_seed, "pharmafed self mask", STUDY, "1", "703", digest)
     expected = apply_masks(values, [self_mask, seed("704"), seed("705")], [seed("701"), seed("702")])
@@ -93,7 +93,7 @@ def test_roster_without_the_site_or_with_its_older_message_is_refused(running: R
 
 
 def test_roster_with_another_tolerance_is_refused(running: Round) -> None:
-    tolerant = freeze_roster(running.messages, run_id="run-1", missing={}, tolerated_dropouts=3)
+    tolerant = make_roster(running.messages, run_id="run-1", missing={}, tolerated_dropouts=3)
     with pytest.raises(PrivacyError, match="the roster tolerates 3 drop-outs, the study 2"):
         join(running, unbound(running.keys["701"]), tolerant, running.messages)
 
@@ -148,7 +148,7 @@ def test_shares_that_do_not_open_are_noticed_before_masking_and_before_answering
         roster = roster_of(messages)
         with pytest.raises(PrivacyError, match=reason):
             join(running, unbound(running.keys["701"]), roster, messages)
-        keys = running.keys | {"701": running.keys["701"].model_copy(update={"roster_sha256": sha256(roster)})}
+        keys = running.keys | {"701": running.keys["701"].model_copy(update={"roster_sha256": record_sha256(roster)})}
         later = Round(federation, roster, messages, keys)
         with pytest.raises(PrivacyError, match=reason):
             later.answer("701", later.survivors(roster.members))
@@ -220,7 +220,7 @@ def test_one_story_only(running: Round) -> None:
 
 def test_no_answer_for_a_roster_that_was_not_joined(running: Round, federation: Federation) -> None:
     """The hub shows another roster, with a higher tolerance, once the masks are on."""
-    other = freeze_roster(running.messages, run_id="run-2", missing={}, tolerated_dropouts=2)
+    other = make_roster(running.messages, run_id="run-2", missing={}, tolerated_dropouts=2)
     later = Round(federation, other, running.messages, running.keys)
     with pytest.raises(PrivacyError, match="site 701 has not joined this roster: it answers for no other"):
         later.answer("701", later.survivors(other.members))

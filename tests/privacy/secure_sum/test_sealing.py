@@ -6,7 +6,7 @@ import hmac
 import pytest
 
 from tasks.errors import PrivacyError
-from tasks.privacy.secure_sum.sealing import commitment, framed, new_private_key, pair_seed, public_key, seal, unseal
+from tasks.privacy.secure_sum.sealing import agreed_key, commitment, framed, new_private_key, public_key, seal, unseal
 
 # Alice and Bob of RFC 7748, section 6.1.
 ALICE = bytes.fromhex("77076d0a7318a57d3c16c17251b26645df4c2f87ebc0992ab177fba51db92c2a")
@@ -48,7 +48,7 @@ def test_every_altered_byte_is_noticed() -> None:
 @pytest.mark.parametrize("weak", [bytes(32), LOW_ORDER])
 def test_keys_whose_shared_secret_is_zero_are_refused(weak: bytes) -> None:
     with pytest.raises(PrivacyError, match="shared secret is zero"):
-        pair_seed(ALICE, weak)
+        agreed_key(ALICE, weak)
     with pytest.raises(PrivacyError, match="shared secret is zero"):
         seal(b"share", weak, b"")
 
@@ -58,7 +58,7 @@ def test_keys_of_another_length_are_refused() -> None:
         lambda: public_key(bytes(31)),
         lambda: seal(b"", bytes(33), b""),
         lambda: unseal(bytes(60), bytes(31), b""),
-        lambda: pair_seed(ALICE, b""),
+        lambda: agreed_key(ALICE, b""),
     ]
     for call in calls:
         with pytest.raises(PrivacyError, match="an X25519 key has 32 bytes"):
@@ -71,13 +71,13 @@ def test_pair_seed_is_hkdf_of_the_x25519_secret() -> None:
     extracted = hmac.digest(bytes(32), SHARED, hashlib.sha256)
     expected = hmac.digest(extracted, info + b"\x01", hashlib.sha256)
     assert public_key(ALICE) == ALICE_PUBLIC
-    assert pair_seed(ALICE, public_key(BOB), "cardio", "1") == expected
-    assert pair_seed(BOB, ALICE_PUBLIC, "cardio", "1") == expected
+    assert agreed_key(ALICE, public_key(BOB), "cardio", "1") == expected
+    assert agreed_key(BOB, ALICE_PUBLIC, "cardio", "1") == expected
 
 
 def test_parts_that_run_together_stay_apart() -> None:
     lists = [("ab", "c"), ("a", "bc"), ("abc",), ("abc", ""), ("", "abc")]
     assert len({framed("label", *parts) for parts in lists}) == len(lists)
-    assert len({pair_seed(ALICE, public_key(BOB), *parts) for parts in lists}) == len(lists)
+    assert len({agreed_key(ALICE, public_key(BOB), *parts) for parts in lists}) == len(lists)
     assert len({commitment("label", *parts) for parts in lists}) == len(lists)
     assert commitment("one", "x") != commitment("other", "x")

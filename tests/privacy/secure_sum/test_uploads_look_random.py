@@ -15,9 +15,9 @@ import pytest
 
 from tasks.privacy.secure_sum import sealing
 from tasks.privacy.secure_sum.checks import seed_commitment
-from tasks.privacy.secure_sum.opening import freeze_roster
+from tasks.privacy.secure_sum.opening import make_roster
 from tasks.privacy.secure_sum.protocol import mask
-from tasks.privacy.secure_sum.records import KeyMessage, Roster, RoundKeys, SharePair, sha256
+from tasks.privacy.secure_sum.records import KeyMessage, Roster, RoundKeys, SharePair, record_sha256
 from tests.privacy.secure_sum.secure_sum_federation import PLAN
 from tests.privacy.secure_sum.upload_statistics import ALARM, Upload, cross_p_value, p_values
 
@@ -56,8 +56,8 @@ class FixedRound:
             )
             for site, own in made.items()
         }
-        self.roster: Roster = freeze_roster(self.messages, run_id=run_id, missing={}, tolerated_dropouts=2)
-        digest = sha256(self.roster)
+        self.roster: Roster = make_roster(self.messages, run_id=run_id, missing={}, tolerated_dropouts=2)
+        digest = record_sha256(self.roster)
         self.keys = {site: RoundKeys(**common, site=site, **own, roster_sha256=digest) for site, own in made.items()}
 
     def upload(self, site: str, values: npt.NDArray[np.int64]) -> Upload:

@@ -151,7 +151,7 @@ class Federation:
         content["sites"] = {site: content["sites"][site] for site in sites}
         content["rounds"] |= {"min_sites": max(1, len(sites) - 1), "total": 50}
         content["evaluation"]["data_are_public"] = False
-        if "aggregation" not in parts and content.pop("aggregation", None):
+        if "channel" not in parts and content.pop("channel", None):
             content["privacy"] = LOCAL_DP
             content["evaluation"].pop("score_bins")
         for section, change in parts.items():

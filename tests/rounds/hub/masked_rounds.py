@@ -37,7 +37,7 @@ PRIVACY: dict[str, Any] = {
 }
 MASKED: dict[str, Any] = {
     "privacy": PRIVACY,
-    "aggregation": "masks",
+    "channel": "masks",
     "rounds": {"total": 20, "min_sites": 3},
     "evaluation": {"score_bins": 5},
 }

@@ -150,7 +150,7 @@ class Hub(RuleBasedStateMachine):
         self.freeze(number, "all", 1)
         self.ask(number, ["privatize_and_upload"])
 
-    @precondition(lambda self: "aggregation" in self.parts)
+    @precondition(lambda self: "channel" in self.parts)
     @rule(
         number=st.integers(1, 3), members=st.sampled_from(("all", "without one")), tolerated=st.sampled_from((1, 1, 2))
     )
@@ -166,10 +166,10 @@ class Hub(RuleBasedStateMachine):
         for site in FEW if members == "all" else FEW[1:]:
             if store.exists(layout.key_message(study, number, site)):
                 messages[site] = store.get_record(layout.key_message(study, number, site), KeyMessage)
-        roster = opening.freeze_roster(messages, run_id="run", missing={}, tolerated_dropouts=tolerated)
+        roster = opening.make_roster(messages, run_id="run", missing={}, tolerated_dropouts=tolerated)
         store.put(layout.roster(study, number), to_json(roster), content_type="application/json")
 
-    @precondition(lambda self: "aggregation" in self.parts)
+    @precondition(lambda self: "channel" in self.parts)
     @rule(number=st.integers(1, 3), lost=st.sampled_from((None, *OTHERS)))
     def survive(self, number: int, lost: str | None) -> None:
         """Freeze any story about who survived."""
@@ -251,7 +251,6 @@ def drive(machine: type[Hub], examples: int, steps: int) -> None:
         settings=settings(
             max_examples=examples,
             stateful_step_count=steps,
-            deadline=None,
             derandomize=True,
             database=None,
             print_blob=False,

@@ -28,7 +28,7 @@ def key(fed: Federation) -> bytes:
 
 
 def encrypted_study(fed: Federation, **parts: object) -> str:
-    return fed.new_study(sites=FEW, **({"aggregation": "ckks", "rounds": {"min_sites": 3}} | OPEN | parts))
+    return fed.new_study(sites=FEW, **({"channel": "ckks", "rounds": {"min_sites": 3}} | OPEN | parts))
 
 
 def upload(fed: Federation, study: str) -> dict[str, PharmafedError]:
@@ -43,7 +43,7 @@ def model(fed: Federation, study: str) -> Weights:
 
 
 def test_an_encrypted_round_makes_the_model_of_a_plain_one(fed: Federation) -> None:
-    hidden, plain = encrypted_study(fed), fed.new_study(sites=FEW, **{**OPEN, "aggregation": "plain"})
+    hidden, plain = encrypted_study(fed), fed.new_study(sites=FEW, **{**OPEN, "channel": "plain"})
     assert upload(fed, hidden) == {}
     assert fed.run_sites(hidden, 1, FEW, ("unmask",)) == {}
     fed.aggregate(hidden, 1)

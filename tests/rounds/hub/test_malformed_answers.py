@@ -117,7 +117,7 @@ def key(fed: Federation) -> bytes:
 
 def _encrypted_round(fed: Federation) -> str:
     parts = {"privacy": {"mechanism": "none", "i_accept_no_privacy": True}, "evaluation": {"score_bins": None}}
-    study = fed.new_study(sites=FEW, aggregation="ckks", rounds={"min_sites": 3}, **parts)
+    study = fed.new_study(sites=FEW, channel="ckks", rounds={"min_sites": 3}, **parts)
     fed.open(study)
     assert fed.run_sites(study, 1, FEW, (*PREPARE, *UPLOAD)) == {}
     return study

@@ -16,7 +16,7 @@ from tasks.privacy.ledger.chain import Link
 from tasks.privacy.ledger.ledger import SiteLedger
 from tasks.privacy.sanitizer import specs_of
 from tasks.privacy.secure_sum import checks, protocol
-from tasks.privacy.secure_sum.records import KeyMessage, Roster, SealingKey, Survivors, UnmaskAnswer, sha256
+from tasks.privacy.secure_sum.records import KeyMessage, Roster, SealingKey, Survivors, UnmaskAnswer, record_sha256
 from tasks.rounds.hub.phases import freeze_roster, select_updates
 from tasks.store import identity as enrolment
 from tasks.store import layout, settings
@@ -126,7 +126,7 @@ def test_a_second_roster_is_refused_after_the_upload(fed: Federation) -> None:
     honest = roster_of(fed, study)
     put(fed, layout.roster(study, 1), smaller(honest))
     survivors = Survivors(
-        study=study, server_round=1, roster_sha256=sha256(smaller(honest)), sites=("713", "715", SITE)
+        study=study, server_round=1, roster_sha256=record_sha256(smaller(honest)), sites=("713", "715", SITE)
     )
     put(fed, layout.survivors(study, 1), survivors)
     with pytest.raises(PrivacyError, match=r"has not joined this roster|has joined another roster"):
@@ -190,7 +190,7 @@ def test_a_roster_with_a_stranger_is_refused_before_anything_is_masked(
     message = stranger(fed, study)
     put(fed, layout.key_message(study, 1, message.site), message)
     roster = roster_of(fed, study)
-    members = roster.members | {message.site: sha256(message)}
+    members = roster.members | {message.site: record_sha256(message)}
     put(fed, layout.roster(study, 1), roster.model_copy(update={"members": members}))
     with pytest.raises(PrivacyError, match=rf"{message.site}|has no shares for sites \['{message.site}'\]"):
         fed.run_site(study, 1, SITE, UPLOAD)
@@ -207,7 +207,7 @@ def test_a_tampered_key_message_is_refused_before_anything_is_masked(fed: Federa
     with pytest.raises(PrivacyError, match=f"the key message of site {site} is not the one that the roster names"):
         fed.run_site(study, 1, SITE, UPLOAD)
     roster = roster_of(fed, study)
-    members = roster.members | {site: sha256(tampered)}
+    members = roster.members | {site: record_sha256(tampered)}
     put(fed, layout.roster(study, 1), roster.model_copy(update={"members": members}))
     with pytest.raises(PrivacyError, match=f"the signature of site {site} on its key message is wrong"):
         fed.run_site(study, 1, SITE, UPLOAD)
@@ -239,7 +239,7 @@ def test_a_roster_with_other_terms_is_refused_before_anything_is_masked(
     [
         ({"sites": (*FEW, "704")}, "another sites than"),
         ({"sites": (*FEW, SITE)}, "another sites than"),
-        ({"aggregation": "plain"}, "another aggregation than"),
+        ({"channel": "plain"}, "another channel than"),
         ({"privacy": PRIVACY | {"tolerated_dropouts": 2}}, "another privacy than"),
         ({"privacy": PRIVACY | {"epsilon": 8}}, "another privacy than"),
         ({"privacy": NO_PRIVACY}, "another privacy than"),

@@ -17,7 +17,7 @@ from scipy.stats import chi2
 from tasks.errors import AccessDenied, QuorumMissed, RoundRefused, StoreUnavailable
 from tasks.privacy.mechanisms.no_privacy import FIXED_POINT_STEP
 from tasks.privacy.noise.grid import STEPS_PER_CLIP
-from tasks.privacy.secure_sum.records import KeyMessage, Roster, RoundKeys, sha256
+from tasks.privacy.secure_sum.records import KeyMessage, Roster, RoundKeys, record_sha256
 from tasks.rounds.channels.masks.site import Site as Masking
 from tasks.rounds.hub.phases import freeze_roster, select_updates
 from tasks.store import clock, layout
@@ -89,7 +89,7 @@ def test_the_model_is_that_of_the_plain_sum_to_the_last_bit(fed: Federation, see
     assert {row.site: row.reason for row in metrics.sites if not row.contributed} == dict.fromkeys(
         lost, "no answer before the deadline"
     )
-    assert (metrics.num_contributors, metrics.aggregation) == (len(alive), "masks")
+    assert (metrics.num_contributors, metrics.channel.name) == (len(alive), "masks")
     assert fed.store().get_record(layout.latest(study), Pointer).server_round == 1
 
 
@@ -327,7 +327,7 @@ def test_the_secrets_are_gone_after_the_upload(fed: Federation) -> None:
     fed.run_site(study, 1, SITE, UPLOAD)
     after = RoundKeys.model_validate_json((own / "round_keys.json").read_bytes())
     assert (after.mask_private_key, after.self_seed) == (bytes(32), bytes(32))
-    assert after.roster_sha256 == sha256(roster_of(fed, study))
+    assert after.roster_sha256 == record_sha256(roster_of(fed, study))
     secrets = (before.mask_private_key, before.self_seed)
     kept = files_of(fed, study)
     assert len(kept) >= 4

@@ -35,8 +35,8 @@ STEP = "privatize_and_upload"
 #: Mechanism -> its study, and the writes of the step: release, ledger here and there, tensors, manifest, raw removed;
 #: behind masks also the others' words that are kept, the roster that is joined and the secrets that are blanked.
 STUDIES: dict[str, tuple[dict[str, Any], int]] = {
-    "local_dp": ({"privacy": LOCAL_DP, "aggregation": "plain", "evaluation": {"score_bins": None}}, 6),
-    "distributed_dp": ({"aggregation": "masks"}, 9),
+    "local_dp": ({"privacy": LOCAL_DP, "channel": "plain", "evaluation": {"score_bins": None}}, 6),
+    "distributed_dp": ({"channel": "masks"}, 9),
 }
 SEED = 20261122
 RANDOM_KILLS = 10

@@ -45,8 +45,8 @@ def study(request: pytest.FixtureRequest, fed: Federation) -> str:
     with_time(fed, name)
     for number in (1, 2):
         plan = fed.open(name, f"night-{number}")
-        assert (plan.server_round, plan.aggregation) == (number, "masks" if name == DERM else "plain")
-        assert (fed.masked_round if plan.aggregation == "masks" else fed.run_sites)(name, number) == {}
+        assert (plan.server_round, plan.channel.name) == (number, "masks" if name == DERM else "plain")
+        assert (fed.masked_round if plan.channel.name == "masks" else fed.run_sites)(name, number) == {}
         fed.aggregate(name, number)
         fed.validate_global(name, number, plan.sites)
         line = finish_round(name, number)
@@ -211,7 +211,7 @@ def test_the_record_of_the_round_says_who_did_what(fed: Federation, study: str) 
     assert metrics.model_sha256 == sha256(fed.store().get(layout.model(study, 2)))
     assert 0.4 < (metrics.pooled_auc or 0) < 1
     assert all(row.metrics and row.metrics.model_sha256 for row in metrics.sites)
-    assert metrics.aggregation == ("masks" if study == DERM else "plain")
+    assert metrics.channel.name == ("masks" if study == DERM else "plain")
     assert metrics.promise == fed.manifest(study, 2, "701").spend
     card = fed.store().get_record(layout.card(study, 2), ModelCard)
     assert metrics.noised == card.noised
@@ -333,14 +333,14 @@ def test_the_averaged_model_of_the_second_half_is_the_mean_of_its_iterates(fed: 
     assert validated.model_sha256 == pointer.evaluated_model.sha256
 
 
-@pytest.mark.parametrize("change", ["privacy", "aggregation", "sites", "training", "evaluation", "total_rounds"])
+@pytest.mark.parametrize("change", ["privacy", "channel", "sites", "training", "evaluation", "total_rounds"])
 def test_a_site_does_not_follow_a_plan_that_changes_its_terms(fed: Federation, change: str) -> None:
     """The hub writes the plan: with the study's right digest it must still not get a raw or cheaper update."""
     study = fed.new_study(sites=("717",))
     plan = fed.open(study)
     changes = {
         "privacy": {"privacy": NoPrivacy(mechanism="none", i_accept_no_privacy=True)},
-        "aggregation": {"aggregation": "masks"},
+        "channel": {"channel": "masks"},
         "sites": {"sites": (*plan.sites, "999")},
         "evaluation": {"evaluation": plan.evaluation.model_copy(update={"split_seed": 1})},
         "training": {"training": plan.training.model_copy(update={"lr": 1.0})},

@@ -57,7 +57,7 @@ def simulated(fed: Federation, study: str, key: bytes = KEY) -> list[SimulatedRo
 def run_round(fed: Federation, study: str, number: int) -> tuple[bytes, ModelCard, int]:
     """A round's model, its card and the bytes that were uploaded in it."""
     plan = fed.open(study, f"night-{number}")
-    masked = plan.aggregation == "masks"
+    masked = plan.channel.name == "masks"
     assert (fed.masked_round if masked else fed.run_sites)(study, number) == {}
     selection = fed.aggregate(study, number)
     assert len(selection.chosen) == len(plan.sites)

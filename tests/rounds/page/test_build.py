@@ -136,7 +136,7 @@ def test_a_masked_round_says_what_its_promise_rests_on(study: Study, rounds: Rou
         num_examples=41.3,
         model_sha256="c" * 64,
     )
-    masked = {"mechanism": "distributed_dp", "aggregation": "masks", "noised": quality}
+    masked = {"mechanism": "distributed_dp", "channel": "masks", "noised": quality}
     records = [
         record.model_copy(update=masked | {"promise": spend(number, mechanism="distributed_dp", trust=trust)})
         for number, record in enumerate(rounds(), 1)

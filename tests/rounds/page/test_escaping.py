@@ -21,7 +21,7 @@ from tests.page_structure import HARMLESS, HOSTILE, Structure, require_same_stru
 from tests.rounds.page.report_samples import Rounds
 
 #: What picks a branch of the code: never text from elsewhere.
-CHOICES = frozenset({"status", "mechanism", "aggregation", "unit", "suppressed"})
+CHOICES = frozenset({"status", "mechanism", "channel", "unit", "suppressed"})
 
 
 def made_of(text: str, study: Study, rounds: Rounds, baselines: Baselines) -> dict[str, bytes]:
@@ -54,7 +54,7 @@ def build(study: Study, rounds: Rounds, baselines: Baselines) -> dict[str, Calla
 
     return {
         "round": lambda text: made_of(text, study, rounds, baselines)["report.html"],
-        "index": lambda text: index.index_page(text, lines(text)),
+        "index": lambda text: index.rounds_index_page(text, lines(text)),
         "overview": lambda text: index.overview_page({text: lines(text), f"{text}2": []}, exams=True),
         "notice": lambda text: pages.notice_page(text, text, refresh_seconds=10),
     }

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from tasks.deploy.commands.experiments import app
 from tasks.simulation.experiments import files, findings, metrics, run
-from tasks.simulation.experiments.claims import CLAIMS, overall, verdict_words
+from tasks.simulation.experiments.claims import CLAIMS, claim_word, verdict_words
 from tasks.simulation.experiments.drawing import Picture
 from tasks.simulation.experiments.plan import EXPERIMENTS
 from tasks.simulation.experiments.records import Measured
@@ -257,7 +257,7 @@ def test_metrics_are_flat_and_plots_are_points(study: Study) -> None:
     for table in points.values():
         assert len({next(iter(point.values())) for point in table}) == len(table), "each x once"
         assert all(point.keys() <= table[0].keys() for point in table), "DVC wants each line in the first point"
-    assert metrics.verdicts(found) == {c.title: overall(c, found[c.experiment]) for c in CLAIMS}
+    assert metrics.verdicts(found) == {c.title: claim_word(c, found[c.experiment]) for c in CLAIMS}
 
 
 def test_the_command_writes_page_figures_and_metrics(flat: dict[str, Measured], tmp_path: Path) -> None:

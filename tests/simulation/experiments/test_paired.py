@@ -8,7 +8,15 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from tasks.simulation.experiments.paired import Direction, PairedMean, difference, judge, summarise, verdict, widening
+from tasks.simulation.experiments.paired import (
+    Direction,
+    PairedMean,
+    claim_outcome,
+    difference,
+    interval_verdict,
+    summarise,
+    widening,
+)
 
 
 def interval(low: float, high: float) -> PairedMean:
@@ -69,13 +77,13 @@ VERDICTS = {
 
 @pytest.mark.parametrize(("expected", "low", "high"), [(v, *ends) for v, many in VERDICTS.items() for ends in many])
 def test_the_interval_decides(expected: str, low: float, high: float) -> None:
-    assert verdict(interval(low, high)) == expected
+    assert interval_verdict(interval(low, high)) == expected
 
 
 def test_the_margin_decides_what_is_equal() -> None:
     found = interval(-0.015, 0.015)
-    assert verdict(found) == "no evidence"
-    assert verdict(found, margin=0.02) == "within"
+    assert interval_verdict(found) == "no evidence"
+    assert interval_verdict(found, margin=0.02) == "within"
 
 
 #: low and high of a difference -> what it means for "no worse", "higher" and "lower".
@@ -96,12 +104,15 @@ JUDGED = {
 @pytest.mark.parametrize("ends", JUDGED, ids=str)
 def test_what_an_interval_means_for_a_claim(ends: tuple[float, float]) -> None:
     directions: tuple[Direction, ...] = ("no worse", "higher", "lower")
-    assert tuple(judge(interval(*ends), direction) for direction in directions) == JUDGED[ends]
+    assert tuple(claim_outcome(interval(*ends), direction) for direction in directions) == JUDGED[ends]
 
 
 def test_the_margin_decides_what_is_as_good() -> None:
     found = interval(-0.015, -0.012)
-    assert (judge(found, "no worse"), judge(found, "no worse", margin=0.02)) == ("contradicted", "supported")
+    assert (claim_outcome(found, "no worse"), claim_outcome(found, "no worse", margin=0.02)) == (
+        "contradicted",
+        "supported",
+    )
 
 
 def test_new_patients_are_harder_than_new_splits() -> None:

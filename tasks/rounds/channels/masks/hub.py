@@ -22,10 +22,10 @@ from tasks.privacy.opened import OpenedSum, interpret, num_values
 from tasks.privacy.secure_sum import opening
 from tasks.privacy.secure_sum.checks import admit_key_message, check_shares, min_survivors, read_key_message
 from tasks.privacy.secure_sum.protocol import open_sealing_keys
-from tasks.privacy.secure_sum.records import KeyMessage, Roster, SealingKey, Survivors, UnmaskAnswer, sha256
+from tasks.privacy.secure_sum.records import KeyMessage, Roster, SealingKey, Survivors, UnmaskAnswer, record_sha256
 from tasks.privacy.secure_sum.shamir import threshold_for
 from tasks.rounds.channels.channel import SumChannel
-from tasks.rounds.hub.answers import Answers, read_answers, reason_of, wait_for_answers
+from tasks.rounds.hub.answers import Answers, read_answers, wait_for_answers, why_silent
 from tasks.rounds.hub.collect import checked_manifest, read_body, read_vector
 from tasks.rounds.hub.context import HubContext
 from tasks.rounds.hub.selection import (
@@ -83,7 +83,7 @@ class Hub(SumChannel):
             reasons = "; ".join(f"{site}: {reason}" for site, reason in sorted(missing.items()))
             raise QuorumMissed(f"{len(messages)} sites can be masked, {plan.min_sites} are needed. Missing: {reasons}")
         dropouts, _ = noise_shares(plan.privacy)
-        roster = opening.freeze_roster(messages, run_id=plan.run_id, missing=missing, tolerated_dropouts=dropouts)
+        roster = opening.make_roster(messages, run_id=plan.run_id, missing=missing, tolerated_dropouts=dropouts)
         try:
             hub.store.create_record(layout.roster(plan.study, plan.server_round), roster)
         except ObjectExists:  # another run has frozen one at the same moment
@@ -133,11 +133,11 @@ class Hub(SumChannel):
             roster = self.roster()
         except ObjectMissing:
             answers = read_answers(hub, plan, "keys")
-            reasons = {site: reason_of(hub, plan, site, answers) for site in plan.sites if site not in answers.given}
+            reasons = {site: why_silent(hub, plan, site, answers) for site in plan.sites if site not in answers.given}
             joined = {site: "it joined, but the round had no roster" for site in answers.given}
             return {**plan.left_out, **reasons, **joined}
         answers = read_answers(hub, plan, "updates", roster.members)
-        reasons = {site: reason_of(hub, plan, site, answers) for site in roster.members if site not in answers.given}
+        reasons = {site: why_silent(hub, plan, site, answers) for site in roster.members if site not in answers.given}
         uploaded = {site: "a masked update, but the round made no model" for site in answers.given}
         return {**roster.missing, **reasons, **uploaded}
 
@@ -156,7 +156,7 @@ class Hub(SumChannel):
         missing = dict(plan.left_out)
         for site in sorted(plan.sites):
             if site not in answers.given:
-                missing[site] = reason_of(hub, plan, site, answers)
+                missing[site] = why_silent(hub, plan, site, answers)
                 continue
             try:
                 if site not in enrolled:
@@ -185,7 +185,7 @@ class Hub(SumChannel):
     def _selection(self, roster: Roster) -> Selection:
         hub, plan = self.hub, self.plan
         answers = end_uploads(hub, plan, wait_for_answers(hub, plan, "updates", roster.members))
-        enrolments, digest = hub.enrolments(), sha256(roster)
+        enrolments, digest = hub.enrolments(), record_sha256(roster)
         length = num_values(plan, Shape.of(fetch_model(hub.store, plan.base_model)))
 
         def admit(site: str) -> Manifest:
@@ -198,7 +198,7 @@ class Hub(SumChannel):
     def _summed_uploads(self, selection: Selection, roster: Roster, base: Weights) -> npt.NDArray[np.uint64]:
         """The survivors' uploads added modulo 2^64, one in memory at a time."""
         hub, plan = self.hub, self.plan
-        enrolments, digest = hub.enrolments(), sha256(roster)
+        enrolments, digest = hub.enrolments(), record_sha256(roster)
         total = np.zeros(num_values(plan, Shape.of(base)), dtype=np.uint64)
         for chosen in selection.chosen:
             manifest, masked = checked_masked(hub, plan, chosen.site, enrolments.get(chosen.site), len(total), digest)

@@ -22,7 +22,7 @@ from tasks.privacy.secure_sum.records import (
     SealingKey,
     Survivors,
     UnmaskAnswer,
-    sha256,
+    record_sha256,
 )
 from tasks.privacy.secure_sum.shamir import threshold_for
 from tasks.rounds.channels.channel import Seal, SiteChannel
@@ -77,10 +77,10 @@ class Site(SiteChannel):
             RoundRefused: the site is not on the roster, or it was never frozen.
         """
         roster = self.roster()
-        if self._keys().roster_sha256 != sha256(roster):
+        if self._keys().roster_sha256 != record_sha256(roster):
             self._bind(roster, ledger, pay)
         self._entered = roster
-        return sha256(roster)
+        return record_sha256(roster)
 
     def seal(self) -> Seal:
         """Read what masking takes, so that a contribution can be put behind the masks of the roster.
@@ -110,7 +110,7 @@ class Site(SiteChannel):
         if self.ctx.site not in roster.members:
             reason = roster.missing.get(self.ctx.site, "it joined too late")
             raise RoundRefused(f"site {self.ctx.site} is not on the roster: {reason}")
-        if self._keys().roster_sha256 not in (None, sha256(roster)):
+        if self._keys().roster_sha256 not in (None, record_sha256(roster)):
             raise PrivacyError(
                 f"site {self.ctx.site} has joined another roster of round {self.plan.server_round} already"
             )
@@ -175,7 +175,7 @@ class Site(SiteChannel):
 
     def _messages(self, roster: Roster) -> dict[str, KeyMessage]:
         """Every member's key message, exactly as the roster has it, signed by that site; read once for a roster."""
-        digest = sha256(roster)
+        digest = record_sha256(roster)
         if digest not in self._verified:
             self._verified[digest] = {site: self._message(site, roster) for site in sorted(roster.members)}
         return self._verified[digest]
