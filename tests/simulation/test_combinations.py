@@ -21,7 +21,7 @@ from tasks.learning.building import checked_model
 from tasks.privacy.noise.source import SeededNoise
 from tasks.simulation.rounds import simulate
 from tasks.store.weights import parameters
-from tasks.study.channels import Aggregation
+from tasks.study import channels
 from tasks.study.privacy import PRIVACY_SECTIONS
 from tasks.study.sections import Study, Training
 
@@ -130,7 +130,7 @@ def refusal(case: Case) -> str | None:
 
 def test_the_product_is_whole() -> None:
     assert set(MECHANISMS) == set(PRIVACY_SECTIONS) == set(MEANT)
-    assert set(CHANNELS) == set(get_args(Aggregation))
+    assert set(CHANNELS) == set(channels.CHANNELS)
     assert set(WEIGHTINGS) == set(get_args(Training.model_fields["weighting"].annotation))
     assert len(CASES) == len(set(CASES)) == 7 * 3 * 3 * 3 * 2 * 2
     counted = {name: sum(case.meant for case in CASES if case.mechanism == name) for name in MECHANISMS}
