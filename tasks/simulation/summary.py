@@ -110,17 +110,11 @@ def write_results(folder: Path, runs: Sequence[SimulationRun]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     results = [run.result for run in runs]
     metrics = {row.setting: _rounded(row) for row in summarize(results)}
-    _write_json(folder / "results.json", [_flat(result) for result in results])
+    _write_json(folder / "results.json", [result.model_dump(mode="json", exclude={"seconds"}) for result in results])
     _write_json(folder / "metrics.json", metrics)
     _write_json(folder / "rounds.json", curves(results))
     for model in [run.model for run in runs if run.model is not None][:1]:
         (folder / "model.safetensors").write_bytes(model)
-
-
-def _flat(result: RunResult) -> dict[str, Any]:
-    """A run's figures beside its other values, as those of a setting are."""
-    rest = result.model_dump(mode="json", exclude={"seconds", "figures"})
-    return {**rest, **{name: list(values) for name, values in result.figures.items()}}
 
 
 def _rounded(row: Summary) -> dict[str, Any]:

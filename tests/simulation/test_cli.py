@@ -53,7 +53,7 @@ def test_a_table_and_files(tmp_path: Path) -> None:
     assert [list(point) for point in curves] == [["federated", "local", "pooled", "round"]] * 2
     assert [point["round"] for point in curves] == [1, 2]
     assert curves[1]["federated"] == metrics["federated"]["auc"]
-    own = [r["auc"][-1] for r in results if r.setting == "federated"]
+    own = [r.of("auc")[-1] for r in results if r.setting == "federated"]
     assert metrics["federated"]["auc"] == pytest.approx(sum(own) / 2, abs=6e-5)
     assert metrics["federated"]["auc_se"] == pytest.approx(abs(own[0] - own[1]) / 2, abs=6e-5)
     assert metrics["federated"]["epsilon"] == pytest.approx(results[0].epsilon, abs=6e-5)
