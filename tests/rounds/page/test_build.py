@@ -18,6 +18,7 @@ from tasks.rounds.page import plots
 from tasks.rounds.page.build import build_report
 from tasks.store.records.model import PrivateAuc
 from tasks.store.records.report import Baselines, RoundMetrics, SiteMetrics
+from tasks.study.channels import MASKS
 from tasks.study.sections import Study
 from tests.rounds.page.report_samples import PATIENTS, REASON, Rounds, site_row, spend
 
@@ -131,7 +132,7 @@ def test_suppressed_metrics_are_said_in_words(study: Study, rounds: Rounds) -> N
 def test_a_masked_round_says_what_its_promise_rests_on(study: Study, rounds: Rounds) -> None:
     trust = "masks: holds against whoever sees only the sum"
     quality = PrivateAuc(auc=0.6412, standard_error=0.0834, num_examples=41.3, model_sha256="c" * 64)
-    masked = {"mechanism": "distributed_dp", "channel": "masks", "private_auc": quality}
+    masked = {"mechanism": "distributed_dp", "channel": MASKS, "private_auc": quality}
     records = [
         record.model_copy(update=masked | {"promise": spend(number, mechanism="distributed_dp", trust=trust)})
         for number, record in enumerate(rounds(), 1)
