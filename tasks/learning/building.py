@@ -33,7 +33,13 @@ def checked_model(study: Study) -> nn.Module:
     spec, limits = study.model, tuple(each.clip * each.gain for each in study.inputs)
     mechanism = study.privacy.mechanism if study.privacy.needs.per_patient else None
     if spec.path.partition(":")[0] != OURS:
-        _look_at(spec.path, json.dumps(spec.options), limits, study.label.model_dump_json(by_alias=True, exclude_unset=True), mechanism)
+        _look_at(
+            spec.path,
+            json.dumps(spec.options),
+            limits,
+            study.label.model_dump_json(by_alias=True, exclude_unset=True),
+            mechanism,
+        )
     return study_model(study)
 
 

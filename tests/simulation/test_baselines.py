@@ -50,10 +50,12 @@ def test_local_scores_are_weighted_by_held_out_patients(study: Study, few: dict[
     counts = [len(few[site].held_out_labels) for site in models]
     each = [score_held_out(study, weights, few) for weights in models.values()]
     assert len(set(counts)) > 1
-    for part, found in enumerate(local_score(study, models, few)):
-        values = [float(s[part] or 0) for s in each]
+    scores = local_score(study, models, few)
+    assert {"auc", "log_loss", "brier"} <= set(scores)
+    for name, found in scores.items():
+        values = [own[name] for own in each]
         assert found == pytest.approx(np.average(values, weights=counts))
-        assert found != pytest.approx(np.mean(values), abs=1e-6)
+        assert found != pytest.approx(np.mean(values), abs=1e-9)
 
 
 def test_without_both_labels_there_is_no_score(study: Study, few: dict[str, Patients]) -> None:
@@ -62,7 +64,7 @@ def test_without_both_labels_there_is_no_score(study: Study, few: dict[str, Pati
     healthy = own.held_out_labels == 0
     one_label = Patients(own.train_inputs, own.train_labels, own.held_out_inputs[healthy], own.held_out_labels[healthy])
     (made,) = pooled(study, {"701": own}, 1)
-    assert full_score(study, made.weights, {"701": own})[0] >= 0
+    assert full_score(study, made.weights, {"701": own})["auc"] >= 0
     with pytest.raises(DataError, match=r"evaluation\.holdout_fraction"):
         full_score(study, made.weights, {"701": one_label})
 

@@ -24,6 +24,7 @@ from tasks.store.records.model import ModelCard, Pointer
 from tasks.store.records.report import RoundMetrics, SiteMetrics
 from tasks.store.records.round import Selection
 from tasks.store.weights import fetch_model, sha256
+from tasks.study.channels import MASKS
 from tasks.study.privacy import NoPrivacy
 from tests.rounds.hub.federation import DERM, NOCOMP, SITES, Federation, json_of
 
@@ -340,7 +341,7 @@ def test_a_site_does_not_follow_a_plan_that_changes_its_terms(fed: Federation, c
     plan = fed.open(study)
     changes = {
         "privacy": {"privacy": NoPrivacy(mechanism="none", i_accept_no_privacy=True)},
-        "channel": {"channel": "masks"},
+        "channel": {"channel": MASKS},
         "sites": {"sites": (*plan.sites, "999")},
         "evaluation": {"evaluation": plan.evaluation.model_copy(update={"split_seed": 1})},
         "training": {"training": plan.training.model_copy(update={"lr": 1.0})},

@@ -18,6 +18,7 @@ from tasks.rounds.page import plots
 from tasks.rounds.page.build import build_report
 from tasks.store.records.model import NoisedFigures
 from tasks.store.records.report import Baselines, RoundMetrics, SiteMetrics
+from tasks.study.channels import MASKS
 from tasks.study.sections import Study
 from tests.rounds.page.report_samples import PATIENTS, REASON, Rounds, site_row, spend
 
@@ -136,7 +137,7 @@ def test_a_masked_round_says_what_its_promise_rests_on(study: Study, rounds: Rou
         num_examples=41.3,
         model_sha256="c" * 64,
     )
-    masked = {"mechanism": "distributed_dp", "channel": "masks", "noised": quality}
+    masked = {"mechanism": "distributed_dp", "channel": MASKS, "noised": quality}
     records = [
         record.model_copy(update=masked | {"promise": spend(number, mechanism="distributed_dp", trust=trust)})
         for number, record in enumerate(rounds(), 1)
