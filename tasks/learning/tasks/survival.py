@@ -76,7 +76,7 @@ class Survival(Task):
 
     def statistics(self, outputs: torch.Tensor, labels: torch.Tensor, bins: int) -> Floats:
         found = labels.double().numpy()
-        on_grid = np.round(np.nan_to_num(outputs.double().numpy()) * _GRID) / _GRID
+        on_grid = np.round(np.clip(np.nan_to_num(outputs.double().numpy()), -1e6, 1e6) * _GRID) / _GRID
         risk = 1 - survival_of(on_grid)[:, -1] if len(found) else np.zeros(0)
         cells = np.clip(risk * bins, 0, bins - 1).astype(np.int64)
         left = np.minimum(np.searchsorted(np.array(self.label.until), found[:, 0], side="left"), self.num_outputs - 1)
