@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,8 +12,11 @@ from torch.func import functional_call, grad, vmap
 
 from tasks.learning.flat import flatten
 from tasks.learning.tasks.task import Task
-from tasks.store.weights import Weights, fixed_in_float64, parameters
+from tasks.store.weights import Weights, fixed_in_float64, parameters, trainable
 from tasks.study.sections import Training
+
+#: What is added to the loss, of the weights as they are, by name.
+Penalty = Callable[[Mapping[str, torch.Tensor]], torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -20,13 +24,15 @@ class RawUpdate:
     """What training leaves behind at the site, before the sanitiser. It never leaves the site as it is.
 
     `tensors` is the difference of weights; or for patient-level mechanisms, under "sum", the summed clipped gradients
-    as int64 grid steps, followed by counts of held-out patients where the study asks for them.
+    as int64 grid steps, followed by counts of held-out patients where the study asks for them. `control` is what the
+    strategy keeps at the site.
     """
 
     tensors: Weights
     num_examples: int
     local_iterations: int
     optimizer_state: dict[str, torch.Tensor] | None = None
+    control: Weights | None = None
 
 
 def gradient_rows(
@@ -50,16 +56,18 @@ def descend(
     training: Training,
     seed: int,
     state: dict[str, torch.Tensor] | None,
+    penalty: Penalty | None = None,
 ) -> RawUpdate:
     """Train on (patients, inputs) and labels from the weights in `model`; `state`: the optimizer's, where kept."""
-    start = parameters(model)
+    start, weights = parameters(model), trainable(model)
     optimizer = build_optimizer(model, training)
     if state is not None and training.optimizer_state == "keep":
         _restore(optimizer, state)
     batches = _batches(len(inputs), training, np.random.default_rng(seed))
     for rows in batches:
         optimizer.zero_grad()
-        torch.autograd.backward(task.loss(model(inputs[rows]), labels[rows]))
+        loss = task.loss(model(inputs[rows]), labels[rows])
+        torch.autograd.backward(loss if penalty is None else loss + penalty(weights))
         optimizer.step()
     delta = {name: after - start[name] for name, after in parameters(model).items()}
     kept = _saved(optimizer) if training.optimizer_state == "keep" else None

@@ -8,7 +8,7 @@ from torch import nn
 from tasks.errors import DataError
 from tasks.learning.seeding import seeded
 from tasks.learning.tasks.task import Task
-from tasks.learning.training import RawUpdate, descend, gradient_rows
+from tasks.learning.training import Penalty, RawUpdate, descend, gradient_rows
 from tasks.privacy.noise.grid import clip_to_grid
 from tasks.store.weights import in_float64
 from tasks.study.privacy import Privacy
@@ -25,10 +25,12 @@ def train_local(
     *,
     seed: int,
     optimizer_state: dict[str, torch.Tensor] | None = None,
+    penalty: Penalty | None = None,
 ) -> RawUpdate:
     """Train on (patients, inputs) and the task's labels from the weights in `model`, as the study says.
 
-    `seed` decides the order of the patients and what the model itself draws, such as dropout.
+    `seed` decides the order of the patients and what the model itself draws, such as dropout. `penalty` is added to
+    the loss of each local step; a clipped gradient is of the task's loss alone.
 
     Raises:
         DataError: there is no patient to train on.
@@ -40,7 +42,7 @@ def train_local(
         if privacy.patient_clip is not None:
             total = summed_gradients(task, model, inputs, labels, privacy.patient_clip)
             return RawUpdate({"sum": total}, len(inputs), local_iterations=1)
-        return descend(task, model, inputs, labels, training, seed, optimizer_state)
+        return descend(task, model, inputs, labels, training, seed, optimizer_state, penalty)
 
 
 def summed_gradients(

@@ -14,9 +14,11 @@ import numpy.typing as npt
 import torch
 
 from tasks.data.reading.patients import Patients
-from tasks.learning.averaging import StreamingMean, add_to, averages, running_mean, weight_of
+from tasks.learning.averaging import averages, running_mean, weight_of
 from tasks.learning.building import checked_model
 from tasks.learning.flat import Shape
+from tasks.learning.strategies import strategy_of
+from tasks.learning.strategies.strategy import At, Combiner, advance
 from tasks.learning.tasks import task_of
 from tasks.learning.training import RawUpdate
 from tasks.privacy.codecs.update import read_update
@@ -24,7 +26,7 @@ from tasks.privacy.noise.source import NoiseSource
 from tasks.privacy.opened import interpret, noised_figures, num_values
 from tasks.privacy.sanitizer import contribution, plan_spend, sanitize
 from tasks.privacy.sum_statistics import asked_sums
-from tasks.rounds.site.local_update import local_update
+from tasks.rounds.site.local_update import SiteState, local_update
 from tasks.store.plans import of_round, plan_round
 from tasks.store.records.model import NoisedFigures
 from tasks.store.records.round import Plan
@@ -32,6 +34,7 @@ from tasks.store.weights import Weights, parameters, to_bytes
 from tasks.study.channels import PLAIN
 from tasks.study.privacy import NoPrivacy
 from tasks.study.sections import Study, Training
+from tasks.study.strategy import FED_AVG
 
 
 @dataclass(frozen=True)
@@ -88,19 +91,25 @@ def pool(patients: Mapping[str, Patients]) -> Patients:
 
 
 def without_privacy(study: Study, training: Training) -> Study:
-    """The same study, trained as `training` says and sharing raw updates: the yardstick for the others."""
+    """The same study, trained as `training` says and sharing the mean of raw updates: the yardstick for the others."""
     open_ = NoPrivacy(mechanism="none", i_accept_no_privacy=True)
     uncounted = study.evaluation.model_copy(update={"score_bins": None})
-    return study.model_copy(update={"privacy": open_, "channel": PLAIN, "training": training, "evaluation": uncounted})
+    parts = {"privacy": open_, "channel": PLAIN, "strategy": FED_AVG, "training": training, "evaluation": uncounted}
+    return study.model_copy(update=parts)
 
 
 class SimulatedSites:
-    """Every site of a study, with what each keeps between rounds: optimizer state and error feedback."""
+    """Every site of a study, with what each keeps between rounds: optimizer and strategy state, error feedback.
+
+    And what the hub keeps for the study's strategy.
+    """
 
     def __init__(self, study: Study, patients: Mapping[str, Patients], noise: NoiseSource) -> None:
         self.study, self.patients, self.noise = study, patients, noise
         self.model, self.task = checked_model(study), task_of(study.label)
-        self.states: dict[str, Weights] = {}
+        self.strategy = strategy_of(study.strategy)
+        self.state: Weights | None = None
+        self.states: dict[str, SiteState] = {}
         self.residuals: dict[str, torch.Tensor] = {}
         initial = parameters(self.model)
         self._shape = Shape.of(initial)
@@ -117,12 +126,16 @@ class SimulatedSites:
         plan = self._plan.model_copy(update=of_round(base, evaluated, server_round))
         if plan.channel.exact:
             return self._masked(plan, base, evaluated)
-        mean, num_bytes = StreamingMean(self._shape), 0
+        mean, num_bytes = self.strategy.combiner(base), 0
         for site in self._names:
             num_bytes += self._add(site, mean, plan, base, evaluated)
-        return add_to(base, mean.mean()), None, num_bytes
+        return self._advanced(base, mean.mean(), server_round), None, num_bytes
 
-    def _add(self, site: str, mean: StreamingMean, plan: Plan, base: Weights, evaluated: Weights) -> int:
+    def _advanced(self, base: Weights, mean: Weights, server_round: int) -> Weights:
+        weights, self.state = advance(self.strategy, base, mean, self.state, At(server_round))
+        return weights
+
+    def _add(self, site: str, mean: Combiner, plan: Plan, base: Weights, evaluated: Weights) -> int:
         """One site's part of the mean, and its length in bytes; nothing else of it is left."""
         raw = self._train(site, plan, base, evaluated)
         body = self._release(site, raw, plan, base)
@@ -131,14 +144,15 @@ class SimulatedSites:
         return len(body)
 
     def _train(self, site: str, plan: Plan, base: Weights, evaluated: Weights) -> RawUpdate:
-        raw = local_update(self.task, self.model, self.patients[site], plan, base, evaluated, self.states.get(site))
-        if raw.optimizer_state is not None:
-            self.states[site] = raw.optimizer_state
+        state = self.states.get(site, SiteState())._replace(hub=self.state)
+        raw = local_update(self.task, self.model, self.patients[site], plan, base, evaluated, state)
+        self.states[site] = SiteState(raw.optimizer_state, raw.control)
         return raw
 
     def _release(self, site: str, raw: RawUpdate, plan: Plan, base: Weights) -> bytearray:
+        sent = self.strategy.sent(base)
         release = sanitize(
-            raw, base, plan, releases=plan.server_round, noise=self.noise, carried=self.residuals.get(site)
+            raw, sent, plan, releases=plan.server_round, noise=self.noise, carried=self.residuals.get(site)
         )
         if release.residual is not None:
             self.residuals[site] = release.residual
@@ -152,7 +166,7 @@ class SimulatedSites:
         opened = interpret(total, plan, base, weights)
         masked = to_bytes({"masked": torch.from_numpy(total.view(np.uint64))})
         return (
-            add_to(base, opened.delta),
+            self._advanced(base, opened.delta, plan.server_round),
             noised_figures(opened, self.task, plan, len(weights)),
             len(weights) * len(masked),
         )

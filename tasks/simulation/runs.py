@@ -31,9 +31,12 @@ from tasks.store.weights import to_bytes
 from tasks.study.label import LABEL_SECTIONS
 from tasks.study.privacy import PRIVACY_SECTIONS
 from tasks.study.sections import Study
+from tasks.study.strategy import STRATEGY_SECTIONS
 
 Made = TypeVar("Made")
 RunKind = Literal["federated", "pooled", "local"]
+#: Names by which pydantic tells sections apart.
+_SECTIONS = {*PRIVACY_SECTIONS, *LABEL_SECTIONS, *STRATEGY_SECTIONS}
 #: Keys that a run sets from its seed.
 SEEDED = ("training.seed", "evaluation.split_seed")
 
@@ -189,7 +192,7 @@ def _reasons(error: ValidationError) -> str:
     reasons = []
     for problem in error.errors():
         loc = [str(part) for part in problem["loc"]]
-        if loc[:1] in (["privacy"], ["label"]) and loc[1:2] and loc[1] in {*PRIVACY_SECTIONS, *LABEL_SECTIONS}:
+        if loc[:1] in (["privacy"], ["label"], ["strategy"]) and loc[1:2] and loc[1] in _SECTIONS:
             del loc[1]
         reason = "unknown key" if problem["type"] == "extra_forbidden" else problem["msg"].removeprefix("Value error, ")
         reasons.append(f"{'.'.join(loc)}: {reason}" if loc else reason)

@@ -24,6 +24,7 @@ KEYS = {
     "closed": f"{ROUND}/closed.json",
     "model": f"{_MODELS}/model.safetensors",
     "averaged_model": f"{_MODELS}/averaged.safetensors",
+    "strategy_state": f"{_MODELS}/strategy.safetensors",
     "card": f"{_MODELS}/card.json",
     "selection": f"{_RECORD}/selection.json",
     "round_metrics": f"{_RECORD}/metrics.json",

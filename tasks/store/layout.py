@@ -139,6 +139,11 @@ def averaged_model(study: str, server_round: int) -> str:
     return spell("averaged_model", study=study, server_round=server_round)
 
 
+def strategy_state(study: str, server_round: int) -> str:
+    """What the hub's strategy keeps from a round for the next, where it keeps something."""
+    return spell("strategy_state", study=study, server_round=server_round)
+
+
 def card(study: str, server_round: int) -> str:
     return spell("card", study=study, server_round=server_round)
 

@@ -16,9 +16,10 @@ from tasks.study.channels import OLD_KEY
 from tasks.study.label import LABEL_SECTIONS, Condition
 from tasks.study.privacy import PRIVACY_SECTIONS
 from tasks.study.sections import Input, Study
+from tasks.study.strategy import STRATEGY_SECTIONS
 
 #: What pydantic puts into a place to say which branch of a union it tried.
-_UNION_TAGS = (*PRIVACY_SECTIONS, *LABEL_SECTIONS, "full", "constrained-int", "literal['full']")
+_UNION_TAGS = (*PRIVACY_SECTIONS, *LABEL_SECTIONS, *STRATEGY_SECTIONS, "full", "constrained-int", "literal['full']")
 
 
 def load_study(path: Path, *, columns: dict[str, set[str]] | None = None) -> Study:
@@ -114,7 +115,7 @@ def _reason(problem: Any) -> str:
 def _allowed_keys(loc: tuple[Any, ...]) -> list[str]:
     model: Any = Study
     conditions = dict.fromkeys(("positive_when", "counted_when", "event_when"), Condition)
-    nested = {"inputs": Input, **conditions, **PRIVACY_SECTIONS, **LABEL_SECTIONS}
+    nested = {"inputs": Input, **conditions, **PRIVACY_SECTIONS, **LABEL_SECTIONS, **STRATEGY_SECTIONS}
     for part in loc:
         if isinstance(part, int):
             continue

@@ -5,13 +5,14 @@ Each refusal begins with the key at fault and says what is allowed there.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NoReturn
 
 from tasks.study.channels import CHANNELS, Channel
 from tasks.study.label import LABEL_SECTIONS
-from tasks.study.privacy import PRIVACY_SECTIONS, Privacy, noise_shares
+from tasks.study.privacy import PRIVACY_SECTIONS, Privacy, noise_shares, sent_fraction
+from tasks.study.strategy import STRATEGY_SECTIONS, StrategySection, StrategySettings
 
 #: In which order values are told.
 _CHANNELS = tuple(CHANNELS)
@@ -26,10 +27,12 @@ class Combination:
     task: str
     sums_over_patients: bool
     channel: Channel
+    strategy: StrategySettings
     weighting: str
     optimizer: str
     batch_size: int | Literal["full"]
     local_iterations: int | None
+    local_epochs: int | None
     score_bins: int | None
     num_sites: int
     min_sites: int
@@ -45,6 +48,7 @@ def require_fit(asked: Combination) -> None:
     _require_delta(asked)
     _require_channel(asked)
     _require_counts(asked)
+    _require_strategy(asked)
     if asked.channel.joins:
         _require_masks(asked)
 
@@ -94,6 +98,41 @@ def _require_counts(asked: Combination) -> None:
         raise ValueError(
             f"evaluation.score_bins needs privacy.mechanism {' or '.join(able)}: its counts ride on the sum"
         )
+
+
+def _require_strategy(asked: Combination) -> None:
+    """Server steps take whatever sum or mean there is. What looks at single updates, or corrects local steps, does not.
+
+    Updates are whole where each is one site's weight difference: neither some components of it, nor summed gradients
+    of a site's patients, which are longer the more patients a site has.
+    """
+    own, name, privacy = asked.strategy, asked.strategy.name, asked.privacy
+    hidden, whole = asked.channel.adds_only, sent_fraction(privacy) is None and not privacy.needs.per_patient
+    one_step = asked.local_iterations == 1 or (asked.local_epochs == 1 and asked.batch_size == "full")
+    with_mechanism = f"privacy.mechanism {privacy.mechanism}"
+    if one_step and own.needs_steps:
+        _refuse_strategy(lambda each: not each.needs_steps, f"where a site takes one local step: {name} needs several")
+    if hidden and (own.needs_each or own.corrects):
+        allowed = f"with channel {asked.channel.name}: {name} looks at what each site sends"
+        _refuse_strategy(lambda each: not each.needs_each and not each.corrects, allowed)
+    if own.needs_each and not whole:
+        _refuse_strategy(lambda each: not each.needs_each, f"with {with_mechanism}: {name} compares whole updates")
+    if own.corrects and (privacy.promises or not whole):
+        _refuse_strategy(lambda each: not each.corrects, f"with {with_mechanism}: {name} sends a second, raw vector")
+    if own.corrects and asked.optimizer != "sgd":
+        raise ValueError(f"training.optimizer must be sgd with strategy.name {name}: it corrects gradients")
+    if (own.needs_each or own.corrects) and asked.weighting != "plain":
+        raise ValueError(f"training.weighting must be plain with strategy.name {name}: each site counts once")
+    if asked.min_sites < own.fewest_sites:
+        raise ValueError(
+            f"rounds.min_sites is {asked.min_sites}, but strategy.name {name} needs {own.fewest_sites} updates for "
+            "what it promises"
+        )
+
+
+def _refuse_strategy(fits: Callable[[type[StrategySection]], bool], why: str) -> NoReturn:
+    names = frozenset(name for name, section in STRATEGY_SECTIONS.items() if fits(section))
+    raise ValueError(f"strategy.name must be {_either(STRATEGY_SECTIONS, names)} {why}")
 
 
 def _require_masks(asked: Combination) -> None:

@@ -31,7 +31,10 @@ def deadlines(study: Study, opened_at: datetime) -> Deadlines:
 
 
 def fewest_sites(study: Study, asked: int | None = None) -> int:
-    """The quorum of a round: `asked`, or the study's own. Where updates are hidden in a sum it is never below that."""
+    """The quorum of a round: `asked`, or the study's own. Where updates are hidden in a sum it is never below that.
+
+    Nor is it ever below what the study's strategy needs.
+    """
     if not study.channel.adds_only:
-        return asked or study.rounds.min_sites
+        return max(asked or study.rounds.min_sites, study.strategy.fewest_sites)
     return max(asked or 0, study.rounds.min_sites)

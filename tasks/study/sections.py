@@ -1,4 +1,4 @@
-"""A study is one YAML file: data, label, inputs, model, training, privacy, channel, rounds.
+"""A study is one YAML file: data, label, inputs, model, training, privacy, channel, strategy, rounds.
 
 The sections and their rules; `tasks.study.file` reads the file and names the line of what breaks a rule.
 """
@@ -19,6 +19,7 @@ from tasks.study.label import Label
 from tasks.study.names import Cell, Identifier, SiteName
 from tasks.study.privacy import Privacy, Section
 from tasks.study.reading import Reading
+from tasks.study.strategy import FED_AVG, StrategySettings
 
 #: Share of a site's patients that may lack an input, where a study says nothing.
 MAX_MISSING = 0.2
@@ -157,6 +158,7 @@ class Study(Section):
     training: Training
     privacy: Privacy
     channel: StudyChannel = PLAIN
+    strategy: StrategySettings = FED_AVG
     rounds: Rounds
     evaluation: Evaluation
 
@@ -193,10 +195,12 @@ class Study(Section):
             task=self.label.task,
             sums_over_patients=self.label.per_patient,
             channel=self.channel,
+            strategy=self.strategy,
             weighting=training.weighting,
             optimizer=training.optimizer,
             batch_size=training.batch_size,
             local_iterations=training.local_iterations,
+            local_epochs=training.local_epochs,
             score_bins=self.evaluation.score_bins,
             num_sites=len(self.sites),
             min_sites=self.rounds.min_sites,

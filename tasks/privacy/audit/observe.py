@@ -11,6 +11,8 @@ from torch import nn
 
 from tasks.learning.building import checked_model
 from tasks.learning.flat import Shape, flatten
+from tasks.learning.strategies import strategy_of
+from tasks.learning.strategies.strategy import penalty_of
 from tasks.learning.tasks import task_of
 from tasks.learning.tasks.task import Task
 from tasks.learning.training import RawUpdate
@@ -59,7 +61,9 @@ def _train(task: Task, model: nn.Module, plan: Plan, weights: Weights, group: Pa
         return RawUpdate({name: torch.zeros_like(tensor) for name, tensor in weights.items()}, 0, local_iterations=1)
     set_parameters(model, weights)
     seed = plan.training.seed * 1_000_003 + plan.server_round
-    return train_local(task, model, inputs, labels, plan.training, plan.privacy, seed=seed)
+    strategy = strategy_of(plan.strategy)
+    penalty = penalty_of(strategy, weights, strategy.control(weights, strategy.fresh(weights), None))
+    return train_local(task, model, inputs, labels, plan.training, plan.privacy, seed=seed, penalty=penalty)
 
 
 def _raw_vector(update: RawUpdate, plan: Plan) -> Floats:

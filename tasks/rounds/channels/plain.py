@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from tasks.learning.averaging import StreamingMean
 from tasks.learning.flat import Shape
+from tasks.learning.strategies import strategy_of
+from tasks.learning.strategies.strategy import Combiner
 from tasks.rounds.channels.channel import HubChannel, Opened, SiteChannel
 from tasks.rounds.hub.answers import wait_for_answers
 from tasks.rounds.hub.collect import checked_update
@@ -25,24 +26,28 @@ class Site(SiteChannel):
 
 
 class Hub(HubChannel):
-    """The hub in one round: it selects and averages in one pass over the updates."""
+    """The hub in one round: it selects and averages in one pass over the updates; some strategies hold them all."""
 
     def open(self, base: Weights) -> Opened:
         """See `HubChannel.open`. Raises UpdateRejected: an update that an earlier run has selected was exchanged."""
-        selection, selected, mean = frozen_selection(self.hub, self.plan), None, StreamingMean(Shape.of(base))
+        selection, selected, mean = frozen_selection(self.hub, self.plan), None, self._combiner(base)
         if selection is None:
             selected = self._select_and_add(mean)
             selection = freeze_selection(self.hub, self.plan, selected)
         if selection == selected:
             return Opened(selection, mean.mean())
-        return Opened(selection, self._mean_of_selected(selection, mean.shape))
+        return Opened(selection, self._mean_of_selected(selection, self._combiner(base)))
 
     def missing(self) -> dict[str, str]:
         """See `HubChannel.missing`."""
-        shape, enrolments = Shape.of(fetch_model(self.hub.store, self.plan.base_model)), self.hub.enrolments()
+        base, enrolments = fetch_model(self.hub.store, self.plan.base_model), self.hub.enrolments()
+        shape = Shape.of(strategy_of(self.plan.strategy).sent(base))
         return self.why_missing(lambda site: checked_update(self.hub, self.plan, site, enrolments.get(site), shape)[0])
 
-    def _select_and_add(self, mean: StreamingMean) -> Selection:
+    def _combiner(self, base: Weights) -> Combiner:
+        return strategy_of(self.plan.strategy).combiner(base)
+
+    def _select_and_add(self, mean: Combiner) -> Selection:
         """One pass over the updates, by site name: each is checked, added and freed before the next is read."""
         hub, plan = self.hub, self.plan
         answers, enrolments = end_uploads(hub, plan, wait_for_answers(hub, plan)), hub.enrolments()
@@ -56,11 +61,11 @@ class Hub(HubChannel):
         require_quorum(plan, selection)
         return selection
 
-    def _mean_of_selected(self, selection: Selection, shape: Shape) -> Weights:
+    def _mean_of_selected(self, selection: Selection, mean: Combiner) -> Weights:
         """The mean over what another run selected. Raises UpdateRejected: an update was exchanged since."""
-        enrolments, mean = self.hub.enrolments(), StreamingMean(shape)
+        enrolments = self.hub.enrolments()
         for chosen in selection.chosen:
-            manifest, update = checked_update(self.hub, self.plan, chosen.site, enrolments.get(chosen.site), shape)
+            manifest, update = checked_update(self.hub, self.plan, chosen.site, enrolments.get(chosen.site), mean.shape)
             require_selected(manifest, chosen)
             mean.add(update, chosen.weight)
         return mean.mean()

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from tasks.errors import ObjectMissing
-from tasks.learning.averaging import add_to, averages, running_mean
-from tasks.rounds.channels.channel import hub_channel
-from tasks.rounds.hub.cards import CardModels, write_card
+from tasks.learning.averaging import averages, running_mean
+from tasks.learning.strategies import strategy_of
+from tasks.learning.strategies.state import state_after
+from tasks.learning.strategies.strategy import At, advance
+from tasks.rounds.channels.channel import Opened, hub_channel
+from tasks.rounds.hub.cards import CardModels, card_before, write_card
 from tasks.rounds.hub.context import HubContext
 from tasks.store import layout
-from tasks.store.records.model import ModelCard, ModelRef, NoisedFigures
+from tasks.store.records.model import ModelCard, ModelRef
 from tasks.store.records.round import Plan, Selection
 from tasks.store.weights import Weights, fetch_model, sha256, to_bytes
 
@@ -26,16 +29,27 @@ def aggregate(hub: HubContext, server_round: int) -> Selection:
     plan = hub.open_plan(server_round)
     base = fetch_model(hub.store, plan.base_model)
     opened = hub_channel(hub, plan).open(base)
-    _write_model(hub, plan, opened.selection, add_to(base, opened.delta), opened.quality)
+    weights, state = _advanced(hub, plan, base, opened)
+    _write_model(hub, plan, opened, weights, state)
     return opened.selection
 
 
-def _write_model(
-    hub: HubContext, plan: Plan, selection: Selection, weights: Weights, quality: NoisedFigures | None
-) -> None:
-    model = _put_model(hub, layout.model(plan.study, plan.server_round), plan.server_round, weights)
+def _advanced(hub: HubContext, plan: Plan, base: Weights, opened: Opened) -> tuple[Weights, Weights]:
+    """The next weights, and what the strategy keeps. Raises StoreError: what it kept is not as it must be."""
+    strategy, state = strategy_of(plan.strategy), None
+    if strategy.state_parts:
+        card, _ = card_before(hub, plan)
+        state = state_after(hub.store, card, strategy, plan.strategy.name, base)
+    share = len(opened.selection.chosen) / (len(plan.sites) + len(plan.left_out))
+    return advance(strategy, base, opened.delta, state, At(plan.server_round, share))
+
+
+def _write_model(hub: HubContext, plan: Plan, opened: Opened, weights: Weights, state: Weights) -> None:
+    number, study = plan.server_round, plan.study
+    model = _put_model(hub, layout.model(study, number), number, weights)
     evaluated, count = _averaged(hub, plan, weights, model)
-    write_card(hub, plan, selection, CardModels(model, evaluated, count), quality)
+    kept = _put_model(hub, layout.strategy_state(study, number), number, state) if state else None
+    write_card(hub, plan, opened.selection, CardModels(model, evaluated, count, kept), opened.quality)
 
 
 def _put_model(hub: HubContext, key: str, server_round: int, weights: Weights) -> ModelRef:

@@ -72,6 +72,9 @@ class CardChain:
         said = (card.study, card.server_round, card.model.server_round, card.evaluated_model.server_round)
         if said != (name, *[server_round] * 3) or card.model.key != places[0] or card.evaluated_model.key not in places:
             raise self._wrong(server_round, "is of another study, round or model")
+        state = card.strategy.state if card.strategy else None
+        if state is not None and state.key != layout.strategy_state(name, server_round):
+            raise self._wrong(server_round, "is of another study, round or model")
         return card, sha256(body)
 
     def _wrong(self, server_round: int, what: str) -> StoreError:

@@ -18,9 +18,10 @@ from tasks.store import clock, layout
 from tasks.store.hub_signature import sign_as_hub
 from tasks.store.record_size import max_bytes
 from tasks.store.records.ledger import LedgerPin
-from tasks.store.records.model import ModelCard, ModelRef, NoisedFigures
+from tasks.store.records.model import ModelCard, ModelRef, NoisedFigures, UsedStrategy
 from tasks.store.records.round import Plan, Selection
 from tasks.store.weights import sha256
+from tasks.study.strategy import FED_AVG
 
 LIMITS = (
     "A research model on one small trial. It must not guide the care of a patient. Its figures rest on few held-out "
@@ -29,11 +30,15 @@ LIMITS = (
 
 
 class CardModels(NamedTuple):
-    """A round's iterate, what sites validate, and how many iterates that is the mean of (0: it is the iterate)."""
+    """A round's iterate, what sites validate, and how many iterates that is the mean of (0: it is the iterate).
+
+    state: what the strategy keeps for the next round.
+    """
 
     model: ModelRef
     evaluated: ModelRef
     averaged_rounds: int
+    state: ModelRef | None = None
 
 
 def write_first_card(hub: HubContext, model: ModelRef) -> None:
@@ -63,7 +68,7 @@ def write_card(
     hub: HubContext, plan: Plan, selection: Selection, models: CardModels, quality: NoisedFigures | None
 ) -> None:
     """The card of a round's model. A rerun makes the same bytes again."""
-    before, digest = _card_before(hub, plan)
+    before, digest = card_before(hub, plan)
     pins = {c.site: LedgerPin(sequence=c.ledger_sequence, sha256=c.ledger_sha256) for c in selection.chosen}
     card = ModelCard(
         **_of_study(hub),
@@ -78,6 +83,7 @@ def write_card(
         missing=selection.missing,
         spend=largest_spend(selection),
         noised=quality,
+        strategy=_used(before, plan, models.state),
         previous_sha256=digest,
         ledgers=dict(sorted((before.ledgers | pins).items())),
     )
@@ -97,7 +103,17 @@ def _of_study(hub: HubContext) -> dict[str, Any]:
     }
 
 
-def _card_before(hub: HubContext, plan: Plan) -> tuple[ModelCard, str]:
+def _used(before: ModelCard, plan: Plan, state: ModelRef | None) -> UsedStrategy | None:
+    """The strategy, and since when: another one than before begins afresh. Nothing is said of a mean since ever."""
+    name, last = plan.strategy.name, before.strategy
+    if name == FED_AVG.name and last is None:
+        return None
+    since = last.since if last is not None and last.name == name else plan.server_round
+    return UsedStrategy(name=name, since=since, state=state)
+
+
+def card_before(hub: HubContext, plan: Plan) -> tuple[ModelCard, str]:
+    """The card of the model that the round starts from, and the sha256 of its bytes."""
     key = layout.card(plan.study, plan.base_model.server_round)
     body = hub.store.get(key, max_bytes=max_bytes(ModelCard))
     try:

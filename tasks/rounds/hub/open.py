@@ -30,6 +30,7 @@ from tasks.store.records.model import ModelRef, Pointer
 from tasks.store.records.round import Plan, RunRecord
 from tasks.store.weights import fixed_sha256, parameters, sha256, to_bytes
 from tasks.study.round_terms import deadlines, fewest_sites
+from tasks.study.sections import Study
 
 
 def open_round(hub: HubContext, run_id: str, *, min_sites: int | None = None) -> Plan:
@@ -116,8 +117,8 @@ def _new_plan(
     quorum = min_sites or study.rounds.min_sites
     if quorum < fewest_sites(study, quorum):
         raise RoundRefused(
-            f"study {hub.name} hides each update among at least {study.rounds.min_sites} sites, so a quorum of "
-            f"{quorum} is refused: lower rounds.min_sites in the study file at every site, or leave the quorum empty"
+            f"study {hub.name} {_why(study)}, so a quorum of {quorum} is refused: change that in the study file at "
+            "every site, or leave the quorum empty"
         )
     left_out = _left_out(hub)
     sites = tuple(site for site in study.sites if site not in left_out)
@@ -144,11 +145,19 @@ def _new_plan(
         training=study.training,
         privacy=study.privacy,
         channel=study.channel,
+        strategy=study.strategy,
         evaluation=study.evaluation,
         num_sums=asked_sums(study),
         total_rounds=study.rounds.total,
     )
     return sign_as_hub(plan, hub.secrets_dir)
+
+
+def _why(study: Study) -> str:
+    """Why a quorum of the study has a least value."""
+    if study.channel.adds_only:
+        return f"hides each update among at least {study.rounds.min_sites} sites (rounds.min_sites)"
+    return f"needs {study.strategy.fewest_sites} updates for its strategy {study.strategy.name}"
 
 
 def _left_out(hub: HubContext) -> dict[str, str]:

@@ -184,8 +184,9 @@ def _require_nothing_newer(hub: HubContext, head: int) -> None:
 
 
 def _require_bytes(hub: HubContext, card: ModelCard) -> None:
-    """Raises StoreError: the bytes of the newest model are not those that its card names."""
-    for ref in {card.model.key: card.model, card.evaluated_model.key: card.evaluated_model}.values():
+    """Raises StoreError: the bytes of the newest model or its strategy's state are not those that its card names."""
+    refs = [card.model, card.evaluated_model, *([card.strategy.state] if card.strategy else [])]
+    for ref in {ref.key: ref for ref in refs if ref is not None}.values():
         try:
             fetch_model(hub.store, ref)
         except ObjectMissing:

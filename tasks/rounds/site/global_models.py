@@ -16,6 +16,8 @@ from torch import nn
 
 from tasks.errors import ObjectMissing, PrivacyError, StoreError, StoreUnavailable
 from tasks.foreign.bounds import MAX_WEIGHT
+from tasks.learning.strategies.state import state_after
+from tasks.learning.strategies.strategy import Strategy
 from tasks.rounds.site.plans import CardSeen, PlanBook
 from tasks.store import layout
 from tasks.store.hub_signature import check_hub_signature
@@ -61,6 +63,15 @@ class CardReader:
         evaluated = base if plan.evaluated_model == plan.base_model else self.fetch(plan.evaluated_model, model)
         self.book.see(CardSeen(server_round=card.server_round, sha256=digest))
         return GlobalModels(base, evaluated, card)
+
+    def state_of(self, card: ModelCard, strategy: Strategy, name: str, base: Weights) -> Weights | None:
+        """What the hub's strategy keeps beside a card's model, `base`; None where it begins afresh."""
+        try:
+            return state_after(self.store, card, strategy, name, base)
+        except StoreUnavailable:
+            raise
+        except StoreError as error:
+            raise PrivacyError(f"the state of {name} in {self.study} is not used: {error}") from None
 
     def card_of_round(self, plan: Plan) -> ModelCard:
         """The card of the model that a round has made, from the models that its plan names."""

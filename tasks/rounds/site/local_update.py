@@ -2,16 +2,32 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import NamedTuple
+
 import torch
 from torch import nn
 
 from tasks.data.reading.patients import Patients
+from tasks.learning.strategies import strategy_of
+from tasks.learning.strategies.strategy import penalty_of
 from tasks.learning.tasks.task import Task
 from tasks.learning.training import RawUpdate
 from tasks.privacy.sum_statistics import sum_statistics
 from tasks.privacy.train_local import train_local
 from tasks.store.records.round import Plan
 from tasks.store.weights import Weights, set_parameters
+
+
+class SiteState(NamedTuple):
+    """What a site has from its earlier rounds: its optimizer's state, and what its strategy keeps; and the hub's state.
+
+    None: nothing yet.
+    """
+
+    optimizer: Weights | None = None
+    control: Weights | None = None
+    hub: Weights | None = None
 
 
 def local_update(
@@ -21,7 +37,7 @@ def local_update(
     plan: Plan,
     base: Weights,
     evaluated: Weights,
-    optimizer_state: Weights | None = None,
+    state: SiteState | None = None,
 ) -> RawUpdate:
     """Train from `base` as the plan says; where it asks for it, sum held-out patients' statistics under `evaluated`.
 
@@ -31,6 +47,8 @@ def local_update(
     Raises:
         DataError: there is no patient to train on.
     """
+    strategy, state = strategy_of(plan.strategy), state or SiteState()
+    control = strategy.control(base, strategy.fresh(base) if state.hub is None else state.hub, state.control)
     set_parameters(model, base)
     raw = train_local(
         task,
@@ -40,8 +58,13 @@ def local_update(
         plan.training,
         plan.privacy,
         seed=plan.training.seed * 1_000_003 + plan.server_round,
-        optimizer_state=optimizer_state,
+        optimizer_state=state.optimizer,
+        penalty=penalty_of(strategy, base, control),
     )
+    if strategy.settings.corrects:
+        length = raw.local_iterations * plan.training.lr
+        tensors, kept = strategy.leaves(raw.tensors, control, state.control, length)
+        raw = replace(raw, tensors=tensors, control=kept)
     if plan.evaluation.score_bins is None:
         return raw
     set_parameters(model, evaluated)

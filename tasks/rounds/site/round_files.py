@@ -13,8 +13,11 @@ from tasks.store.files import write_private
 from tasks.store.weights import Weights, from_bytes, to_bytes
 
 
-def forget_rounds_before(folder: Path, keep: str) -> None:
-    """Remove what earlier rounds have left: raw updates and masks of failed ones, and state of those before `keep`."""
+def forget_rounds_before(folder: Path, keep: str, keep_control: str) -> None:
+    """Remove what earlier rounds have left: raw updates and masks of failed ones, and state of those before `keep`.
+
+    What the strategy keeps goes where it is of a round before `keep_control`.
+    """
     for earlier in folder.parent.iterdir():
         if earlier.name < folder.name:
             (earlier / "raw.safetensors").unlink(missing_ok=True)
@@ -22,6 +25,8 @@ def forget_rounds_before(folder: Path, keep: str) -> None:
             if earlier.name < keep:
                 (earlier / "optimizer.safetensors").unlink(missing_ok=True)
                 (earlier / "residual.safetensors").unlink(missing_ok=True)
+            if earlier.name < keep_control:
+                (earlier / "control.safetensors").unlink(missing_ok=True)
 
 
 class RoundFiles:
@@ -30,6 +35,7 @@ class RoundFiles:
     raw.safetensors: the raw update; removed once its release is in the store.
     release.safetensors: the bytes to upload, drawn once: a retry uploads these and draws no second noise.
     optimizer.safetensors, residual.safetensors: what the next round starts from, where the study keeps it.
+    control.safetensors: what the strategy keeps at the site, from the last round whose model has this site's update.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -43,6 +49,8 @@ class RoundFiles:
         write_private(self.folder / "raw.safetensors", to_bytes(tensors))
         if raw.optimizer_state is not None:
             write_private(self.folder / "optimizer.safetensors", to_bytes(raw.optimizer_state))
+        if raw.control is not None:
+            write_private(self.folder / "control.safetensors", to_bytes(raw.control))
 
     def load_raw(self) -> RawUpdate:
         """The raw update. Raises DataError when it was never made, or has been removed after its release."""
@@ -76,7 +84,7 @@ class RoundFiles:
             return None
 
     def kept(self, name: str) -> Weights | None:
-        """`optimizer` or `residual`, if this round left one."""
+        """`optimizer`, `residual` or `control`, if this round left one."""
         return self._load(f"{name}.safetensors")
 
     def forget_raw(self) -> None:

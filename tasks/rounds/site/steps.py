@@ -15,14 +15,16 @@ from tasks.data.reading.patients import Patients
 from tasks.errors import StoreError, StoreUnavailable
 from tasks.learning.building import checked_model, study_model
 from tasks.learning.evaluation import suppress, validate_model
+from tasks.learning.strategies import strategy_of
 from tasks.learning.tasks import task_of
-from tasks.privacy.ledger.ledger import SiteLedger
+from tasks.privacy.ledger.ledger import SiteLedger, Standing
 from tasks.privacy.noise.source import SystemNoise
 from tasks.privacy.sanitizer import plan_spend, sanitize, specs_of
 from tasks.rounds.channels.channel import SiteChannel, site_channel
 from tasks.rounds.site.accounted import paid_for, require_honest_counts
 from tasks.rounds.site.context import PlannedRound, SiteContext
-from tasks.rounds.site.local_update import local_update
+from tasks.rounds.site.global_models import GlobalModels
+from tasks.rounds.site.local_update import SiteState, local_update
 from tasks.rounds.site.round_files import RoundFiles, forget_rounds_before
 from tasks.rounds.site.running import require_asked, require_open, run_step
 from tasks.rounds.site.validation import checked_patients, data_version, shown, valid_patients
@@ -31,9 +33,10 @@ from tasks.store.files import write_private
 from tasks.store.identity import sign
 from tasks.store.objects import to_json
 from tasks.store.records.ledger import LedgerEntry, Spend
+from tasks.store.records.model import ModelCard
 from tasks.store.records.report import SiteMetrics
 from tasks.store.records.round import Manifest, Plan
-from tasks.store.weights import Weights, from_bytes, set_parameters, sha256
+from tasks.store.weights import from_bytes, set_parameters, sha256
 
 
 class Upload(NamedTuple):
@@ -93,10 +96,12 @@ def train(ctx: SiteContext, server_round: int) -> None:
         standing = ledger.read()
         ledger.require_pinned(standing, models.card.ledgers.get(ctx.site))
         plan_spend(plan, standing.next_release(server_round))
-        forget_rounds_before(ctx.round_dir(server_round), keep=f"{plan.base_model.server_round:04d}")
+        counted = _last_counted(ctx, models.card, standing)
+        forget_rounds_before(ctx.round_dir(server_round), f"{plan.base_model.server_round:04d}", f"{counted:04d}")
         if files.load_release() is None:
             started = time.perf_counter()
-            patients, state = valid_patients(ctx), _kept_state(ctx, plan)
+            state = _kept_state(ctx, plan, models, counted)
+            patients = valid_patients(ctx)
             require_honest_counts(plan.privacy, len(patients.train_labels), ctx.site)
             with paid_for(ctx, planned, ledger):
                 raw = local_update(
@@ -161,7 +166,7 @@ def _draw(
 ) -> bytes:
     """Draw noise, and what the channel puts over the raw update, and keep the bytes; nothing of it has left yet."""
     plan, noise = planned.plan, SystemNoise()
-    base = ctx.cards.models_of(plan, study_model(ctx.study)).base
+    base = strategy_of(plan.strategy).sent(ctx.cards.models_of(plan, study_model(ctx.study)).base)
     raw = files.load_raw()
     kept = RoundFiles(ctx.round_dir(plan.base_model.server_round)).kept("residual")
     seal = channel.seal()
@@ -253,11 +258,26 @@ def _create_if_new(ctx: SiteContext, key: str, record: BaseModel) -> None:
         ctx.store.create_record(key, record)
 
 
-def _kept_state(ctx: SiteContext, plan: Plan) -> Weights | None:
-    """The optimizer's state after the site's previous round, where the study keeps it."""
-    if plan.training.optimizer_state == "restart":
-        return None
-    return RoundFiles(ctx.round_dir(plan.base_model.server_round)).kept("optimizer")
+def _last_counted(ctx: SiteContext, card: ModelCard, standing: Standing) -> int:
+    """The last round whose model has this site's update, by the card; 0 before the first."""
+    pin = card.ledgers.get(ctx.site)
+    return standing.links[pin.sequence - 1].entry.server_round if pin else 0
+
+
+def _kept_state(ctx: SiteContext, plan: Plan, models: GlobalModels, counted: int) -> SiteState:
+    """The optimizer's state after the site's previous round, and the strategy's, where the study keeps them.
+
+    What the site keeps for its strategy is of the last round that counted, however long ago; of an earlier strategy's
+    time it is not used.
+    """
+    keeps, strategy = plan.training.optimizer_state == "keep", strategy_of(plan.strategy)
+    optimizer = RoundFiles(ctx.round_dir(plan.base_model.server_round)).kept("optimizer") if keeps else None
+    if not strategy.settings.corrects:
+        return SiteState(optimizer)
+    hub = ctx.cards.state_of(models.card, strategy, plan.strategy.name, models.base)
+    used = models.card.strategy
+    known = hub is not None and used is not None and counted >= used.since
+    return SiteState(optimizer, RoundFiles(ctx.round_dir(counted)).kept("control") if known else None, hub)
 
 
 def _since(started: float) -> float:

@@ -46,10 +46,18 @@ class PrivateAuc(Record):
     model_sha256: Digest
 
 
+class UsedStrategy(Record):
+    """By which strategy a model was made. `since`: the round in which it began afresh, with no state from before."""
+
+    name: Name
+    since: Round
+    state: ModelRef | None = Field(default=None, description="what the hub keeps of it for the next round")
+
+
 class ModelCard(Record):
     """What a model is, where it came from and what it cost. Each names the card of the model before: a chain."""
 
-    LATER: ClassVar[frozenset[str]] = frozenset({"noised"})
+    LATER: ClassVar[frozenset[str]] = frozenset({"noised", "strategy"})
 
     study: Name
     title: Text
@@ -67,6 +75,7 @@ class ModelCard(Record):
     spend: Spend | None
     private_auc: PrivateAuc | None = Field(default=None, description="of a round from before there were other figures")
     noised: NoisedFigures | None = Field(default=None, description="of the evaluated model before this one")
+    strategy: UsedStrategy | None = Field(default=None, description="null: fed_avg, as from the first round on")
     code_version: Name
     intended_use: LongText
     limits: LongText

@@ -28,12 +28,13 @@ from tasks.study.channels import PLAIN, PhaseName, PlannedChannel, Step
 from tasks.study.names import SiteName
 from tasks.study.privacy import Privacy
 from tasks.study.sections import Evaluation, Training
+from tasks.study.strategy import FED_AVG, StrategySettings
 
 
 class Plan(Record):
     """What one round is. Written once by the hub; sites follow it and nothing else."""
 
-    LATER: ClassVar[frozenset[str]] = frozenset({"num_sums"})
+    LATER: ClassVar[frozenset[str]] = frozenset({"num_sums", "strategy"})
 
     study: Name
     study_digest: Digest
@@ -55,6 +56,7 @@ class Plan(Record):
     training: Training
     privacy: Privacy
     channel: PlannedChannel = PLAIN
+    strategy: StrategySettings = FED_AVG
     evaluation: Evaluation
     num_sums: Count | None = Field(
         default=None,

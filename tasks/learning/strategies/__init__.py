@@ -1,0 +1,73 @@
+"""From sites' updates to the next model: one module for each `strategy.name` of a study.
+
+fed_avg       the weighted mean
+fed_prox      the mean, of sites held near their base
+fed_avg_m     momentum at the hub
+fed_adam      a rate for each parameter, by a moving average of squares
+fed_yogi      the same, by squares that change slowly
+fed_adagrad   the same, by the sum of squares
+adaptive      what those three share
+median        of each parameter
+trimmed_mean  of each parameter, without the ends
+krum          the updates nearest to their neighbours
+scaffold      local steps corrected by control variates
+strategy      what every strategy answers, and a round's step
+state         what the hub keeps for it from round to round
+
+A new one is a module here, its section in `tasks.study.strategy`, and a line in the table below.
+"""
+
+from __future__ import annotations
+
+from typing import assert_never
+
+from tasks.learning.strategies.fed_adagrad import FedAdagrad
+from tasks.learning.strategies.fed_adam import FedAdam
+from tasks.learning.strategies.fed_avg import FedAvg
+from tasks.learning.strategies.fed_avg_m import FedAvgM
+from tasks.learning.strategies.fed_prox import FedProx
+from tasks.learning.strategies.fed_yogi import FedYogi
+from tasks.learning.strategies.krum import Krum
+from tasks.learning.strategies.median import Median
+from tasks.learning.strategies.scaffold import Scaffold
+from tasks.learning.strategies.strategy import Strategy
+from tasks.learning.strategies.trimmed_mean import TrimmedMean
+from tasks.study.strategy import (
+    FedAdagradSettings,
+    FedAdamSettings,
+    FedAvgMSettings,
+    FedAvgSettings,
+    FedProxSettings,
+    FedYogiSettings,
+    KrumSettings,
+    MedianSettings,
+    ScaffoldSettings,
+    StrategySettings,
+    TrimmedMeanSettings,
+)
+
+
+def strategy_of(settings: StrategySettings) -> Strategy:
+    """The strategy of a study's section. The type checker refuses a section that has none."""
+    match settings:
+        case FedAvgSettings():
+            return FedAvg(settings)
+        case FedProxSettings():
+            return FedProx(settings)
+        case FedAvgMSettings():
+            return FedAvgM(settings)
+        case FedAdamSettings():
+            return FedAdam(settings)
+        case FedYogiSettings():
+            return FedYogi(settings)
+        case FedAdagradSettings():
+            return FedAdagrad(settings)
+        case MedianSettings():
+            return Median(settings)
+        case TrimmedMeanSettings():
+            return TrimmedMean(settings)
+        case KrumSettings():
+            return Krum(settings)
+        case ScaffoldSettings():
+            return Scaffold(settings)
+    assert_never(settings)
