@@ -5,9 +5,9 @@ Each refusal begins with the key at fault and says what is allowed there.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal, NoReturn
+from typing import Literal
 
 from tasks.study.channels import CHANNELS, Channel
 from tasks.study.label import LABEL_SECTIONS
@@ -101,24 +101,10 @@ def _require_counts(asked: Combination) -> None:
 
 
 def _require_strategy(asked: Combination) -> None:
-    """Server steps take whatever sum or mean there is. What looks at single updates, or corrects local steps, does not.
-
-    Updates are whole where each is one site's weight difference: neither some components of it, nor summed gradients
-    of a site's patients, which are longer the more patients a site has.
-    """
-    own, name, privacy = asked.strategy, asked.strategy.name, asked.privacy
-    hidden, whole = asked.channel.adds_only, sent_fraction(privacy) is None and not privacy.needs.per_patient
-    one_step = asked.local_iterations == 1 or (asked.local_epochs == 1 and asked.batch_size == "full")
-    with_mechanism = f"privacy.mechanism {privacy.mechanism}"
-    if one_step and own.needs_steps:
-        _refuse_strategy(lambda each: not each.needs_steps, f"where a site takes one local step: {name} needs several")
-    if hidden and (own.needs_each or own.corrects):
-        allowed = f"with channel {asked.channel.name}: {name} looks at what each site sends"
-        _refuse_strategy(lambda each: not each.needs_each and not each.corrects, allowed)
-    if own.needs_each and not whole:
-        _refuse_strategy(lambda each: not each.needs_each, f"with {with_mechanism}: {name} compares whole updates")
-    if own.corrects and (privacy.promises or not whole):
-        _refuse_strategy(lambda each: not each.corrects, f"with {with_mechanism}: {name} sends a second, raw vector")
+    own, name = asked.strategy, asked.strategy.name
+    if why := _why_not(own, asked):
+        names = frozenset(each for each, section in STRATEGY_SECTIONS.items() if not _why_not(section, asked))
+        raise ValueError(f"strategy.name must be {_either(STRATEGY_SECTIONS, names)} {why.format(name)}")
     if own.corrects and asked.optimizer != "sgd":
         raise ValueError(f"training.optimizer must be sgd with strategy.name {name}: it corrects gradients")
     if (own.needs_each or own.corrects) and asked.weighting != "plain":
@@ -130,9 +116,24 @@ def _require_strategy(asked: Combination) -> None:
         )
 
 
-def _refuse_strategy(fits: Callable[[type[StrategySection]], bool], why: str) -> NoReturn:
-    names = frozenset(name for name, section in STRATEGY_SECTIONS.items() if fits(section))
-    raise ValueError(f"strategy.name must be {_either(STRATEGY_SECTIONS, names)} {why}")
+def _why_not(strategy: StrategySection | type[StrategySection], asked: Combination) -> str:
+    """With what a strategy does not go, and why not. Steps at the hub go with every mean or sum that there is.
+
+    Updates are whole where each is one site's weight difference: neither some components of it, nor summed gradients
+    of a site's patients, which are longer the more patients a site has.
+    """
+    privacy, channel = asked.privacy, asked.channel
+    whole = sent_fraction(privacy) is None and not privacy.needs.per_patient
+    one_step = asked.local_iterations == 1 or (asked.local_epochs == 1 and asked.batch_size == "full")
+    if one_step and strategy.needs_steps:
+        return "where a site takes one local step: {} needs several"
+    if channel.adds_only and (strategy.needs_each or strategy.corrects):
+        return f"with channel {channel.name}: {{}} looks at what each site sends"
+    if strategy.needs_each and not whole:
+        return f"with privacy.mechanism {privacy.mechanism}: {{}} compares whole updates"
+    if strategy.corrects and (privacy.promises or not whole):
+        return f"with privacy.mechanism {privacy.mechanism}: {{}} sends a second, raw vector"
+    return ""
 
 
 def _require_masks(asked: Combination) -> None:

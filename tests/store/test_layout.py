@@ -25,6 +25,7 @@ SPELLED: dict[str, str] = {
     "closed": layout.closed("derm", 7),
     "model": layout.model("derm", 7),
     "averaged_model": layout.averaged_model("derm", 7),
+    "strategy_state": layout.strategy_state("derm", 7),
     "card": layout.card("derm", 7),
     "selection": layout.selection("derm", 7),
     "round_metrics": layout.round_metrics("derm", 7),
@@ -55,7 +56,7 @@ SPELLED: dict[str, str] = {
 def test_every_kind_has_a_function_of_its_name() -> None:
     assert SPELLED.keys() == keys.KEYS.keys()
     assert all(callable(getattr(layout, kind)) for kind in keys.KEYS)
-    assert len(set(SPELLED.values())) == len(SPELLED) == 33
+    assert len(set(SPELLED.values())) == len(SPELLED) == 34
 
 
 @pytest.mark.parametrize("kind", SPELLED)

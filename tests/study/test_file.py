@@ -25,6 +25,7 @@ from tasks.study.channels import PLAIN
 from tasks.study.file import load_studies, load_study
 from tasks.study.privacy import DistributedDP, NoPrivacy, noise_shares, sent_fraction
 from tasks.study.sections import LEAKING_COLUMNS, Study, Training
+from tasks.study.strategy import STRATEGY_SECTIONS
 
 COLUMNS = {
     "adsl": {"USUBJID", "AGE", "SEX", "COMP24FL", "TRTDURD"},
@@ -451,6 +452,58 @@ MECHANISM_REFUSALS: dict[str, tuple[str, str, str]] = {
         "  weighting",
         "training.weighting must be plain with privacy.mechanism gaussian_update",
     ),
+    "an unknown strategy": (
+        small(NONE) + "strategy:\n  name: fed_magic\n",
+        "strategy:",
+        "strategy: Input tag 'fed_magic' found using 'name' does not match any of the expected tags: 'fed_avg'",
+    ),
+    "an unknown key of a strategy": (
+        small(NONE) + "strategy:\n  name: fed_adam\n  momentum: 0.9\n",
+        "  momentum",
+        "strategy.momentum: unknown key; allowed: server_lr, beta_1, tau, name, beta_2",
+    ),
+    "a server rate of nothing": (
+        small(NONE) + "strategy:\n  name: fed_adam\n  server_lr: 0\n",
+        "  server_lr",
+        "strategy.server_lr: Input should be greater than 0",
+    ),
+    "a momentum of one": (
+        small(NONE) + "strategy:\n  name: fed_avg_m\n  momentum: 1\n",
+        "  momentum",
+        "strategy.momentum: Input should be less than 1",
+    ),
+    "fed_prox without mu": (small(NONE) + "strategy:\n  name: fed_prox\n", "strategy:", "strategy.mu: Field required"),
+    "fed_prox of one step": (
+        small(LOCAL) + "strategy:\n  name: fed_prox\n  mu: 0.1\n",
+        "  name: fed_prox",
+        "strategy.name must be fed_avg or fed_avg_m or fed_adam or fed_yogi or fed_adagrad where a site takes one local step: fed_prox needs several",
+    ),
+    "too few for a trim": (
+        small(NONE) + "strategy:\n  name: trimmed_mean\n  trim: 2\n",
+        "  min_sites",
+        "rounds.min_sites is 4, but strategy.name trimmed_mean needs 5 updates for what it promises",
+    ),
+    "too few for Krum": (
+        small(NONE) + "strategy:\n  name: krum\n  byzantine: 1\n",
+        "  min_sites",
+        "rounds.min_sites is 4, but strategy.name krum needs 5 updates for what it promises",
+    ),
+    "Krum that keeps two": (
+        small(NONE) + "strategy:\n  name: krum\n  byzantine: 0\n  keep: 2\n",
+        "strategy:",
+        "strategy.keep is 1 with strategy.name krum, and above 1 with multi_krum",
+    ),
+    "a median of weighted sites": (
+        small(NONE, weighting="weighting: samples") + "strategy:\n  name: median\n",
+        "  weighting",
+        "training.weighting must be plain with strategy.name median: each site counts once",
+    ),
+    "a median of some components": (
+        small(TOP) + "strategy:\n  name: median\n",
+        "  name: median",
+        "strategy.name must be fed_avg or fed_avg_m or fed_adam or fed_yogi or fed_adagrad with privacy.mechanism top: "
+        "median compares whole updates",
+    ),
     "two local iterations under distributed_dp": (
         small(DISTRIBUTED, masks=True, local_iterations="local_iterations: 2"),
         "  local_iterations",
@@ -608,6 +661,21 @@ def test_a_key_that_a_later_version_knows_changes_the_digest_of_no_study_without
     assert _LaterStudy.model_validate(content).digest != before.digest
 
 
+@pytest.mark.parametrize("name", STRATEGY_SECTIONS)
+def test_a_strategy_changes_the_digest_unless_it_is_the_mean(name: str) -> None:
+    content, needed = yaml.safe_load(small(NONE, local_iterations="local_iterations: 3")), {"trim": 0, "byzantine": 0}
+    content["rounds"]["min_sites"] = 2
+    content["training"]["weighting"] = "plain"
+    fields = STRATEGY_SECTIONS[name].model_fields
+    given = {"name": name} | {key: value for key, value in (needed | {"mu": 0.1}).items() if key in fields}
+    if STRATEGY_SECTIONS[name].needs_each:
+        content["sites"] = {f"s{n}": [f"s{n}"] for n in range(5)}
+        content["rounds"]["min_sites"] = 5
+        given |= {"keep": 2} if name == "multi_krum" else {}
+    plain = Study.model_validate(content)
+    assert (Study.model_validate(content | {"strategy": given}).digest == plain.digest) == (name == "fed_avg")
+
+
 def test_a_default_that_is_written_out_changes_no_digest() -> None:
     content = yaml.safe_load(GOOD)
     short = Study.model_validate(content)
@@ -726,6 +794,20 @@ DEFAULTS = {
     "Evaluation.min_cell": 5,
     "Evaluation.score_bins": None,
     "Evaluation.split_seed": 0,
+    "FedAdagradSettings.beta_1": 0.0,
+    "FedAdagradSettings.server_lr": 0.1,
+    "FedAdagradSettings.tau": 0.001,
+    "FedAdamSettings.beta_1": 0.9,
+    "FedAdamSettings.beta_2": 0.99,
+    "FedAdamSettings.server_lr": 0.1,
+    "FedAdamSettings.tau": 0.001,
+    "FedAvgMSettings.momentum": 0.9,
+    "FedAvgMSettings.server_lr": 1.0,
+    "FedAvgSettings.name": "fed_avg",
+    "FedYogiSettings.beta_1": 0.9,
+    "FedYogiSettings.beta_2": 0.99,
+    "FedYogiSettings.server_lr": 0.1,
+    "FedYogiSettings.tau": 0.001,
     "GaussianUpdate.colluding_sites": 1,
     "GaussianUpdate.tolerated_dropouts": 1,
     "Input.clip": 4.0,
@@ -753,6 +835,7 @@ DEFAULTS = {
     "Input.reduce": "only",
     "Input.transform": "identity",
     "Input.where": {},
+    "KrumSettings.keep": 1,
     "Model.options": {},
     "Reading.above_limit": None,
     "Reading.below_limit": None,
@@ -761,6 +844,7 @@ DEFAULTS = {
     "Reading.missing": (),
     "Rounds.max_update_norm": 1000.0,
     "Rounds.strict": False,
+    "ScaffoldSettings.server_lr": 1.0,
     "Study.channel": PLAIN,
     "Study.closed": False,
     "Training.average_iterates": "none",

@@ -12,6 +12,7 @@ from tasks.store.settings import PROJECT
 from tasks.study.channels import CHANNELS, CKKS, MASKS, PLAIN
 from tasks.study.fits import Combination, require_fit
 from tasks.study.privacy import PRIVACY_SECTIONS, GaussianUpdate, LocalDP, Needs, PrivacySection, Protected, promises
+from tasks.study.strategy import FED_AVG
 
 WEIGHTINGS = {"plain", "iterations", "samples"}
 
@@ -42,10 +43,12 @@ def asked(privacy: Any, **changes: Any) -> Combination:
         "task": "binary",
         "sums_over_patients": True,
         "channel": PLAIN,
+        "strategy": FED_AVG,
         "weighting": "plain",
         "optimizer": "sgd",
         "batch_size": "full",
         "local_iterations": 1,
+        "local_epochs": None,
         "score_bins": None,
         "num_sites": 5,
         "min_sites": 4,

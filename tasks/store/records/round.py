@@ -56,13 +56,13 @@ class Plan(Record):
     training: Training
     privacy: Privacy
     channel: PlannedChannel = PLAIN
-    strategy: StrategySettings = FED_AVG
     evaluation: Evaluation
     num_sums: Count | None = Field(
         default=None,
         description="values that ride on a summed gradient and tell how good a model is; None: two for each score bin",
     )
     total_rounds: Count
+    strategy: StrategySettings = FED_AVG
     certificate_pem: Pem = Field(default="", description="the hub's, issued by the consortium's authority")
     signature: Signature = Field(default="", description="Ed25519 of the hub over the plan without this field, base64")
 
