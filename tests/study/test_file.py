@@ -476,7 +476,8 @@ MECHANISM_REFUSALS: dict[str, tuple[str, str, str]] = {
     "fed_prox of one step": (
         small(LOCAL) + "strategy:\n  name: fed_prox\n  mu: 0.1\n",
         "  name: fed_prox",
-        "strategy.name must be fed_avg or fed_avg_m or fed_adam or fed_yogi or fed_adagrad where a site takes one local step: fed_prox needs several",
+        "strategy.name must be fed_avg or fed_avg_m or fed_adam or fed_yogi or fed_adagrad where a site "
+        "takes one local step: fed_prox needs several",
     ),
     "too few for a trim": (
         small(NONE) + "strategy:\n  name: trimmed_mean\n  trim: 2\n",
