@@ -155,7 +155,7 @@ class Federation:
             content["privacy"] = LOCAL_DP
             content["evaluation"].pop("score_bins")
         for section, change in parts.items():
-            merged = isinstance(change, dict) and section != "privacy"
+            merged = isinstance(change, dict) and section not in ("privacy", "strategy")
             content[section] = {**content[section], **change} if merged else change
         study = str(content["study"])
         (self.project / "studies" / f"{study}.yaml").write_text(yaml.safe_dump(content, sort_keys=False))

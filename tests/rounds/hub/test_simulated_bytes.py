@@ -31,6 +31,15 @@ KINDS: dict[str, dict[str, Any]] = {
     "random, error feedback": {
         "privacy": {"mechanism": "random", "fraction": 0.4, "error_feedback": True, "i_accept_no_privacy": True}
     },
+    "scaffold": {
+        "strategy": {"name": "scaffold", "server_lr": 0.9},
+        "training": {"optimizer": "sgd", "lr": 0.05, "weighting": "plain"},
+    },
+    "fed_adam, iterates averaged": {
+        "strategy": {"name": "fed_adam"},
+        "training": {"average_iterates": "second_half"},
+        "rounds": {"total": ROUNDS},
+    },
     "svt": {
         "privacy": {"mechanism": "svt", "epsilon": 3, "delta": 1e-5, "fraction": 0.1, "gamma": 0.1, "tau": 0.01},
         "rounds": {"total": ROUNDS},
