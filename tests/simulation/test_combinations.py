@@ -1,7 +1,7 @@
 """Every mechanism with every channel, weighting, length of training, averaging and kind of model.
 
-Each combination is refused in words that name a key of the study when it is read, or its model is before a patient is
-looked at; or it makes rounds.
+And every strategy with every mechanism, channel, weighting and length. Each combination is refused in words that name a
+key of the study when it is read, or its model is before a patient is looked at; or it makes rounds.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from tasks.store.weights import parameters
 from tasks.study import channels
 from tasks.study.privacy import PRIVACY_SECTIONS
 from tasks.study.sections import Study, Training
+from tasks.study.strategy import STRATEGY_SECTIONS
 
 BUDGET = {"epsilon": 3, "delta": 1e-5}
 PATIENTS = BUDGET | {"clip_norm": 1.0, "public_num_examples": 60}
@@ -56,10 +57,39 @@ MEANT: dict[str, tuple[set[str], set[str], set[str], set[str]]] = {
     "gaussian_update": (set(CHANNELS), {"plain"}, set(LENGTHS), set(MODELS)),
     "svt": ({"plain"}, {"plain", "iterations"}, set(LENGTHS), set(MODELS)),
 }
+STRATEGIES: dict[str, dict[str, Any]] = {
+    "fed_avg": {},
+    "fed_prox": {"mu": 0.1},
+    "fed_avg_m": {},
+    "fed_adam": {},
+    "fed_yogi": {},
+    "fed_adagrad": {},
+    "median": {},
+    "trimmed_mean": {"trim": 1},
+    "krum": {"byzantine": 0},
+    "multi_krum": {"byzantine": 0, "keep": 2},
+    "scaffold": {},
+}
+_ANY = (set(MECHANISMS), set(CHANNELS), set(WEIGHTINGS), set(LENGTHS))
+_EACH = ({"none", "gaussian_update"}, {"plain"}, {"plain"}, set(LENGTHS))
+#: The same of strategies: mechanisms, channels, weightings, lengths.
+STRATEGIES_MEANT: dict[str, tuple[set[str], set[str], set[str], set[str]]] = {
+    **dict.fromkeys(("fed_avg", "fed_avg_m", "fed_adam", "fed_yogi", "fed_adagrad"), _ANY),
+    **dict.fromkeys(("median", "trimmed_mean", "krum", "multi_krum"), _EACH),
+    "fed_prox": (*_ANY[:3], {"iterations", "epochs"}),
+    "scaffold": ({"none"}, {"plain"}, {"plain"}, {"iterations", "epochs"}),
+}
 #: How a refusal begins: with the key at fault; and it says what there would have to be.
 REFUSED = re.compile(
     r"Value error, (channel|training\.(weighting|batch_size|local_iterations)) must be [\w ]+ "
     r"with privacy\.mechanism (?P<mechanism>\w+)"
+)
+
+
+#: The same where a mechanism has nothing against it.
+REFUSED_STRATEGY = re.compile(
+    r"Value error, (strategy\.name must be [\w ]+ (with (channel|privacy\.mechanism) \w+|where a site takes one local "
+    r"step): (?P<first>\w+) |training\.weighting must be plain with strategy\.name (?P<second>\w+): )"
 )
 
 
@@ -68,14 +98,21 @@ class Case(NamedTuple):
     channel: str
     weighting: str
     length: str
-    average: str
-    model: str
+    average: str = "none"
+    model: str = "logistic"
+    strategy: str = "fed_avg"
 
     @property
     def meant(self) -> bool:
         channels, weightings, lengths, models = MEANT[self.mechanism]
         fits = self.channel in channels and self.weighting in weightings
-        return fits and self.length in lengths and self.model in models
+        return fits and self.length in lengths and self.model in models and self.strategy_meant
+
+    @property
+    def strategy_meant(self) -> bool:
+        mechanisms, channels, weightings, lengths = STRATEGIES_MEANT[self.strategy]
+        fits = self.mechanism in mechanisms and self.channel in channels
+        return fits and self.weighting in weightings and self.length in lengths
 
     def read(self) -> Study:
         return Study.model_validate(
@@ -96,13 +133,18 @@ class Case(NamedTuple):
                 | LENGTHS[self.length],
                 "privacy": {"mechanism": self.mechanism} | MECHANISMS[self.mechanism],
                 "channel": self.channel,
-                "rounds": {"total": 2, "min_sites": 3, "deadline_seconds": 60},
+                "rounds": {"total": 2, "min_sites": 4, "deadline_seconds": 60},
+                "strategy": {"name": self.strategy} | STRATEGIES[self.strategy],
                 "evaluation": {"holdout_fraction": 0.2},
             }
         )
 
 
 CASES = [Case(*values) for values in product(MECHANISMS, CHANNELS, WEIGHTINGS, LENGTHS, AVERAGES, MODELS)]
+BY_STRATEGY = {
+    name: [Case(*values, strategy=name) for values in product(MECHANISMS, CHANNELS, WEIGHTINGS, LENGTHS)]
+    for name in STRATEGIES
+}
 
 
 @pytest.fixture(autouse=True)
@@ -131,6 +173,7 @@ def refusal(case: Case) -> str | None:
 def test_the_product_is_whole() -> None:
     assert set(MECHANISMS) == set(PRIVACY_SECTIONS) == set(MEANT)
     assert set(CHANNELS) == set(channels.CHANNELS)
+    assert set(STRATEGIES) == set(STRATEGY_SECTIONS) == set(STRATEGIES_MEANT)
     assert set(WEIGHTINGS) == set(get_args(Training.model_fields["weighting"].annotation))
     assert len(CASES) == len(set(CASES)) == 7 * 3 * 3 * 3 * 2 * 2
     counted = {name: sum(case.meant for case in CASES if case.mechanism == name) for name in MECHANISMS}
@@ -186,3 +229,31 @@ def test_what_goes_together_makes_rounds(mechanism: str) -> None:
         assert any(
             not torch.equal(made[1].weights[name], start) for name, start in parameters(checked_model(study)).items()
         )
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_what_a_strategy_is_not_meant_to_go_with_is_refused_by_its_key(strategy: str) -> None:
+    for case in BY_STRATEGY[strategy]:
+        said = refusal(case)
+        assert (said is None) == case.meant, (case, said)
+        if said is not None and REFUSED.match(said) is None:
+            told = REFUSED_STRATEGY.match(said)
+            assert told, said
+            assert strategy in (told["first"], told["second"])
+
+
+@pytest.mark.parametrize("strategy", [name for name in STRATEGIES if name != "fed_avg"])
+def test_what_a_strategy_goes_with_makes_rounds(strategy: str) -> None:
+    """Each mechanism, channel, weighting and length that it goes with comes at least once; not each with each."""
+    patients, seen, made = cohort(), set[str](), 0
+    for case in BY_STRATEGY[strategy]:
+        if not case.meant or set(case) <= seen:
+            continue
+        seen |= set(case)
+        *_, last = simulate(case.read(), patients, 2, noise=SeededNoise(bytes(32)))
+        assert all(torch.isfinite(weight).all() for weight in last.weights.values()), case
+        assert any(
+            not torch.equal(last.weights[name], start) for name, start in parameters(checked_model(case.read())).items()
+        )
+        made += 1
+    assert made >= 2
