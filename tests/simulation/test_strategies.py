@@ -114,9 +114,7 @@ def test_a_site_whose_labels_are_turned_moves_a_robust_model_less_than_the_mean(
 ) -> None:
     few = {site: cohorts[0][site] for site in FEW}
     bad = few[FEW[0]]
-    turned = few | {
-        FEW[0]: Patients(bad.train_inputs * 4, 1 - bad.train_labels, bad.held_out_inputs, bad.held_out_labels)
-    }
+    turned = few | {FEW[0]: replace(bad, train_inputs=bad.train_inputs * 4, train_labels=1 - bad.train_labels)}
 
     def moved(own: Study) -> float:
         return float(np.linalg.norm(flat(last_round(own, few, 3).weights) - flat(last_round(own, turned, 3).weights)))
