@@ -3,16 +3,16 @@
 The value to protect is an integer vector, so adding round(scale * z) equals rounding the vector plus scale * z: the
 rounding is post-processing of the continuous mechanism, and the low bits of a float cannot leak the value (Mironov,
 "On significance of the least significant bits for differential privacy", CCS 2012). That needs noise that can take
-every grid step. Both laws come from an exponential -log(u), where u has 63 + 16 random bits. Where neighbouring draws
-are more than a grid step apart, gaps tell inputs apart:
+every grid step. Both laws come from an exponential -log(u), where u has 63 + 16 random bits. Where neighbouring u, du
+apart, make values y, or radii r of a pair, that are more than a grid step apart, gaps tell inputs apart:
 
     Laplace, tail     dy = scale du / u       > 1 where u < scale du
     Gaussian, tail    dr = sd du / (u r/sd)   > 1 where u < sd du at most, as r > sd there
     Gaussian, centre  dr = sd du / (r/sd)     > 1 where 1 - u < sd^2 du^2 / 2, as r^2 = 2 sd^2 (1 - u)
 
 With 79 bits the first two would be scale * 2^-79 and sd * 2^-79 of the draws; and the third, with the 53 bits that a
-float64 has near 1, sd^2 * 2^-107. So a draw within 2^-32 of either end (one in two billion) gets 192 bits more, from a
-stream that no other draw reads, and is counted from the nearer end, where float64 keeps them. What is left in gaps is
+float64 has near 1, sd^2 * 2^-107. So a draw with u below 2^-32, of a pair also one above 1 - 2^-32, gets 192 bits more,
+from a stream that no other draw reads, and counts from its end, where float64 keeps them. What is left in gaps is
 
     scale * 2^-271                               of the Laplace values,
     sd * 2^-271 + max(0, sd^2 * 2^-107 - 2^-32)  of the Gaussian pairs: tail; and, above sd = 2^37.5, a ring around the
@@ -143,10 +143,13 @@ def _further(key: bytes, block: int, draws: int) -> Words:
     return keystream(key, _FURTHER_STREAMS + block, stream).view(np.uint64).reshape(draws, _FURTHER_WORDS)
 
 
-def _log_uniform(words: Words, extra: npt.NDArray[np.uint16], further: Further, u: Floats, spare: Floats) -> Floats:
+def _log_uniform(
+    words: Words, extra: npt.NDArray[np.uint16], further: Further, u: Floats, spare: Floats, *, near_one: bool
+) -> Floats:
     """log(u) for u in (0, 1) from 63 bits of each word and 16 more; the sign bit of the word is left over.
 
-    Masked words convert as int64: from uint64 the conversion takes eight times as long.
+    With further bits where u is near 0 and, if `near_one`, near 1. Masked words convert as int64: from uint64 the
+    conversion takes eight times as long.
     """
     u[:] = np.bitwise_and(words, _LARGEST, out=spare.view(np.uint64)).view(np.int64)
     spare[:] = extra
@@ -154,19 +157,19 @@ def _log_uniform(words: Words, extra: npt.NDArray[np.uint16], further: Further, 
     spare *= 2.0**-16
     u += spare
     u *= 2.0**-63
-    near_an_end = min(u.min(), 1 - u.max()) <= _EDGE * 2.0**-63
+    rare = u.min() < _EDGE * 2.0**-63 or (near_one and 1 - u.max() <= _EDGE * 2.0**-63)
     logs = np.log(u, out=u)
-    if near_an_end:
-        _refine(words & _LARGEST, extra, further, logs)
+    if rare:
+        _refine(words & _LARGEST, extra, further, logs, near_one)
     return logs
 
 
-def _refine(words: Words, extra: npt.NDArray[np.uint16], further: Further, logs: Floats) -> None:
-    """Write those of log(u) anew, in place, whose u is near 0 or near 1, from further bits each.
+def _refine(words: Words, extra: npt.NDArray[np.uint16], further: Further, logs: Floats, near_one: bool) -> None:
+    """Write those of log(u) anew, in place, whose u is near an end, from further bits each.
 
-    A draw's distance from the nearer end is uniform too: its bits are those of u, or all of them turned over.
+    A draw's distance from 1 is uniform as u is: its bits are those of u turned over.
     """
-    whole = np.minimum(words, _LARGEST - words)
+    whole = np.minimum(words, _LARGEST - words) if near_one else words
     rare = np.flatnonzero(whole < _EDGE)
     near_zero = words[rare] < _EDGE
     distance = np.full(rare.size, 0.5)
@@ -185,7 +188,7 @@ def _gaussian_block(stream: Bytes, further: Further, sd: float, floats: Floats, 
     radius, tangent, scaled = floats
     pairs = radius.size
     words = stream[: 16 * pairs].view(np.uint64)
-    _log_uniform(words[:pairs], stream[16 * pairs :].view(np.uint16), further, radius, tangent)
+    _log_uniform(words[:pairs], stream[16 * pairs :].view(np.uint16), further, radius, tangent, near_one=True)
     radius *= -2.0 * sd * sd
     np.sqrt(radius, out=radius)
     tangent[:] = words[pairs:].view(np.int64)
@@ -203,7 +206,8 @@ def _gaussian_block(stream: Bytes, further: Further, sd: float, floats: Floats, 
 def _laplace_block(stream: Bytes, further: Further, scale: float, floats: Floats, out: Integers) -> None:
     """An exponential with a random sign (the word's own sign bit)."""
     words = stream[: 8 * out.size].view(np.uint64)
-    value = _log_uniform(words, stream[8 * out.size :].view(np.uint16), further, floats[0], floats[1])
+    extra = stream[8 * out.size :].view(np.uint16)
+    value = _log_uniform(words, extra, further, floats[0], floats[1], near_one=False)
     value *= scale
     words &= _SIGN
     np.bitwise_xor(value.view(np.uint64), words, out=value.view(np.uint64))

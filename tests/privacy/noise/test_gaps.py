@@ -73,7 +73,7 @@ def test_a_draw_near_an_end_has_the_law_of_every_other(turned: bool) -> None:
     words = np.full(100_000, (1 << 63) - 1 if turned else 0, dtype=np.uint64)
     extra = np.full(words.size, 0xFFFF if turned else 0, dtype=np.uint16)
     further = np.random.default_rng(5).integers(0, 1 << 64, (words.size, 3), dtype=np.uint64)
-    logs = keystream._log_uniform(words, extra, lambda n: further[:n], np.empty(words.size), np.empty(words.size))
+    logs = keystream._log_uniform(words, extra, lambda n: further[:n], *np.empty((2, words.size)), near_one=turned)
     uniform = -np.expm1(logs) * 2.0**79 if turned else np.exp(logs) * 2.0**79
     assert kstest(uniform, "uniform").pvalue > ALARM
     assert kstest(uniform * 1.02, "uniform").pvalue < ALARM, "a law of another width is rejected"
@@ -87,7 +87,8 @@ def test_a_draw_near_an_end_has_the_law_of_every_other(turned: bool) -> None:
     [(2**31 - 1, True), (2**31, False), (2**62, False), (2**63 - 2**31 - 1, False), (2**63 - 2**31, True)],
 )
 @pytest.mark.parametrize("sign", [0, 1])
-def test_only_draws_near_an_end_ask_for_further_bits(word: int, asks: bool, sign: int) -> None:
+@pytest.mark.parametrize("near_one", [False, True])
+def test_only_draws_near_an_end_ask_for_further_bits(word: int, asks: bool, sign: int, near_one: bool) -> None:
     asked: list[int] = []
 
     def further(draws: int) -> keystream.Words:
@@ -96,8 +97,8 @@ def test_only_draws_near_an_end_ask_for_further_bits(word: int, asks: bool, sign
 
     words = np.array([2**40, word | sign << 63, 2**61], dtype=np.uint64)
     before = -np.log(((words & np.uint64(2**63 - 1)).view(np.int64) + 0.5**17) * 2.0**-63)
-    logs = keystream._log_uniform(words, np.zeros(3, dtype=np.uint16), further, np.empty(3), np.empty(3))
-    assert sum(asked) == asks
+    logs = keystream._log_uniform(words, np.zeros(3, dtype=np.uint16), further, *np.empty((2, 3)), near_one=near_one)
+    assert sum(asked) == (asks and (near_one or word < 2**62))
     np.testing.assert_array_equal(-logs[[0, 2]], before[[0, 2]])
     assert -logs[1] == pytest.approx(before[1], rel=1e-9, abs=1e-12)
 
@@ -129,7 +130,8 @@ def test_they_are_a_function_of_the_key_whatever_the_threads(
         monkeypatch.setattr(keystream.os, "cpu_count", lambda cores=cores: cores)
         streams.clear()
         drawn[cores] = sampler(KEY, size, scale).tobytes()
-        assert sorted(streams) == [0, 1, 2, 3, 2**64 + 1, 2**64 + 3]
+        asking = [2**64 + 1, 2**64 + 3] if word < 2**62 or sampler is keyed_gaussian else []
+        assert sorted(streams) == [0, 1, 2, 3, *asking]
     assert len(set(drawn.values())) == 1
     changed = np.flatnonzero(np.frombuffer(drawn[1], dtype=np.int64) != usual)
     partners = [0, BLOCK // 2] if sampler is keyed_gaussian else [0]
