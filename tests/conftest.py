@@ -87,6 +87,15 @@ def _nobodys_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session")
+def kept_checks(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What `checked_once` keeps: one folder for all workers of this run."""
+    own = tmp_path_factory.getbasetemp()
+    folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "kept_checks"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
 @pytest.fixture
 def small_disk(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Path]:
     """A file system of its own in memory, with the mount options that the test is parametrized by."""
