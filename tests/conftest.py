@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 from tasks.deploy import airflow, local, seaweedfs, sockets
 from tasks.deploy.airflow_api import AirflowApi
@@ -22,6 +23,9 @@ from tasks.store.settings import PROJECT, Addresses, S3Credential
 from tasks.store.version import require_layout
 
 START_TIMEOUT_S = 300.0
+#: How long an example takes says something of the machine, which may be busy; what must be quick has a test of its own.
+settings.register_profile("any machine", deadline=None)
+settings.load_profile("any machine")
 #: The project's own studies. A checkout may have others beside them: whoever tests with it brought them.
 SHIPPED = ("xanomeline_derm56", "xanomeline_nocomp24")
 
@@ -69,14 +73,23 @@ class Deployment:
 LONG = ("deploy/test_local", "e2e/test_rounds", "deploy/test_store_closed", "rounds/", "data/", "exam/", "privacy/")
 
 
+#: Where `make test` looks for tests of whole deployments.
+E2E = ("e2e/", "deploy/test_local_e2e.py")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files in the order of LONG, then all others; within a file the order is the file's."""
 
+    def place(item: pytest.Item) -> str:
+        return item.path.relative_to(PROJECT / "tests").as_posix()
+
     def rank(item: pytest.Item) -> int:
-        place = item.path.relative_to(PROJECT / "tests").as_posix()
-        return next((number for number, start in enumerate(LONG) if place.startswith(start)), len(LONG))
+        return next((number for number, start in enumerate(LONG) if place(item).startswith(start)), len(LONG))
 
     items.sort(key=rank)
+    lost = {place(item) for item in items if item.get_closest_marker("e2e") and not place(item).startswith(E2E)}
+    if lost:
+        raise pytest.UsageError(f"{', '.join(sorted(lost))}: `make test` looks for e2e tests in {', '.join(E2E)}")
 
 
 @pytest.fixture(scope="session", autouse=True)
