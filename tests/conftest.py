@@ -69,8 +69,22 @@ class Deployment:
         )
 
 
-#: What takes longest, first: a worker that got one of these last would leave the others idle.
-LONG = ("deploy/test_local", "e2e/test_rounds", "deploy/test_store_closed", "rounds/", "data/", "exam/", "privacy/")
+#: What takes longest, first: a worker that got one of these last would leave the others idle. What mostly waits stands
+#: between what computes.
+LONG = (
+    "deploy/test_local",
+    "e2e/test_rounds",
+    "deploy/test_store_closed",
+    "rounds/",
+    "data/checks/",
+    "deploy/test_supervisor",
+    "data/",
+    "deploy/test_full_store",
+    "exam/",
+    "simulation/",
+    "privacy/",
+    "test_",
+)
 
 
 #: Where `make test` looks for tests of whole deployments.
