@@ -35,6 +35,8 @@ INPUTS ?= 1000000
 PARSER ?=
 # auto takes any free ports, for a second deployment on one machine
 PHARMAFED_PORTS ?= default
+# Where the tests of whole deployments lie: to look for them in all others takes every worker ten seconds
+E2E := tests/e2e tests/deploy/test_local_e2e.py
 # One of the files that `data prepare` writes, and `study init` does not
 DATA := data/sites/pool/adsl.csv
 DEMO_HOME = $(or $(PHARMAFED_HOME),$(CURDIR)/.pharmafed)
@@ -80,7 +82,7 @@ test: install $(DATA) ## run every test, on a real Airflow and a real object sto
 	@failed=0; \
 	$(BIN)/python -m pytest -m 'not e2e' --numprocesses 3 --dist loadfile --no-loadscope-reorder || failed=$$?; \
 	if ((failed > 1)); then exit $$failed; fi; \
-	$(BIN)/python -m pytest -m e2e --numprocesses 2 --dist loadfile --no-loadscope-reorder || failed=$$?; \
+	$(BIN)/python -m pytest $(E2E) -m e2e --numprocesses 2 --dist loadfile --no-loadscope-reorder || failed=$$?; \
 	exit $$failed
 
 fuzz: install ## malformed input at every parser; INPUTS each (a million: hours), PARSER one of them

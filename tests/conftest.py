@@ -69,18 +69,41 @@ class Deployment:
         )
 
 
-#: What takes longest, first: a worker that got one of these last would leave the others idle.
-LONG = ("deploy/test_local", "e2e/test_rounds", "deploy/test_store_closed", "rounds/", "data/", "exam/", "privacy/")
+#: What takes longest, first: a worker that got one of these last would leave the others idle. What mostly waits stands
+#: between what computes.
+LONG = (
+    "deploy/test_local",
+    "e2e/test_rounds",
+    "deploy/test_store_closed",
+    "rounds/",
+    "data/checks/",
+    "deploy/test_supervisor",
+    "data/",
+    "deploy/test_full_store",
+    "exam/",
+    "simulation/",
+    "privacy/",
+    "test_",
+)
+
+
+#: Where `make test` looks for tests of whole deployments.
+E2E = ("e2e/", "deploy/test_local_e2e.py")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files in the order of LONG, then all others; within a file the order is the file's."""
 
+    def place(item: pytest.Item) -> str:
+        return item.path.relative_to(PROJECT / "tests").as_posix()
+
     def rank(item: pytest.Item) -> int:
-        place = item.path.relative_to(PROJECT / "tests").as_posix()
-        return next((number for number, start in enumerate(LONG) if place.startswith(start)), len(LONG))
+        return next((number for number, start in enumerate(LONG) if place(item).startswith(start)), len(LONG))
 
     items.sort(key=rank)
+    lost = {place(item) for item in items if item.get_closest_marker("e2e") and not place(item).startswith(E2E)}
+    if lost:
+        raise pytest.UsageError(f"{', '.join(sorted(lost))}: `make test` looks for e2e tests in {', '.join(E2E)}")
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -89,6 +112,15 @@ def _nobodys_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PHARMAFED_HOME", str(tmp_path_factory.mktemp("nobodys_home")))
         yield
+
+
+@pytest.fixture(scope="session")
+def kept_checks(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What `checked_once` keeps: one folder for all workers of this run."""
+    own = tmp_path_factory.getbasetemp()
+    folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "kept_checks"
+    folder.mkdir(exist_ok=True)
+    return folder
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import ast
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import NamedTuple
 
@@ -70,12 +70,12 @@ class House:
 
     root: Path
 
-    @property
+    @cached_property
     def files(self) -> list[Path]:
         """Every Python file of `tasks`."""
         return sorted((self.root / "tasks").rglob("*.py"))
 
-    @property
+    @cached_property
     def modules(self) -> dict[str, Path]:
         """Dotted name -> file; a package has the name of its folder."""
         names = {path: path.relative_to(self.root).with_suffix("").parts for path in self.files}
@@ -86,17 +86,28 @@ class House:
         """The modules that lie in no room."""
         return [path.stem for path in self.files if path.parent.name == "tasks" and path.stem != "__init__"]
 
-    def imports(self) -> Iterator[Import]:
+    def imports(self) -> tuple[Import, ...]:
         """Every import of one module by another, wherever it stands."""
+        return self._all_imports
+
+    @cached_property
+    def _all_imports(self) -> tuple[Import, ...]:
+        return tuple(self._read_imports())
+
+    def _read_imports(self) -> Iterator[Import]:
         known = self.modules
         for name, path in known.items():
             for node, late, typed in _imports(_tree(path)):
                 for target in sorted(_targets(node, known) - {name}):
                     yield Import(self.place(path), node.lineno, name, target, late, typed)
 
+    @cached_property
+    def _needs(self) -> Mapping[str, set[str]]:
+        return graph_of((each.source, each.target) for each in self.imports() if not each.typed)
+
     def needed_by(self, *entries: str) -> set[str]:
         """The files of these modules and of all that they import, but for type checkers."""
-        graph = graph_of((each.source, each.target) for each in self.imports() if not each.typed)
+        graph = self._needs
         found: set[str] = set()
         todo = list(entries)
         while todo:

@@ -149,10 +149,10 @@ def test_what_git_keeps_outlives_a_stage_that_refuses() -> None:
     assert all(how == {"cache": False, "persist": True} for how in kept.values())
 
 
-@pytest.fixture
-def clone(tmp_path: Path) -> Path:
-    """What the stage of the report needs of this project, in a git and DVC repository of its own."""
-    stage = STAGES["report"]
+@pytest.fixture(scope="module")
+def cloned(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the stage of the report needs of this project, in a git and DVC repository of its own; read only."""
+    tmp_path, stage = tmp_path_factory.mktemp("cloned"), STAGES["report"]
     (tmp_path / "dvc.yaml").write_text(yaml.safe_dump({"stages": {"report": stage}}))
     for path in [*stage["deps"], *(path for path, _ in outputs(stage))]:
         source, target = PROJECT / path, tmp_path / path
@@ -167,6 +167,11 @@ def clone(tmp_path: Path) -> Path:
     for path in (tmp_path / "results/experiments").glob("*.json"):
         path.unlink()
     return tmp_path
+
+
+@pytest.fixture
+def clone(cloned: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(cloned, tmp_path, dirs_exist_ok=True))
 
 
 def repro(folder: Path, *arguments: str) -> subprocess.CompletedProcess[bytes]:

@@ -85,9 +85,11 @@ def _build(folder: Path, suites_dir: Path) -> tuple[dict[str, int], dict[str, in
     rows = dict.fromkeys(patients, 0)
     for table, suite in suites.items():
         frame = _load(table, suite)
-        for site, part in frame.groupby(_clients(frame["SITEID"], patients)):
+        frame = frame.sort_values(list(dict.fromkeys([*suite.meta.key, *frame])), kind="stable", na_position="last")
+        cells = pd.DataFrame({name: _texts(frame[name], type_) for name, type_ in suite.meta.columns.items()})
+        for site, part in cells.groupby(_clients(frame["SITEID"], patients).to_numpy()):
             rows[str(site)] += len(part)
-            _write(part, suite, folder / str(site) / f"{table}.csv")
+            _write(part, folder / str(site) / f"{table}.csv")
     return patients, rows
 
 
@@ -112,22 +114,23 @@ def _clients(site_ids: pd.Series, patients: dict[str, int]) -> pd.Series:
     return site_ids.where(site_ids.isin(list(patients)), POOL)
 
 
-def _write(frame: pd.DataFrame, suite: Suite, path: Path) -> None:
-    columns = suite.meta.columns
-    order = list(dict.fromkeys([*suite.meta.key, *columns]))
-    frame = frame.sort_values(order, kind="stable", na_position="last")
-    cells = [[_text(value, type_) for value in frame[column]] for column, type_ in columns.items()]
+def _write(cells: pd.DataFrame, path: Path) -> None:
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows(zip(*cells, strict=True))
+    writer.writerow(cells.columns)
+    writer.writerows(cells.itertuples(index=False, name=None))
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(buffer.getvalue().encode("utf-8"))
 
 
+def _texts(column: pd.Series, type_: ColumnType) -> list[str]:
+    """Each value as text, most of which stand there many times; "" for a missing one."""
+    codes, values = pd.factorize(column)  # a missing value has the code -1
+    texts = [*(_text(value, type_) for value in values), ""]
+    return [texts[code] for code in codes]
+
+
 def _text(value: Any, type_: ColumnType) -> str:
-    if pd.isna(value):
-        return ""
     if type_ not in ("integer", "number"):
         return str(value)
     number = float(f"{float(value):.{_DIGITS}g}")

@@ -13,6 +13,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
@@ -21,8 +22,8 @@ from pathspec import PathSpec
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from tasks.errors import ConfigError, DataPinMismatch
-from tasks.foreign.files import STRAYS, is_stray, listed, md5_of, ordinary_files
-from tasks.foreign.yaml_file import read_yaml
+from tasks.foreign.files import STRAYS, is_stray, listed, md5_of, ordinary_files, read_ordinary
+from tasks.foreign.yaml_file import parse_yaml
 
 SITES, STUDIES, EXAMS = "sites", "studies", "exams"
 RESTORE = "restore the pinned bytes with `dvc pull`, `dvc checkout` or `pharmafed data prepare`"
@@ -182,7 +183,13 @@ def read_pin(pin_file: Path) -> Pin:
     """
     if not pin_file.is_file():
         raise ConfigError(f"no pin {pin_file}: run `pharmafed data prepare`, then `pharmafed data pin`")
-    document = _read_document(pin_file)
+    return _pin(pin_file, read_ordinary(pin_file, _MAX_PIN_BYTES, ConfigError))
+
+
+@lru_cache(maxsize=2)
+def _pin(pin_file: Path, raw: bytes) -> Pin:
+    """Each step of a round asks for it, and YAML is slow to read."""
+    document = _document(pin_file, raw)
     files = (document.get("meta") or {}).get("files") or {}
     digest = str(document["outs"][0]["md5"])
     if listing_digest(files) != digest:
@@ -191,8 +198,12 @@ def read_pin(pin_file: Path) -> Pin:
 
 
 def _read_document(pin_file: Path) -> dict[str, Any]:
+    return _document(pin_file, read_ordinary(pin_file, _MAX_PIN_BYTES, ConfigError))
+
+
+def _document(pin_file: Path, raw: bytes) -> dict[str, Any]:
     """What DVC wrote, and `write_pin` beside it. Raises ConfigError: something else."""
-    content: dict[str, Any] = read_yaml(pin_file, max_bytes=_MAX_PIN_BYTES).content
+    content: dict[str, Any] = parse_yaml(pin_file, raw).content
     try:
         _Document.model_validate(content)
     except ValidationError as error:

@@ -25,7 +25,9 @@ from tasks.store.record_size import max_bytes as largest
 Stored = TypeVar("Stored", bound=BaseModel)
 
 #: boto3's own retries would hide an outage from Airflow's log; the task's retry policy waits instead.
+#: With a name of its own, the client builds none of the machine's anew for each request.
 _CONFIG = Config(
+    user_agent="pharmafed",
     retries={"total_max_attempts": 2, "mode": "standard"},
     connect_timeout=5,
     read_timeout=60,

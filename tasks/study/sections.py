@@ -61,7 +61,9 @@ class Input(Section):
 
     value = clip((transform(x) - centre') / scale, -clip, clip) * gain, with centre' = transform(centre);
     a subject without rows gets the centre. reduce: missing is 1 for a subject without a value, else 0.
-    max_missing: this input's own `data.max_missing`.
+    max_missing: this input's own `data.max_missing`. missing_as: what a subject without a value gets instead, such as
+    the worst there is; public, in natural units. within: how many days before that of `on_or_before` a row may lie, so
+    that a last value is not carried forward for longer.
     """
 
     name: Identifier
@@ -78,11 +80,23 @@ class Input(Section):
     clip: float = Field(default=4.0, gt=0)
     gain: float = Field(default=1.0, gt=0)
     max_missing: float | None = Field(default=None, ge=0, le=1)
+    missing_as: float | None = None
+    within: float | None = Field(default=None, gt=0)
 
     @model_validator(mode="after")
     def _column_needed(self) -> Input:
         if self.column is None and self.reduce not in ("any", "count"):
             raise ValueError(f"reduce: {self.reduce} needs a column")
+        return self
+
+    @model_validator(mode="after")
+    def _of_what_may_be_missing(self) -> Input:
+        if self.within is not None and self.on_or_before is None:
+            raise ValueError("within needs on_or_before: it counts days before that one")
+        if self.missing_as is not None and self.reduce not in ("only", "last", "mean"):
+            raise ValueError(f"missing_as has no meaning with reduce: {self.reduce}, which is missing for nobody")
+        if self.missing_as is not None and self.transform == "log1p" and self.missing_as <= -1:
+            raise ValueError(f"missing_as is {self.missing_as:g}, which has no log1p")
         return self
 
 

@@ -79,15 +79,22 @@ def dvc(project: Path, *args: str) -> None:
     subprocess.run([sys.executable, "-m", "dvc", *args], cwd=project, check=True, capture_output=True)
 
 
-@pytest.fixture
-def project(tmp_path: Path) -> Path:
-    site = tmp_path / "data/sites/701"
+@pytest.fixture(scope="module")
+def begun(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A repository that knows the remote's name; read only."""
+    project = tmp_path_factory.mktemp("begun")
+    site = project / "data/sites/701"
     site.mkdir(parents=True)
     (site / "adsl.csv").write_text("USUBJID\nx\n")
-    subprocess.run(["git", "init", "--quiet"], cwd=tmp_path, check=True)
-    dvc(tmp_path, "init", "--quiet")
-    dvc(tmp_path, "remote", "add", "-d", REMOTE, f"s3://{BUCKET}/")
-    return tmp_path
+    subprocess.run(["git", "init", "--quiet"], cwd=project, check=True)
+    dvc(project, "init", "--quiet")
+    dvc(project, "remote", "add", "-d", REMOTE, f"s3://{BUCKET}/")
+    return project
+
+
+@pytest.fixture
+def project(begun: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(begun, tmp_path, dirs_exist_ok=True))
 
 
 def test_push_and_pull(project: Path, endpoint: str) -> None:

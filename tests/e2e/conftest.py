@@ -44,7 +44,7 @@ class Federation:
         """The hub's view of a study."""
         return HubContext.load(study)
 
-    def run(self, study: str, *, run_id: str, timeout: float = 240) -> str:
+    def run(self, study: str, *, run_id: str, timeout: float = 480) -> str:
         """Trigger a study's DAG, wait for the run and give its state."""
         self.start(study, run_id=run_id)
         return str(self.deployment.api.wait_for_run(f"federated_round.{study}", run_id, timeout)["state"])

@@ -24,7 +24,7 @@ def sit(federation: Federation, run_id: str, **params: object) -> tuple[str, dic
     api = federation.deployment.api
     api.wait_for_dag(DAG)
     api.trigger(DAG, {"exam": federation.exam, "models": [MODEL], "languages": ["ja"], **params}, run_id)
-    state = str(api.wait_for_run(DAG, run_id, 300)["state"])
+    state = str(api.wait_for_run(DAG, run_id, 480)["state"])
     return state, {task["task_id"]: task["state"] for task in api.task_instances(DAG, run_id)}
 
 

@@ -147,7 +147,7 @@ def test_two_runs_at_once_make_two_rounds_one_after_the_other(federation: Federa
     api.wait_for_dag(dag)
     for run_id in ("first", "second"):
         api.trigger(dag, {"rounds": 1}, run_id)
-    assert [api.wait_for_run(dag, run_id, 240)["state"] for run_id in ("first", "second")] == ["success", "success"]
+    assert [api.wait_for_run(dag, run_id, 480)["state"] for run_id in ("first", "second")] == ["success", "success"]
     first, second = federation.hub("four_sites").closed_rounds()
     assert (first.server_round, second.server_round) == (1, 2)
     assert first.closed_at <= second.opened_at
@@ -160,7 +160,7 @@ def test_a_round_survives_the_loss_of_the_object_store(federation: Federation) -
     _wait_for(lambda: federation.states("four_sites", "outage").get("open_round") == "success")
     pid = read_state(federation.deployment.home).services["seaweedfs"].pid
     os.kill(pid, signal.SIGKILL)
-    assert api.wait_for_run(dag, "outage", 240)["state"] == "success"
+    assert api.wait_for_run(dag, "outage", 480)["state"] == "success"
     assert federation.newest("four_sites").run_id == "outage"
     assert len(federation.newest("four_sites").sites) == len(FOUR_SITES)
 
@@ -170,13 +170,13 @@ def test_what_is_cleared_afterwards_starts_and_pays_nothing(federation: Federati
     api, dag, study = federation.deployment.api, "federated_round.one_more", "one_more"
     api.wait_for_dag(dag)
     api.trigger(dag, {"rounds": 2}, "series")
-    assert api.wait_for_run(dag, "series", 240)["state"] == "success"
-    assert api.wait_for_run(dag, "next__series__1_to_go", 240)["state"] == "success"
+    assert api.wait_for_run(dag, "series", 480)["state"] == "success"
+    assert api.wait_for_run(dag, "next__series__1_to_go", 480)["state"] == "success"
     hub = federation.hub(study)
     before = {key: hub.store.get(key) for key in hub.store.keys(layout.study_prefix(study)) if "/reports/" not in key}
     for tasks, state in ((["aggregate"], "success"), (None, "failed")):
         api.clear(dag, "series", tasks)
-        assert api.wait_for_run(dag, "series", 240)["state"] == state
+        assert api.wait_for_run(dag, "series", 480)["state"] == state
         assert len(api.dag_runs(dag)) == 2
         now = {key: hub.store.get(key) for key in hub.store.keys(layout.study_prefix(study)) if "/reports/" not in key}
         assert now == before
@@ -211,7 +211,7 @@ def test_the_ledger_of_the_rounds_can_be_proven(federation: Federation, tmp_path
 def test_the_daily_check_of_all_sites_passes(federation: Federation) -> None:
     api = federation.deployment.api
     api.trigger("site_data_validation", {}, "daily")
-    assert api.wait_for_run("site_data_validation", "daily", 300)["state"] == "success"
+    assert api.wait_for_run("site_data_validation", "daily", 480)["state"] == "success"
     assert len(list(federation.deployment.store("hub").keys("federation/data_validation/"))) == 13 + len(CLINICS)
 
 

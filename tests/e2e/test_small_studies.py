@@ -44,7 +44,7 @@ def test_a_model_with_dropout_norm_frozen_layer_and_a_column_is_refused_in_one_s
 
 def test_the_same_model_put_right_makes_the_bytes_of_the_simulation(federation: Federation) -> None:
     api, hub = federation.deployment.api, federation.hub("own_model")
-    assert api.wait_for_run("federated_round.own_model", "right", 240)["state"] == "success"
+    assert api.wait_for_run("federated_round.own_model", "right", 480)["state"] == "success"
     assert federation.newest("own_model").status == "complete"
     patients = split_sites(read_sites(hub.study, federation.project), hub.study.evaluation)
     with one_thread():
@@ -74,7 +74,7 @@ def test_the_audit_of_one_study_runs_and_the_others_are_skipped(federation: Fede
     api = federation.deployment.api
     api.wait_for_dag("privacy_audit")
     api.trigger("privacy_audit", {"study": "one_round", "seed": 1}, "audit")
-    assert api.wait_for_run("privacy_audit", "audit", 240)["state"] == "success"
+    assert api.wait_for_run("privacy_audit", "audit", 480)["state"] == "success"
     states = {task["task_id"]: task["state"] for task in api.task_instances("privacy_audit", "audit")}
     assert states.pop("audit_one_round") == "success"
     assert set(states.values()) == {"skipped"}
@@ -83,7 +83,7 @@ def test_the_audit_of_one_study_runs_and_the_others_are_skipped(federation: Fede
 
 
 def test_a_slow_site_costs_the_deadline_once(federation: Federation) -> None:
-    run = federation.deployment.api.wait_for_run("federated_round.slow_site", "slow", 240)
+    run = federation.deployment.api.wait_for_run("federated_round.slow_site", "slow", 480)
     assert run["state"] == "success"
     metrics = federation.newest("slow_site")
     assert metrics.message.startswith("3 of 4 contributed")

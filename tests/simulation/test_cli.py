@@ -31,12 +31,13 @@ def _wide(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def run(*arguments: str) -> Result:
-    return CliRunner().invoke(app, ["simulate", *arguments])
+    """In this process, but where a test asks for more: each worker would import torch anew."""
+    return CliRunner().invoke(app, ["simulate", "--workers", "1", *arguments])
 
 
 def test_a_table_and_files(tmp_path: Path) -> None:
     out = tmp_path / "out"
-    result = run(STUDY, "--rounds", "2", "--seeds", "2", "--workers", "1", *KINDS, "--out", str(out))
+    result = run(STUDY, "--rounds", "2", "--seeds", "2", *KINDS, "--out", str(out))
     assert result.exit_code == 0, result.output
     rows = [line for line in result.output.splitlines() if line.startswith("│")]
     assert [row.split("│")[1].strip() for row in rows] == ["federated", "pooled", "local"]

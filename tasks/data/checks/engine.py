@@ -63,6 +63,18 @@ def _keep_configurations() -> None:
 _keep_configurations()
 
 
+class _Engine(PandasExecutionEngine):
+    """Picks the rows of a condition once: it is asked for by several expectations, and by each of their metrics."""
+
+    def _apply_row_condition_filter(self, data: pd.DataFrame, row_condition: Any, domain_kwargs: Any) -> pd.DataFrame:
+        picked: dict[str, tuple[pd.DataFrame, pd.DataFrame]] = self.__dict__.setdefault("picked", {})
+        of, rows = picked.get(repr(row_condition), (None, data))
+        if of is not data:
+            rows = super()._apply_row_condition_filter(data, row_condition, domain_kwargs)
+            picked[repr(row_condition)] = data, rows
+        return rows
+
+
 class _QuietValidator(Validator):
     def _determine_progress_bars(self) -> bool:
         return False
@@ -86,7 +98,7 @@ def rows_looked_at(frame: pd.DataFrame, checks: Sequence[Check]) -> dict[str, pd
     Those that its row condition picks, without the missing values that it passes over. A check of the table as a whole,
     of its header or its number of rows, has none.
     """
-    engine = PandasExecutionEngine(batch_data_dict={"table": frame})
+    engine = _Engine(batch_data_dict={"table": frame})
     found: dict[str, pd.DataFrame] = {}
     for check in checks:
         column = check.kwargs.get("column")
@@ -125,7 +137,7 @@ def _evaluated(
 def _evaluate(frame: pd.DataFrame, configurations: Sequence[ExpectationConfiguration]) -> tuple[list[Any], str | None]:
     """The results, or the type of the error that broke the whole run."""
     try:
-        validator = _QuietValidator(execution_engine=PandasExecutionEngine(batch_data_dict={"table": frame}))
+        validator = _QuietValidator(execution_engine=_Engine(batch_data_dict={"table": frame}))
         found = validator.graph_validate(configurations=list(configurations), runtime_configuration=dict(_RUNTIME))
         return found, None
     except Exception as error:

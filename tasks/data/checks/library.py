@@ -116,6 +116,7 @@ def _without_condition(kwargs: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in kwargs.items() if name != "row_condition"}
 
 
+@cache
 def _is_of_schema(type_: str) -> bool:
     """Whether an expectation asks only for columns and their types."""
     about = get_expectation_impl(type_).schema()["properties"]["metadata"]["properties"]

@@ -115,7 +115,7 @@ def validate_site(
     values = _suite_values(tables, parameters)
     results: list[CheckResult] = []
     for name, frame in tables.items():
-        results += _run(load_suite(suites_dir, name), frame, values, (), parameters)
+        results += run_suite(load_suite(suites_dir, name), frame, values, (), parameters)
     results += _run_inputs(inputs, parameters, values, suites_dir)
     day = today or datetime.now(UTC).date()
     own = [waiver for waiver in waivers if waiver.site == parameters.site]
@@ -167,7 +167,7 @@ def _run_inputs(
         return [CheckResult(id=BUILD_CHECK, success=False, exception=error)]
     suite = load_suite(suites_dir, "inputs")
     rows = [reference.suite_values(suite.meta) for reference in parameters.inputs]
-    return _run(suite, frame.reset_index(drop=True), values, rows, parameters)
+    return run_suite(suite, frame.reset_index(drop=True), values, rows, parameters)
 
 
 def _build(inputs: Inputs) -> tuple[pd.DataFrame | None, str | None]:
@@ -179,13 +179,14 @@ def _build(inputs: Inputs) -> tuple[pd.DataFrame | None, str | None]:
         return None, type(error).__name__
 
 
-def _run(
+def run_suite(
     suite: Suite,
     frame: pd.DataFrame,
     values: Mapping[str, Any],
     inputs: Collection[Mapping[str, Any]],
     parameters: SiteParameters,
 ) -> list[CheckResult]:
+    """One suite, filled in with `values` and, for what it repeats, with each of `inputs`, on the rows of its table."""
     from tasks.data.checks.engine import rows_looked_at, run_checks  # seconds of import: only where it is used
 
     checks = expand(suite, values, inputs)

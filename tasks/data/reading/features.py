@@ -41,6 +41,8 @@ def _build_input(rows: pd.DataFrame, spec: Input, subject: str, subjects: pd.Ind
     if spec.on_or_before is not None:
         day, last = spec.on_or_before
         rows = rows[rows[day] <= last]
+        if spec.within is not None:
+            rows = rows[rows[day] > last - spec.within]
         if spec.reduce == "last":
             rows = rows.sort_values(day, kind="stable")
     return _reduce(rows, spec, subject).reindex(subjects, fill_value=_empty(spec)).astype(np.float64)
@@ -76,6 +78,7 @@ def _encode(values: pd.Series, spec: Input) -> pd.Series:
 
 def _scale(values: npt.NDArray[np.float64], spec: Input) -> npt.NDArray[np.float64]:
     transform = np.log1p if spec.transform == "log1p" else np.positive
-    scaled = (transform(values) - transform(spec.centre)) / spec.scale
+    known = np.where(np.isnan(values), spec.centre if spec.missing_as is None else spec.missing_as, values)
+    scaled = (transform(known) - transform(spec.centre)) / spec.scale
     clipped: npt.NDArray[np.float64] = np.clip(np.nan_to_num(scaled, nan=0.0), -spec.clip, spec.clip)
     return clipped * spec.gain

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from tasks.data.reading.patients import Patients
-from tasks.errors import AuditFailed
+from tasks.errors import AuditFailed, ConfigError
 from tasks.privacy.audit.observe import observers
 from tasks.privacy.audit.observer import AttackProgress
 from tasks.privacy.audit.patients import audit_patients
@@ -31,7 +31,14 @@ def audit_study(
 
     Args:
         public: each site's patients, where the study's data are public and on this machine; None for made-up ones.
+
+    Raises:
+        ConfigError: the label is of another task than the attacks are made for.
     """
+    if study.label.task != "binary":
+        raise ConfigError(
+            f"label.task {study.label.task} cannot be audited: the attacks are on patients with a label of yes or no"
+        )
     seen, layered = observers(study), observers(layered_study(study))
     spend = plan_spend(plan_round(study, tuple(study.sites), {}, {}, 1), 1)
     return run_audit(

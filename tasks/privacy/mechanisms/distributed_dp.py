@@ -15,7 +15,7 @@ from tasks.privacy.mechanisms.mechanism import Mechanism
 from tasks.privacy.mechanisms.part import Part
 from tasks.privacy.noise.grid import STEPS_PER_CLIP, Steps, check_steps
 from tasks.privacy.noise.keystream import Floats
-from tasks.privacy.noise.source import NoiseSource
+from tasks.privacy.noise.source import NoiseSource, gaps
 from tasks.privacy.secure_sum.contribution import Maskable
 from tasks.store.records.ledger import Spend
 from tasks.store.records.round import Plan
@@ -99,7 +99,8 @@ class DistributedDPMechanism(Mechanism):
                 can be drawn.
         """
         steps, sd = check_steps(total), self.share_sd(sites)
-        check_sampler(steps.size, sd, self.total_rounds, self.settings.delta)
+        in_gaps = sites * gaps("gaussian", steps.size, sd)
+        check_sampler(in_gaps, self.total_rounds, self.settings.epsilon, self.settings.delta)
         noisy = noise.gaussian(steps.size, sd)
         noisy += steps
         return Maskable(noisy, self.settings.clip_norm / STEPS_PER_CLIP, sites)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
+
 from tasks.errors import BudgetExhausted, PrivacyError
 from tasks.privacy.accounting import compose, gdp_epsilon, noise_multiplier_for
-from tasks.privacy.noise.source import SMALL
 from tasks.store.records.ledger import Spend, Unit
 from tasks.study.privacy import DistributedDP, GaussianUpdate, LocalDP
 
@@ -23,17 +24,22 @@ def check_release(releases: int, total_rounds: int, epsilon: float) -> None:
         raise BudgetExhausted(f"release {releases} is refused: epsilon {epsilon} pays for {total_rounds} rounds")
 
 
-def check_sampler(size: int, sd: float, total_rounds: int, delta: float) -> None:
-    """Refuse noise whose own gaps (see `tasks.privacy.noise.keystream`) would not be negligible beside delta.
+def check_sampler(gaps: float, total_rounds: int, epsilon: float, delta: float) -> None:
+    """Refuse noise whose own gaps, `tasks.privacy.noise.source.gaps` of a release, are not negligible beside delta.
+
+    A total of (epsilon, delta) that noise without gaps has becomes (epsilon, delta + (1 + e^epsilon) g), where g bounds
+    the chance, under either neighbour, that any draw of any round lies in a gap.
 
     Raises:
-        PrivacyError: naming delta and what would do.
+        PrivacyError: that is more than a hundredth of delta; naming delta and what would do.
     """
-    gaps = 0.0 if size <= SMALL else size / 2 * total_rounds * (sd * 2.0**-79 + sd * sd * 2.0**-107)
-    if gaps > delta / 100:
+    added = gaps * total_rounds * (1 + math.exp(epsilon))
+    if not added <= delta / 100:
+        # Noise so wide that the Gaussian's centre has gaps is that of a small epsilon; else epsilon helps little.
+        remedy = "raise privacy.delta or privacy.epsilon" if epsilon < 1 else "raise privacy.delta"
         raise PrivacyError(
-            f"the sampler's gaps add {gaps:.1e} to delta over {total_rounds} rounds of {size} values, more than a "
-            f"hundredth of {delta:g}: raise privacy.delta or privacy.epsilon"
+            f"gaps in the noise add {added:.1e} to delta over {total_rounds} rounds, more than a hundredth of "
+            f"{delta:g}: {remedy}, or lower rounds.total"
         )
 
 

@@ -14,7 +14,7 @@ from tasks.privacy.mechanisms.mechanism import Mechanism, Sent
 from tasks.privacy.mechanisms.part import Part
 from tasks.privacy.noise.grid import STEPS_PER_CLIP, Steps, Update, check_update, clipped_steps, to_float32
 from tasks.privacy.noise.keystream import Floats
-from tasks.privacy.noise.source import NoiseSource
+from tasks.privacy.noise.source import NoiseSource, gaps
 from tasks.privacy.secure_sum.contribution import Maskable
 from tasks.store.records.ledger import Spend
 from tasks.store.records.round import Plan
@@ -83,7 +83,7 @@ class GaussianUpdateMechanism(Mechanism):
         """
         check_update(update)
         sd, step = self.noise_multiplier * STEPS_PER_CLIP, self.settings.clip_norm / STEPS_PER_CLIP
-        check_sampler(update.size, sd, self.total_rounds, self.settings.delta)
+        check_sampler(gaps("gaussian", update.size, sd), self.total_rounds, self.settings.epsilon, self.settings.delta)
         released = np.empty(update.size, dtype=np.float32)
         for part, steps in clipped_steps(update, self.settings.clip_norm):
             steps += noise.gaussian(steps.size, sd)
@@ -99,7 +99,8 @@ class GaussianUpdateMechanism(Mechanism):
         """
         check_update(update)
         sd = self.share_sd(sites)
-        check_sampler(update.size, sd, self.total_rounds, self.settings.delta)
+        in_gaps = sites * gaps("gaussian", update.size, sd)
+        check_sampler(in_gaps, self.total_rounds, self.settings.epsilon, self.settings.delta)
         values: Steps = np.empty(update.size, dtype=np.int64)
         for part, steps in clipped_steps(update, self.settings.clip_norm):
             steps += noise.gaussian(steps.size, sd)

@@ -14,7 +14,7 @@ from tasks.privacy.mechanisms.mechanism import Mechanism, Sent
 from tasks.privacy.mechanisms.part import Part
 from tasks.privacy.noise.grid import STEPS_PER_CLIP, Steps, check_steps
 from tasks.privacy.noise.keystream import Floats
-from tasks.privacy.noise.source import NoiseSource
+from tasks.privacy.noise.source import NoiseSource, gaps
 from tasks.store.records.ledger import Spend
 from tasks.store.records.round import Plan
 from tasks.store.weights import Weights
@@ -73,7 +73,7 @@ class LocalDPMechanism(Mechanism):
         """
         steps = check_steps(total)
         sd = self.noise_multiplier * STEPS_PER_CLIP
-        check_sampler(steps.size, sd, self.total_rounds, self.settings.delta)
+        check_sampler(gaps("gaussian", steps.size, sd), self.total_rounds, self.settings.epsilon, self.settings.delta)
         noisy = steps + noise.gaussian(steps.size, sd)
         return torch.from_numpy(noisy.astype(np.float64) * (self.settings.clip_norm / STEPS_PER_CLIP))
 

@@ -22,12 +22,12 @@ import numpy.typing as npt
 from tasks.errors import PrivacyError
 from tasks.privacy.accounting import pure_epsilon_for, pure_epsilon_total
 from tasks.privacy.codecs.sparse import Sparse, num_shared
-from tasks.privacy.mechanisms.gaussian import NOBODY, check_release
+from tasks.privacy.mechanisms.gaussian import NOBODY, check_release, check_sampler
 from tasks.privacy.mechanisms.mechanism import Mechanism, Sent
 from tasks.privacy.mechanisms.part import Part
 from tasks.privacy.noise.grid import Update, check_update, chunks, to_float32
 from tasks.privacy.noise.keystream import Floats
-from tasks.privacy.noise.source import NoiseSource
+from tasks.privacy.noise.source import NoiseSource, gaps
 from tasks.store.records.ledger import Spend
 from tasks.study.channels import PLAIN, Channel
 from tasks.study.privacy import SparseVector
@@ -63,6 +63,7 @@ class SparseVectorMechanism(Mechanism):
         zero: noise passes the threshold, and noise is sent. too few components pass: `shortfall` counts them.
         NaN, infinity, empty, not one-dimensional, not floating point: PrivacyError, nothing is drawn.
         so little budget for so many components that the grid would have no step: PrivacyError, nothing is drawn.
+        a delta so small that the noise's own gaps are not negligible beside it: PrivacyError, nothing is drawn.
         a round beyond `rounds.total`: BudgetExhausted.
 
     Source: Li et al. 2019 (arXiv 1910.00962), algorithm 2; Lyu, Su & Li 2017, algorithm 7 and theorem 4; total:
@@ -102,13 +103,14 @@ class SparseVectorMechanism(Mechanism):
 
         Raises:
             PrivacyError: the update is no finite floating-point vector, the local iterations are none, no noise can be
-                drawn, or what comes out does not fit float32.
+                drawn or it has gaps beside delta, or what comes out does not fit float32.
         """
         check_update(update)
         if local_iterations < 1:
             raise PrivacyError(f"an update of {local_iterations} local iterations cannot be divided by them")
         wanted = num_shared(self.settings.fraction, update.size)
         scales = Scales.of(self.settings, self.pure_epsilon, wanted)
+        self._check_sampler(update.size, wanted, scales)
         steps = _cut(update, scales.steps_per_gamma / self.settings.gamma / local_iterations, scales.steps_per_gamma)
         chosen = self._choose(np.abs(steps), wanted, scales, noise)
         noisy = self._noisy(steps[chosen], scales, noise)
@@ -126,6 +128,13 @@ class SparseVectorMechanism(Mechanism):
     def words(self) -> str:
         sent = f"{self.settings.fraction:.0%} of its update"
         return f"svt: a site sends {sent}, chosen and noised by the sparse vector technique"
+
+    def _check_sampler(self, size: int, wanted: int, scales: Scales) -> None:
+        """For all that a release may draw: the threshold, every component in every pass, and what is sent."""
+        drawn = gaps("laplace", 1, scales.threshold)
+        drawn += MAX_PASSES * gaps("laplace", size, scales.query)
+        drawn += gaps("laplace", wanted, scales.release)
+        check_sampler(drawn, self.total_rounds, self.settings.epsilon, self.settings.delta)
 
     def _choose(
         self, magnitudes: Steps32, wanted: int, scales: Scales, noise: NoiseSource

@@ -3,15 +3,27 @@
 The value to protect is an integer vector, so adding round(scale * z) equals rounding the vector plus scale * z: the
 rounding is post-processing of the continuous mechanism, and the low bits of a float cannot leak the value (Mironov,
 "On significance of the least significant bits for differential privacy", CCS 2012). That needs noise that can take
-every grid step. Both laws come from an exponential -log(u), where u has 63 + 16 random bits. With the 53 bits of one
-float64, a fraction scale * 2^-53 of the draws would fall in the tail where neighbours are more than a grid step apart,
-and gaps tell inputs apart; with 79 bits it is
+every grid step. Both laws come from an exponential -log(u), where u has 63 + 16 random bits. Where neighbouring u, du
+apart, make values y, or radii r of a pair, that are more than a grid step apart, gaps tell inputs apart:
 
-    scale * 2^-79                 of the Laplace values,
-    sd * 2^-79 + sd^2 * 2^-107    of the Gaussian pairs (tail, and centre of the disc): 2^-50 at sd = 2^28 steps.
+    Laplace, tail     dy = scale du / u       > 1 where u < scale du
+    Gaussian, tail    dr = sd du / (u r/sd)   > 1 where u < sd du at most, as r > sd there
+    Gaussian, centre  dr = sd du / (r/sd)     > 1 where 1 - u < sd^2 du^2 / 2, as r^2 = 2 sd^2 (1 - u)
 
-What is left of floating point: the smallest u is 2^-80, so the tail beyond 10.5 sd, or 55.4 Laplace scales, is
-missing. A mechanism with "pure" epsilon is thus met up to a delta of that size for each value.
+With 79 bits the first two would be scale * 2^-79 and sd * 2^-79 of the draws; and the third, with the 53 bits that a
+float64 has near 1, sd^2 * 2^-107. So a draw with u below 2^-32, of a pair also one above 1 - 2^-32, gets 192 bits more,
+from a stream that no other draw reads, and counts from its end, where float64 keeps them. What is left in gaps is
+
+    scale * 2^-271                               of the Laplace values,
+    sd * 2^-271 + max(0, sd^2 * 2^-107 - 2^-32)  of the Gaussian pairs: tail; and, above sd = 2^37.5, a ring around the
+                                                 centre, where u is 2^-32 or more from 1.
+
+The smallest u is 2^-272, so the tail beyond 188.5 Laplace scales, or 19.4 sd, is missing: that is within the fractions
+above. Angles are at most 2^-51 apart: a quarter of a step at 14 sd of the largest sd. `source.gaps` counts the gaps,
+and a mechanism refuses a release where they would be more than a hundredth of delta (`gaussian.check_sampler`).
+
+What is left of floating point: neighbouring Laplace values are up to scale * 2^-52 of a step apart within two scales,
+and up to scale * 2^-47 within 64; a step's probability is right to that share of it.
 
 A key gives the same integers on every machine up to the last bit of `log` and `tan`, which moves one value in some
 10^7 by one step at sd = 2^27. The number of threads changes nothing.
@@ -22,6 +34,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -32,6 +45,9 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 Bytes = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
+Words = npt.NDArray[np.uint64]
+#: Gives (draws, _FURTHER_WORDS) random words: the further bits of the draws of a block that need them.
+Further = Callable[[int], Words]
 
 KEY_BYTES = 32
 #: Values drawn at a time. Smaller blocks make threads wait for each other, larger ones fall out of the cache.
@@ -40,6 +56,12 @@ BLOCK = 1 << 17
 _EXPONENTIAL_BYTES = 10
 _PAIR_BYTES = 18
 _SIGN = np.uint64(1 << 63)
+_LARGEST = np.uint64((1 << 63) - 1)
+#: How near to an end, of 2^63, a draw gets further bits: 2^-32, where 79 bits still make steps of 2^-47.
+_EDGE = 1 << 31
+_FURTHER_WORDS = 3
+#: The stream of a block's further bits, counted from here: no block has such a number.
+_FURTHER_STREAMS = 1 << 64
 _ZEROS = bytes(1 << 20)
 
 
@@ -65,7 +87,7 @@ def keyed_gaussian(key: bytes, size: int, sd: float) -> Integers:
     def draw(block: int, scratch: _Scratch, out: Integers) -> None:
         pairs = -(-out.size // 2)
         stream = keystream(key, block, scratch.stream[: _PAIR_BYTES * pairs])
-        _gaussian_block(stream, sd, scratch.floats[:, :pairs], out)
+        _gaussian_block(stream, partial(_further, key, block), sd, scratch.floats[:, :pairs], out)
 
     return _in_blocks(size, draw)
 
@@ -75,7 +97,7 @@ def keyed_laplace(key: bytes, size: int, scale: float) -> Integers:
 
     def draw(block: int, scratch: _Scratch, out: Integers) -> None:
         stream = keystream(key, block, scratch.stream[: _EXPONENTIAL_BYTES * out.size])
-        _laplace_block(stream, scale, scratch.floats[:, : out.size], out)
+        _laplace_block(stream, partial(_further, key, block), scale, scratch.floats[:, : out.size], out)
 
     return _in_blocks(size, draw)
 
@@ -115,21 +137,50 @@ def _in_blocks(size: int, draw: Callable[[int, _Scratch, Integers], None]) -> In
     return result
 
 
-def _log_uniform(words: npt.NDArray[np.uint64], extra: npt.NDArray[np.uint16], u: Floats, spare: Floats) -> Floats:
-    """log(u) for u in [2^-80, 1] from 63 bits of each word and 16 more; the sign bit of the word is left over.
+def _further(key: bytes, block: int, draws: int) -> Words:
+    """(draws, _FURTHER_WORDS) of a block's further bits, in the order of its draws."""
+    stream = np.empty(8 * _FURTHER_WORDS * draws, dtype=np.uint8)
+    return keystream(key, _FURTHER_STREAMS + block, stream).view(np.uint64).reshape(draws, _FURTHER_WORDS)
 
-    Masked words convert as int64: from uint64 the conversion takes eight times as long.
+
+def _log_uniform(
+    words: Words, extra: npt.NDArray[np.uint16], further: Further, u: Floats, spare: Floats, *, near_one: bool
+) -> Floats:
+    """log(u) for u in (0, 1) from 63 bits of each word and 16 more; the sign bit of the word is left over.
+
+    With further bits where u is near 0 and, if `near_one`, near 1. Masked words convert as int64: from uint64 the
+    conversion takes eight times as long.
     """
-    u[:] = np.bitwise_and(words, ~_SIGN, out=spare.view(np.uint64)).view(np.int64)
+    u[:] = np.bitwise_and(words, _LARGEST, out=spare.view(np.uint64)).view(np.int64)
     spare[:] = extra
     spare += 0.5
     spare *= 2.0**-16
     u += spare
     u *= 2.0**-63
-    return np.log(u, out=u)
+    rare = u.min() < _EDGE * 2.0**-63 or (near_one and 1 - u.max() <= _EDGE * 2.0**-63)
+    logs = np.log(u, out=u)
+    if rare:
+        _refine(words & _LARGEST, extra, further, logs, near_one)
+    return logs
 
 
-def _gaussian_block(stream: Bytes, sd: float, floats: Floats, out: Integers) -> None:
+def _refine(words: Words, extra: npt.NDArray[np.uint16], further: Further, logs: Floats, near_one: bool) -> None:
+    """Write those of log(u) anew, in place, whose u is near an end, from further bits each.
+
+    A draw's distance from 1 is uniform as u is: its bits are those of u turned over.
+    """
+    whole = np.minimum(words, _LARGEST - words) if near_one else words
+    rare = np.flatnonzero(whole < _EDGE)
+    near_zero = words[rare] < _EDGE
+    distance = np.full(rare.size, 0.5)
+    for word in further(rare.size).T:
+        distance = (word + distance) * 2.0**-64
+    distance += (whole[rare] << np.uint64(16)) + np.where(near_zero, extra[rare], ~extra[rare])
+    distance *= 2.0**-79
+    logs[rare] = np.where(near_zero, np.log(distance), np.log1p(-distance))
+
+
+def _gaussian_block(stream: Bytes, further: Further, sd: float, floats: Floats, out: Integers) -> None:
     """Box-Muller with t = tan(angle / 2), as cos = 2 / (1 + t^2) - 1 and sin = 2 t / (1 + t^2).
 
     One tangent takes 1.8 ns with numpy's AVX-512 code; a sine and a cosine take 30 ns, or 8 ns with torch.
@@ -137,7 +188,7 @@ def _gaussian_block(stream: Bytes, sd: float, floats: Floats, out: Integers) -> 
     radius, tangent, scaled = floats
     pairs = radius.size
     words = stream[: 16 * pairs].view(np.uint64)
-    _log_uniform(words[:pairs], stream[16 * pairs :].view(np.uint16), radius, tangent)
+    _log_uniform(words[:pairs], stream[16 * pairs :].view(np.uint16), further, radius, tangent, near_one=True)
     radius *= -2.0 * sd * sd
     np.sqrt(radius, out=radius)
     tangent[:] = words[pairs:].view(np.int64)
@@ -152,10 +203,11 @@ def _gaussian_block(stream: Bytes, sd: float, floats: Floats, out: Integers) -> 
     out[pairs:] = np.rint(scaled, out=scaled)[: out.size - pairs]
 
 
-def _laplace_block(stream: Bytes, scale: float, floats: Floats, out: Integers) -> None:
+def _laplace_block(stream: Bytes, further: Further, scale: float, floats: Floats, out: Integers) -> None:
     """An exponential with a random sign (the word's own sign bit)."""
     words = stream[: 8 * out.size].view(np.uint64)
-    value = _log_uniform(words, stream[8 * out.size :].view(np.uint16), floats[0], floats[1])
+    extra = stream[8 * out.size :].view(np.uint16)
+    value = _log_uniform(words, extra, further, floats[0], floats[1], near_one=False)
     value *= scale
     words &= _SIGN
     np.bitwise_xor(value.view(np.uint64), words, out=value.view(np.uint64))

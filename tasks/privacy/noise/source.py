@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +23,20 @@ from tasks.privacy.noise.keystream import KEY_BYTES, keyed_gaussian, keyed_lapla
 MAX_SCALE = 2**45
 #: Up to so many values, 10 to 30 us each, `SystemNoise` takes OpenDP's exact samplers.
 SMALL = 1024
+
+
+def gaps(law: Literal["gaussian", "laplace"], size: int, scale: float) -> float:
+    """How many of the `size` values of one call are expected where neighbours are more than a grid step apart.
+
+    `scale` is the scale or sd in grid steps. What leaves is thus, but for an event of at most this probability, what
+    exact noise would have made of it; derived in `tasks.privacy.noise.keystream`.
+    """
+    if size <= SMALL:
+        return 0.0
+    tail = scale * 2.0**-271
+    if law == "laplace":
+        return size * tail
+    return (size + 1) // 2 * (tail + max(0.0, scale * scale * 2.0**-107 - 2.0**-32))
 
 
 class NoiseSource(Protocol):

@@ -116,12 +116,8 @@ def _check(ctx: SiteContext) -> tuple[ValidationResult, Patients | None]:
 
 def _known_expectations(ctx: SiteContext, studies: Iterable[Study]) -> frozenset[str]:
     """Those of every study that uses these suites: a waiver may be for another study's input."""
-    references = [
-        known_expectations(ctx.suites_dir, input_references(study))
-        for study in studies
-        if study.data.suites == ctx.study.data.suites
-    ]
-    return frozenset().union(*references)
+    of_these = {tuple(input_references(study)) for study in studies if study.data.suites == ctx.study.data.suites}
+    return frozenset().union(*(known_expectations(ctx.suites_dir, inputs) for inputs in of_these))
 
 
 def _check_key(ctx: SiteContext, version: str) -> str:

@@ -94,7 +94,9 @@ def compare_results(
 
 
 def _check_public(study: Study) -> None:
-    """All sites' held-out patients are scored together here, which no real federation could do."""
+    """All sites' held-out patients are scored together here, which no real federation could do, by AUC and log-loss."""
+    if study.label.task != "binary":
+        raise ConfigError(f"experiments are made for a label of yes or no, and label.task is {study.label.task}")
     if not study.evaluation.data_are_public:
         raise ConfigError(
             f"experiments pool patients of all sites, and evaluation.data_are_public of study {study.study} is false"

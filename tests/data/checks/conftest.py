@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pandas as pd
@@ -16,6 +16,7 @@ from tasks.data.reading.tables import read_tables
 from tasks.store.settings import PROJECT
 from tasks.study.file import load_study
 from tasks.study.sections import Study
+from tests.checked_once import checked_once
 
 Tables = dict[str, pd.DataFrame]
 Validate = Callable[..., ValidationResult]
@@ -55,3 +56,10 @@ def validate(study: Study, suites_dir: Path) -> Validate:
         return validate_site(tables, lambda: build_inputs(tables, study), parameters, waivers, suites_dir)
 
     return run
+
+
+@pytest.fixture
+def unchanged_once(kept_checks: Path) -> Iterator[None]:
+    """Of a site's ten suites, only those whose rows no test before had are run: not for what watches the library."""
+    with checked_once(kept_checks):
+        yield

@@ -52,6 +52,7 @@ def with_column(tables: Tables, table: str, **cells: Any) -> Tables:
     return {**tables, table: tables[table].assign(**cells)}
 
 
+@pytest.mark.usefixtures("unchanged_once")
 def test_every_real_site_passes_and_only_703_needs_a_waiver(
     sites_dir: Path, study: Study, suites_dir: Path, validate: Validate
 ) -> None:
@@ -67,6 +68,7 @@ def test_every_real_site_passes_and_only_703_needs_a_waiver(
     assert {check.waived_by for check in results["703"].waived} == {"site 703 data manager"}
 
 
+@pytest.mark.usefixtures("unchanged_once")
 def test_703_fails_without_a_waiver_or_with_an_expired_one(
     sites_dir: Path, study: Study, suites_dir: Path, validate: Validate
 ) -> None:
@@ -81,6 +83,7 @@ def test_703_fails_without_a_waiver_or_with_an_expired_one(
         late.require()
 
 
+@pytest.mark.usefixtures("unchanged_once")
 def test_a_waiver_of_another_site_does_not_count(sites_dir: Path, study: Study, suites_dir: Path) -> None:
     waiver = Waiver(
         site="701", expectation=f"inputs/haemoglobin/{MISSING}", who="someone", why="because of it",
@@ -106,6 +109,7 @@ UNITS = {
 }
 
 
+@pytest.mark.usefixtures("unchanged_once")
 def test_each_wrong_unit_is_caught(tables: Tables, validate: Validate) -> None:
     """All at once: each is of another measurement."""
     for change, _ in UNITS.values():
@@ -114,6 +118,7 @@ def test_each_wrong_unit_is_caught(tables: Tables, validate: Validate) -> None:
     assert {unit: expected - found for unit, (_, expected) in UNITS.items() if expected - found} == {}
 
 
+@pytest.mark.usefixtures("unchanged_once")
 def test_one_value_in_a_wrong_unit_is_caught(tables: Tables, validate: Validate) -> None:
     frame = tables["adlbc"].copy()
     row = frame.index[(frame["PARAMCD"] == "GLUC") & (frame["ABLFL"] == "Y")][0]
@@ -161,6 +166,7 @@ WRONG: dict[str, tuple[Callable[[Tables], Tables], set[str]]] = {
 }  # fmt: skip
 
 
+@pytest.mark.usefixtures("unchanged_once")
 @pytest.mark.parametrize("name", WRONG)
 def test_a_wrong_site_fails_by_name(name: str, tables: Tables, validate: Validate) -> None:
     change, expected = WRONG[name]

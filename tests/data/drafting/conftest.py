@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from tasks.data.drafting.draft import Draft, DraftOptions, draft_study
 from tasks.data.drafting.place import place
 from tasks.store.settings import PROJECT
+from tests.checked_once import checked_once
 from tests.data.drafting.unseen_study import write_unseen_study
 
 
@@ -18,6 +20,13 @@ def new_project(folder: Path) -> Path:
     (folder / "expectations").mkdir(parents=True)
     shutil.copy(PROJECT / "expectations/inputs.json", folder / "expectations")
     return folder
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _checked_once(kept_checks: Path) -> Iterator[None]:
+    """A draft is checked at every site, and most drafts here differ in a column."""
+    with checked_once(kept_checks):
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from tasks.data.reading.features import Tables, build_inputs, scale_inputs
 from tasks.data.reading.labels import as_array, build_labels
@@ -252,3 +253,42 @@ def test_a_comparison_that_could_never_hold_is_refused(tables: Tables, condition
 def test_rows_of_a_number_are_not_sought_among_texts(tables: Tables) -> None:
     with pytest.raises(ConfigError, match="column PARAMCD holds texts"):
         build_inputs(tables, study(spec(where={"PARAMCD": 1}, reduce="any")))
+
+
+# what is missing
+
+
+def test_a_last_value_is_carried_forward_only_so_far(tables: Tables) -> None:
+    """A's albumin is of day 1 and of day -7; B's of day 30 and, empty, of day 1."""
+    asked = {"where": {"PARAMCD": "ALB"}, "reduce": "last", "column": "AVAL"}
+    assert built(tables, **asked, on_or_before=["ADY", 0]) == [40.0, *[pytest.approx(NAN, nan_ok=True)] * 3]
+    assert np.isnan(built(tables, **asked, on_or_before=["ADY", 0], within=7)).all(), "seven days before day 0: no more"
+    assert built(tables, **asked, on_or_before=["ADY", 0], within=7.5)[0] == 40.0
+    assert built(tables, **asked, on_or_before=["ADY", 40], within=11)[1] == 38.0
+
+
+def test_who_has_no_value_gets_the_one_that_is_declared(tables: Tables) -> None:
+    inputs = build_inputs(tables, study(spec(table="adsl", column="AGE")))
+    own = {"table": "adsl", "column": "AGE", "centre": 70, "scale": 10}
+    assert scale_inputs(inputs, study(spec(**own))).flatten().tolist() == [1, -1, 0, 0]
+    assert scale_inputs(inputs, study(spec(**own, missing_as=95))).flatten().tolist() == [1, -1, 0, 2.5]
+    assert scale_inputs(inputs, study(spec(**own, missing_as=500))).flatten()[3] == 4, "within the clip"
+    logged = own | {"transform": "log1p", "scale": 0.1}
+    expected = (np.log1p(80) - np.log1p(70)) / 0.1
+    assert scale_inputs(inputs, study(spec(**logged, missing_as=80))).flatten()[3] == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        ({"within": 3}, "within needs on_or_before"),
+        ({"within": 0, "on_or_before": ["ADY", 1]}, "greater than 0"),
+        ({"missing_as": 3, "reduce": "count"}, "missing_as has no meaning with reduce: count"),
+        ({"missing_as": 3, "reduce": "missing"}, "missing_as has no meaning with reduce: missing"),
+        ({"missing_as": -1, "transform": "log1p"}, "missing_as is -1, which has no log1p"),
+        ({"missing_as": float("nan")}, "finite number"),
+    ],
+)
+def test_a_rule_for_what_is_missing_that_means_nothing_is_refused(fields: dict[str, Any], says: str) -> None:
+    with pytest.raises(ValidationError, match=says):
+        study(spec(**fields))

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from tasks.errors import BudgetExhausted, PrivacyError
+from tasks.privacy.mechanisms import distributed_dp
 from tasks.privacy.mechanisms.distributed_dp import DistributedDPMechanism
 from tasks.privacy.noise.grid import STEPS_PER_CLIP
 from tasks.privacy.noise.source import SeededNoise
@@ -174,3 +175,16 @@ def test_too_few_sites_are_refused(sites: int) -> None:
 def test_what_is_no_vector_of_grid_steps_is_refused(total: Rows) -> None:
     with pytest.raises(PrivacyError, match="int64 grid steps"):
         MECHANISM.privatize(total, SITES, NoNoise())
+
+
+def test_the_gaps_of_every_share_in_the_sum_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    counted = list[float]()
+    monkeypatch.setattr(distributed_dp, "check_sampler", lambda in_gaps, *_: counted.append(in_gaps))
+    MECHANISM.privatize(TRUTH, SITES, SEED.derive("gaps"))
+    assert counted == [SITES * SIZE / 2 * MECHANISM.share_sd(SITES) * 2.0**-271]
+
+
+def test_noise_that_has_gaps_beside_delta_is_refused() -> None:
+    narrow = DistributedDPMechanism(SETTINGS.model_copy(update={"epsilon": 1e-4}), total_rounds=20)
+    with pytest.raises(PrivacyError, match=r"raise privacy\.delta or privacy\.epsilon, or lower"):
+        narrow.privatize(TRUTH, SITES, NoNoise())

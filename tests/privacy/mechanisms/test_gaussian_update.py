@@ -13,11 +13,12 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from tasks.errors import BudgetExhausted, PrivacyError
+from tasks.privacy.mechanisms import gaussian_update
 from tasks.privacy.mechanisms.gaussian import check_sampler
 from tasks.privacy.mechanisms.gaussian_update import GaussianUpdateMechanism
 from tasks.privacy.noise import grid
 from tasks.privacy.noise.grid import STEPS_PER_CLIP, clipped_steps
-from tasks.privacy.noise.source import SeededNoise, SystemNoise
+from tasks.privacy.noise.source import SeededNoise, SystemNoise, gaps
 from tasks.study.channels import MASKS
 from tasks.study.privacy import GaussianUpdate
 from tests.privacy.noise.noise_tests import ALARM, scale_p_value, shape_p_value
@@ -234,9 +235,46 @@ def test_a_release_that_does_not_fit_float32_is_refused() -> None:
         wide.privatize(np.zeros(1000, dtype=np.float32), SEED.derive("wide"))
 
 
-def test_noise_whose_gaps_would_count_beside_delta_is_refused() -> None:
-    """At 10 million values and delta 1e-5 the gaps are 1e-7; at delta 1e-9 they would be more than delta itself."""
-    check_sampler(10_000_000, 16.7 * 2**24, 20, 1e-5)
-    check_sampler(1_000, 16.7 * 2**24, 20, 1e-300)
-    with pytest.raises(PrivacyError, match=r"raise privacy\.delta"):
-        check_sampler(10_000_000, 16.7 * 2**24, 20, 1e-9)
+def recorded_gaps(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The gaps of a release, as the mechanism counts them."""
+    counted = list[float]()
+    monkeypatch.setattr(gaussian_update, "check_sampler", lambda in_gaps, *_: counted.append(in_gaps))
+    return counted
+
+
+def test_all_values_of_all_sites_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the masks open is a sum with the noise of every site."""
+    counted, update = recorded_gaps(monkeypatch), np.zeros(5000, dtype=np.float32)
+    MECHANISM.privatize(update, SEED.derive("gaps"))
+    MECHANISM.privatize_share(update, SITES, SEED.derive("gaps"))
+    sds = [MECHANISM.noise_multiplier * 2**24, MECHANISM.share_sd(SITES)]
+    assert counted == [2500 * sds[0] * 2.0**-271, SITES * 2500 * sds[1] * 2.0**-271]
+
+
+@pytest.mark.parametrize("epsilon", [0.1, 1.0, 8.0, 100.0])
+def test_no_usual_study_is_refused_for_gaps(epsilon: float) -> None:
+    """Ten million values, an sd of 2^28 steps, 10 000 rounds, up to the largest epsilon of a study."""
+    check_sampler(gaps("gaussian", 10_000_000, 2.0**28), 10_000, epsilon, 1e-12)
+
+
+def test_noise_whose_gaps_would_count_is_refused_with_a_remedy() -> None:
+    """delta grows by (1 + e^epsilon) times the gaps of all rounds: here (1 + e^3) * 20 * 1e-11 = 4.2e-9."""
+    check_sampler(1e-11, 20, 3.0, 4.3e-7)
+    with pytest.raises(
+        PrivacyError,
+        match=r"^gaps in the noise add 4\.2e-09 to delta over 20 rounds, more than a hundredth of 4\.1e-07: "
+        r"raise privacy\.delta, or lower rounds\.total$",
+    ):
+        check_sampler(1e-11, 20, 3.0, 4.1e-7)
+    with pytest.raises(PrivacyError, match=r"raise privacy\.delta or privacy\.epsilon, or lower rounds\.total$"):
+        check_sampler(gaps("gaussian", 1_000_000, 2.0**38), 1, 0.01, 1e-5)
+    with pytest.raises(PrivacyError, match="add nan to delta"):
+        check_sampler(float("nan"), 1, 1.0, 1e-5)
+
+
+def test_an_update_whose_noise_has_gaps_stays_before_noise_is_drawn() -> None:
+    narrow = GaussianUpdateMechanism(SETTINGS.model_copy(update={"epsilon": 1e-4}), total_rounds=20)
+    with pytest.raises(PrivacyError, match="gaps in the noise"):
+        narrow.privatize(np.zeros(5000, dtype=np.float32), NoNoise())
+    with pytest.raises(PrivacyError, match="gaps in the noise"):
+        narrow.privatize_share(np.zeros(5000, dtype=np.float32), SITES, NoNoise())

@@ -244,3 +244,11 @@ def test_what_is_no_vector_of_grid_steps_is_refused(total: torch.Tensor) -> None
     for vector in (total, total.numpy()):
         with pytest.raises(PrivacyError, match="int64 grid steps"):
             MECHANISM.privatize(vector, NoNoise())
+
+
+def test_noise_that_has_gaps_beside_delta_is_refused() -> None:
+    total = np.zeros(5000, dtype=np.int64)
+    for changes in ({"epsilon": 1e-4}, {"delta": 1e-70}):
+        narrow = LocalDPMechanism(SETTINGS.model_copy(update=changes), total_rounds=20)
+        with pytest.raises(PrivacyError, match="gaps in the noise add"):
+            narrow.privatize(total, NoNoise())

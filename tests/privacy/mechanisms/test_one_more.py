@@ -86,7 +86,7 @@ print(json.dumps({
     "trace": float(np.abs(mechanism.trace(np.full(7, -3.0), 4)).sum()),
     "words": mechanism.words(),
     "bounds": bounds,
-    "gaps": [gaps(delta=1e-3), gaps()],
+    "gaps": [gaps(), gaps(delta=1e-65)],
     "over": over(),
     "masks": said(channel="masks"),
     "samples": said(training=content["training"] | {"weighting": "samples"}),
@@ -184,7 +184,8 @@ def test_its_bound_is_exact_whatever_the_update_is(done: dict[str, Any]) -> None
 def test_a_round_too_many_and_noise_with_gaps_are_refused(done: dict[str, Any]) -> None:
     assert done["over"].startswith("release 3 is refused")
     assert done["gaps"][0] == 20_000
-    assert done["gaps"][1].startswith("noise for 20000 values has gaps beside this delta")
+    assert done["gaps"][1].startswith("gaps in the noise add ")
+    assert done["gaps"][1].endswith(" more than a hundredth of 1e-65: raise privacy.delta, or lower rounds.total")
 
 
 def test_the_door_and_the_audit_know_it(done: dict[str, Any]) -> None:

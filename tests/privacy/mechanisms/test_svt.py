@@ -13,7 +13,7 @@ from tasks.errors import BudgetExhausted, PrivacyError
 from tasks.privacy.accounting import pure_epsilon_for
 from tasks.privacy.mechanisms import svt
 from tasks.privacy.mechanisms.svt import Scales, SparseVectorMechanism
-from tasks.privacy.noise.source import MAX_SCALE, SeededNoise, SystemNoise
+from tasks.privacy.noise.source import MAX_SCALE, SMALL, SeededNoise, SystemNoise, gaps
 from tasks.study.privacy import BudgetShares, SparseVector
 
 SEED = SeededNoise(bytes(range(32)))
@@ -175,6 +175,59 @@ class NoNoise:
 def test_what_is_no_finite_vector_is_refused_before_noise_is_drawn(update: Vector) -> None:
     with pytest.raises(PrivacyError, match="stays at the site"):
         MECHANISM.privatize(update, 1, NoNoise())
+
+
+class Counting:
+    """Noise that no component passes, or that all do; counts what is drawn with each scale."""
+
+    def __init__(self, value: int) -> None:
+        self.value = value
+        self.drawn = dict[float, int]()
+
+    def laplace(self, size: int, scale: float) -> npt.NDArray[np.int64]:
+        self.drawn[scale] = self.drawn.get(scale, 0) + size
+        return np.full(size, self.value if size > 1 else 0, dtype=np.int64)
+
+    def gaussian(self, size: int, sd: float) -> npt.NDArray[np.int64]:
+        raise AssertionError("the sparse vector technique has no Gaussian noise")
+
+    def subset(self, population: int, size: int) -> npt.NDArray[np.int64]:
+        return np.arange(size)
+
+
+@pytest.mark.parametrize("value", [-(2**43), 2**43])
+def test_no_release_draws_more_than_is_counted(value: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also one in which nothing ever passes: a thousand passes over all components."""
+    counted, size, source = list[float](), 5000, Counting(value)
+    monkeypatch.setattr(svt, "check_sampler", lambda in_gaps, *_: counted.append(in_gaps))
+    sent = MECHANISM.privatize(np.zeros(size, dtype=np.float32), 1, source)
+    scales = Scales.of(SETTINGS, MECHANISM.pure_epsilon, 2000)
+    assert sent.shortfall == (2000 if value < 0 else 0)
+    assert source.drawn[scales.query] == (size * svt.MAX_PASSES if value < 0 else size)
+    drawn = sum(number * scale * 2.0**-271 for scale, number in source.drawn.items() if number > 1)
+    assert 0 < drawn <= counted[0]
+    everything = (5000 * 1000 * scales.query + 2000 * scales.release) * 2.0**-271
+    assert counted == [pytest.approx(everything, rel=1e-9, abs=0)]
+
+
+@pytest.mark.parametrize("epsilon", [0.1, 1.0, 3.0, 8.0, 100.0])
+@pytest.mark.parametrize("size", [100_000, 1_000_000, 4_700_000, 1_000_000_000])
+def test_no_usual_study_is_refused_for_gaps(size: int, epsilon: float) -> None:
+    """And would be with 79 bits, whose gaps are 2^192 times as many: 4e-5 and 5e-4 at epsilon 3, in one pass."""
+    mechanism = SparseVectorMechanism(SETTINGS.model_copy(update={"epsilon": epsilon}), 20)
+    wanted = round(0.4 * size)
+    scales = Scales.of(mechanism.settings, mechanism.pure_epsilon, wanted)
+    mechanism._check_sampler(size, wanted, scales)
+    if epsilon == 3:
+        before = 20 * 2.0**192 * (gaps("laplace", size, scales.query) + gaps("laplace", wanted, scales.release))
+        assert before > 1e-5
+
+
+def test_an_update_whose_noise_has_gaps_stays_before_noise_is_drawn() -> None:
+    tiny = SparseVectorMechanism(SETTINGS.model_copy(update={"delta": 1e-63}), 20)
+    with pytest.raises(PrivacyError, match=r"hundredth of 1e-63: raise privacy\.delta, or lower rounds\.total"):
+        tiny.privatize(np.zeros(5000, dtype=np.float32), 1, NoNoise())
+    assert tiny.privatize(np.zeros(SMALL, dtype=np.float32), 1, SEED.derive("exact")).indices.size == 410
 
 
 @pytest.mark.parametrize("local_iterations", [0, -1])

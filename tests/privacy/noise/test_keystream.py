@@ -11,6 +11,7 @@ import pytest
 
 from tasks.privacy.noise import keystream
 from tasks.privacy.noise.keystream import BLOCK, derive_key, keyed_gaussian, keyed_laplace, keyed_subset
+from tests.privacy.noise.chosen_bits import BITS, laplace, pair
 from tests.privacy.noise.noise_tests import ALARM, low_bits_p_value
 
 KEY = bytes(range(32))
@@ -21,26 +22,6 @@ SUBSET = [3, 7, 8, 13, 16, 18]
 DIGESTS = ["50c026a8f7f4d8b0", "72f06b0148179021", "2287d528c72fea54"]
 Sampler = Callable[[bytes, int, float], keystream.Integers]
 SAMPLERS = [keyed_gaussian, keyed_laplace]
-
-
-def stream_of(words: list[int], extra: list[int]) -> keystream.Bytes:
-    """The random bytes that one block of a sampler reads, chosen by hand."""
-    raw = np.array(words, dtype="<u8").tobytes() + np.array(extra, dtype="<u2").tobytes()
-    return np.frombuffer(raw, dtype=np.uint8).copy()
-
-
-def pair(word: int, angle: int, extra: int, sd: float) -> keystream.Integers:
-    """The Gaussian pair of these random bits."""
-    out = np.full(2, np.iinfo(np.int64).max)
-    keystream._gaussian_block(stream_of([word, angle], [extra]), sd, np.full((3, 1), np.nan), out)
-    return out
-
-
-def laplace(word: int, extra: int, scale: float) -> int:
-    """The Laplace value of these random bits."""
-    out = np.full(1, np.iinfo(np.int64).max)
-    keystream._laplace_block(stream_of([word], [extra]), scale, np.full((3, 1), np.nan), out)
-    return int(out[0])
 
 
 def draw_bytes(key: bytes, stream: int, size: int) -> keystream.Bytes:
@@ -84,37 +65,23 @@ def test_noise_is_whole_steps_and_reaches_every_one(sampler: Sampler, scale: flo
     assert low_bits_p_value(sample * 2) < ALARM, "a sampler that skips every other step"
 
 
-@pytest.mark.parametrize("exponent", [0.1, 1.0, 10.0, 20.0, 30.0, 35.0])
-def test_neighbours_are_less_than_a_grid_step_apart(exponent: float) -> None:
-    """Up to u = scale * 2^-79, here exponent 35.3 for a scale of 2^28; else an observer could tell sums apart."""
-    word, scale = round(2**63 * np.exp(-exponent)), 2.0**28
-    words, extra = np.array([word, word, word + 1], "<u8"), np.array([0, 1, 0], "<u2")
-    exponentials = -keystream._log_uniform(words, extra, np.empty(3), np.empty(3))
-    assert exponentials[0] == pytest.approx(exponent, rel=1e-3)
-    assert abs(exponentials[0] - exponentials[1]) * scale < 1
-    radii = np.sqrt(2 * exponentials) * scale
-    assert abs(radii[0] - radii[1]) < 1
-    gap = abs(exponentials[0] - exponentials[2]) * scale
-    assert (gap > 1) == (exponent > 25), "63 bits would not be enough"
-
-
-@pytest.mark.parametrize("word", [0, 1, 2**11, 2**62, 2**63 - 1, 2**63, 2**63 + 1, 2**64 - 1])
-@pytest.mark.parametrize("extra", [0, 2**16 - 1])
-def test_extreme_words_give_noise_within_the_stated_tail(word: int, extra: int) -> None:
-    angles, scale = (0, 2**62, 2**63 - 1, 2**63, 2**64 - 1), 2.0**44
-    assert max(np.hypot(*pair(word, angle, extra, scale)) for angle in angles) < 10.54 * scale
-    assert abs(laplace(word, extra, scale)) < 55.5 * scale
+@pytest.mark.parametrize("word", [0, 1, 2**11, 2**31 - 1, 2**31, 2**62, 2**63 - 2**31, 2**63 - 1])
+@pytest.mark.parametrize("rest", [0, 2 ** (BITS - 63) - 1])
+def test_extreme_words_give_noise_within_the_stated_tail(word: int, rest: int) -> None:
+    u, angles = (word << (BITS - 63)) + rest, (0, 2**62, 2**63 - 1, 2**63, 2**64 - 1)
+    assert max(np.hypot(*pair(u, LARGEST, angle)) for angle in angles) < 19.42 * LARGEST
+    assert abs(laplace(u, LARGEST)) < 188.6 * LARGEST
 
 
 def test_the_smallest_uniform_reaches_the_stated_tail() -> None:
-    assert [laplace(0, 0, 1e6), laplace(2**63, 0, 1e6)] == [-55451774, 55451774]
-    assert pair(0, 0, 0, 1e6).tolist() == [10531075, 0]
+    assert [laplace(0, 1e6), laplace(0, 1e6, sign=1)] == [-188536033, 188536033]
+    assert pair(0, 1e6).tolist() == [19418344, 0]
 
 
 @pytest.mark.parametrize("eighth", range(8))
 def test_the_angle_word_goes_once_around_the_circle(eighth: int) -> None:
     angle = np.pi * eighth / 4
-    assert pair(2**62, eighth * 2**61, 0, 1e9) == pytest.approx(
+    assert pair(1 << (BITS - 1), 1e9, eighth * 2**61) == pytest.approx(
         1e9 * np.sqrt(2 * np.log(2)) * np.array([np.cos(angle), np.sin(angle)]), abs=1
     )
 

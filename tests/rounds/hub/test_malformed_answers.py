@@ -31,7 +31,7 @@ from tasks.store.records.model import ModelCard
 from tasks.store.records.report import RoundMetrics, SiteMetrics
 from tasks.store.records.round import Refusal
 from tasks.store.weights import fetch_model, sha256, to_bytes
-from tests.rounds.hub.federation import FEW, SITES, Federation
+from tests.rounds.hub.federation import FEW, NOCOMP, SITES, Federation
 from tests.rounds.hub.masked_rounds import PREPARE, UPLOAD, put, signing, trained
 
 LIAR = "717"
@@ -255,3 +255,27 @@ def test_seconds_that_would_not_add_up_are_one_sites_loss(fed: Federation, secon
     assert {chosen.site for chosen in selection.chosen} == OTHERS
     assert "is not a valid Manifest" in selection.missing[LIAR]
     assert fed.close(study, 1).status == "partial"
+
+
+@pytest.mark.parametrize("lie", [{"auc": 1.5}, {"log_loss": -0.1}, {"rmse": 3.0}, {"\U0001f600": 0.5}])
+def test_a_figure_that_no_model_can_have_is_one_sites_loss(fed: Federation, lie: dict[str, float]) -> None:
+    """Or one that the study's task has not: the means over sites are of the others' figures."""
+    study = fed.new_study(base=NOCOMP, sites=FEW)
+    fed.open(study)
+    assert fed.run_sites(study, 1) == {}
+    fed.aggregate(study, 1)
+    card = fed.store().get_record(layout.card(study, 1), ModelCard)
+    for number, site in enumerate(FEW):
+        metrics = SiteMetrics(
+            study=study,
+            server_round=1,
+            site=site,
+            model_sha256=card.evaluated_model.sha256,
+            min_cell=5,
+            num_examples=10 + number,
+            figures={"auc": 0.5} | lie if site == LIAR else {"auc": 0.75, "log_loss": 0.5},
+        )
+        put(fed, layout.site_metrics(study, 1, site), metrics)
+    closed = fed.close(study, 1)
+    assert closed.figures == {"auc": 0.75, "log_loss": 0.5}
+    assert {row.site for row in closed.sites if row.metrics is None} == {LIAR}
