@@ -15,7 +15,7 @@ from tests.house import ROOMS
 from tests.worked_examples import PAGE, apply, blocks, patched
 
 TEXT = PAGE.read_text()
-EXAMPLES = ("## One mechanism more", "## One channel more")
+EXAMPLES = ("## One mechanism more", "## One strategy more", "## One channel more")
 NEW = {path for heading in EXAMPLES for path, (kind, _) in blocks(heading).items() if kind == "python"}
 
 
