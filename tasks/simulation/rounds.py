@@ -66,7 +66,12 @@ def simulate(
         ConfigError: no round can be made of the study's model. BudgetExhausted: at the first round that the budget
             does not pay for. PrivacyError: an update is not finite.
     """
-    sites = SimulatedSites(study, patients, noise)
+    yield from rounds_of(SimulatedSites(study, patients, noise), rounds)
+
+
+def rounds_of(sites: SimulatedSites, rounds: int) -> Iterator[SimulatedRound]:
+    """The rounds of these sites, from the initial model. Raises as `simulate` does."""
+    study = sites.study
     weights = evaluated = parameters(sites.model)
     averaged = 0
     for server_round in range(1, rounds + 1):

@@ -5,6 +5,7 @@ run              runs them
 records          what an experiment leaves behind
 files            where it lies
 paired           paired differences and their verdicts
+robustness       strategies against sites that send anything
 claims           what the paper says, and what would show it
 findings         the page
 figures          its figures
