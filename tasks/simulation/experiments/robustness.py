@@ -40,7 +40,7 @@ ROUNDS, SEEDS, MOST = 8, 5, 3
 #: The input that a backdoor hides behind, and the value of its trigger, in the units of the model's inputs.
 TRIGGER, EXTREME = "temperature", 4.0
 #: A tenth above the largest update of a round without poison, over 20 seeds: nobody honest is refused.
-NORM_BOUND = 0.5
+NORM_BOUND = 0.36
 #: Name -> the study's strategy, and whether the hub refuses updates beyond NORM_BOUND.
 DEFENCES: dict[str, tuple[dict[str, Any], bool]] = {
     "`fed_avg`": ({"name": "fed_avg"}, False),
