@@ -7,7 +7,7 @@ between rounds, where the study says so (optimizer state, error feedback).
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +27,7 @@ from tasks.privacy.opened import interpret, noised_figures, num_values
 from tasks.privacy.sanitizer import contribution, plan_spend, sanitize
 from tasks.privacy.sum_statistics import asked_sums
 from tasks.rounds.site.local_update import SiteState, local_update
+from tasks.rounds.site.personal import personal_model
 from tasks.store.plans import of_round, plan_round
 from tasks.store.records.model import NoisedFigures
 from tasks.store.records.round import Plan
@@ -41,6 +42,7 @@ from tasks.study.strategy import FED_AVG
 class SimulatedRound:
     """One round's model, iterate and evaluated (they differ once iterates are averaged).
 
+    personal: each site's own model, where the strategy has such.
     num_bytes: tensors that all sites upload in it; under encryption those of the updates before they are encrypted.
     """
 
@@ -49,6 +51,7 @@ class SimulatedRound:
     evaluated: Weights
     noised: NoisedFigures | None = None
     num_bytes: int = 0
+    personal: Mapping[str, Weights] = field(default_factory=dict)
 
 
 def simulate(
@@ -81,7 +84,8 @@ def rounds_of(sites: SimulatedSites, rounds: int) -> Iterator[SimulatedRound]:
         else:
             evaluated = running_mean(evaluated, averaged, weights) if averaged else weights
             averaged += 1
-        yield SimulatedRound(server_round, weights, evaluated, quality, num_bytes)
+        personal = sites.personalised(evaluated, server_round)
+        yield SimulatedRound(server_round, weights, evaluated, quality, num_bytes, personal)
 
 
 def pool(patients: Mapping[str, Patients]) -> Patients:
@@ -115,6 +119,7 @@ class SimulatedSites:
         self.strategy = strategy_of(study.strategy)
         self.state: Weights | None = None
         self.states: dict[str, SiteState] = {}
+        self.personal: dict[str, Weights] = {}
         self.residuals: dict[str, torch.Tensor] = {}
         initial = parameters(self.model)
         self._shape = Shape.of(initial)
@@ -139,6 +144,16 @@ class SimulatedSites:
     def _advanced(self, base: Weights, mean: Weights, server_round: int) -> Weights:
         weights, self.state = advance(self.strategy, base, mean, self.state, At(server_round))
         return weights
+
+    def personalised(self, weights: Weights, server_round: int) -> dict[str, Weights]:
+        """Each site's own model after a round with these global weights; none where the strategy has no such."""
+        if not self.study.strategy.personal:
+            return {}
+        plan = self._plan.model_copy(update={"server_round": server_round})
+        for site, patients in self.patients.items():
+            own = self.personal.get(site)
+            self.personal[site] = personal_model(self.task, self.model, patients, plan, weights, own)
+        return dict(self.personal)
 
     def _add(self, site: str, mean: Combiner, plan: Plan, base: Weights, evaluated: Weights) -> int:
         """One site's part of the mean, and its length in bytes; nothing else of it is left."""

@@ -24,11 +24,13 @@ class StrategySection(Section):
     needs_each: it looks at single updates, so they must come one by one, in the open, each the whole update of a site.
     needs_steps: it changes nothing unless a site takes several local steps.
     corrects: it corrects each local step, and sites send a second vector beside their update.
+    personal: each site has a model of its own beside the global one, which never leaves it.
     """
 
     needs_each: ClassVar[bool] = False
     needs_steps: ClassVar[bool] = False
     corrects: ClassVar[bool] = False
+    personal: ClassVar[bool] = False
 
     @property
     def fewest_sites(self) -> int:
@@ -144,6 +146,24 @@ class ScaffoldSettings(StrategySection):
     server_lr: ServerRate = 1.0
 
 
+class FineTuneSettings(StrategySection):
+    """The mean, and at each site the new model trained on, on its own patients."""
+
+    personal: ClassVar[bool] = True
+
+    name: Literal["fine_tune"]
+    times: Annotated[int, Field(ge=1, le=1000)] = Field(default=1, description="local trainings, as in a round")
+
+
+class DittoSettings(StrategySection):
+    """The mean, and at each site a model that goes its own way, held near the global one."""
+
+    personal: ClassVar[bool] = True
+
+    name: Literal["ditto"]
+    mu: float = Field(gt=0, le=1000, description="mu/2 times the squared distance from the global model")
+
+
 StrategySettings = Annotated[
     FedAvgSettings
     | FedProxSettings
@@ -154,7 +174,9 @@ StrategySettings = Annotated[
     | MedianSettings
     | TrimmedMeanSettings
     | KrumSettings
-    | ScaffoldSettings,
+    | ScaffoldSettings
+    | FineTuneSettings
+    | DittoSettings,
     Field(discriminator="name"),
 ]
 #: What a study does that says nothing.

@@ -69,12 +69,14 @@ STRATEGIES: dict[str, dict[str, Any]] = {
     "krum": {"byzantine": 0},
     "multi_krum": {"byzantine": 0, "keep": 2},
     "scaffold": {},
+    "fine_tune": {},
+    "ditto": {"mu": 0.1},
 }
 _ANY = (set(MECHANISMS), set(CHANNELS), set(WEIGHTINGS), set(LENGTHS))
 _EACH = ({"none", "gaussian_update"}, {"plain"}, {"plain"}, set(LENGTHS))
 #: The same of strategies: mechanisms, channels, weightings, lengths.
 STRATEGIES_MEANT: dict[str, tuple[set[str], set[str], set[str], set[str]]] = {
-    **dict.fromkeys(("fed_avg", "fed_avg_m", "fed_adam", "fed_yogi", "fed_adagrad"), _ANY),
+    **dict.fromkeys(("fed_avg", "fed_avg_m", "fed_adam", "fed_yogi", "fed_adagrad", "fine_tune", "ditto"), _ANY),
     **dict.fromkeys(("median", "trimmed_mean", "krum", "multi_krum"), _EACH),
     "fed_prox": (*_ANY[:3], {"iterations", "epochs"}),
     "scaffold": ({"none"}, {"plain"}, {"plain"}, {"iterations", "epochs"}),

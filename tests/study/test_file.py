@@ -476,8 +476,8 @@ MECHANISM_REFUSALS: dict[str, tuple[str, str, str]] = {
     "fed_prox of one step": (
         small(LOCAL) + "strategy:\n  name: fed_prox\n  mu: 0.1\n",
         "  name: fed_prox",
-        "strategy.name must be fed_avg or fed_avg_m or fed_adam or fed_yogi or fed_adagrad where a site "
-        "takes one local step: fed_prox needs several",
+        "strategy.name must be fed_avg or fed_avg_m or fed_adam or fed_yogi or fed_adagrad or fine_tune or ditto "
+        "where a site takes one local step: fed_prox needs several",
     ),
     "too few for a trim": (
         small(NONE) + "strategy:\n  name: trimmed_mean\n  trim: 2\n",
@@ -502,8 +502,8 @@ MECHANISM_REFUSALS: dict[str, tuple[str, str, str]] = {
     "a median of some components": (
         small(TOP) + "strategy:\n  name: median\n",
         "  name: median",
-        "strategy.name must be fed_avg or fed_avg_m or fed_adam or fed_yogi or fed_adagrad with privacy.mechanism top: "
-        "median compares whole updates",
+        "strategy.name must be fed_avg or fed_avg_m or fed_adam or fed_yogi or fed_adagrad or fine_tune or ditto with "
+        "privacy.mechanism top: median compares whole updates",
     ),
     "two local iterations under distributed_dp": (
         small(DISTRIBUTED, masks=True, local_iterations="local_iterations: 2"),
@@ -809,6 +809,7 @@ DEFAULTS = {
     "FedYogiSettings.beta_2": 0.99,
     "FedYogiSettings.server_lr": 0.1,
     "FedYogiSettings.tau": 0.001,
+    "FineTuneSettings.times": 1,
     "GaussianUpdate.colluding_sites": 1,
     "GaussianUpdate.tolerated_dropouts": 1,
     "Input.clip": 4.0,

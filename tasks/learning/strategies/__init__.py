@@ -11,6 +11,8 @@ median        of each parameter
 trimmed_mean  of each parameter, without the ends
 krum          the updates nearest to their neighbours
 scaffold      local steps corrected by control variates
+fine_tune     the mean, and at each site the new model trained on
+ditto         the mean, and at each site a model held near it
 strategy      what every strategy answers, and a round's step
 state         what the hub keeps for it from round to round
 
@@ -21,24 +23,28 @@ from __future__ import annotations
 
 from typing import assert_never
 
+from tasks.learning.strategies.ditto import Ditto
 from tasks.learning.strategies.fed_adagrad import FedAdagrad
 from tasks.learning.strategies.fed_adam import FedAdam
 from tasks.learning.strategies.fed_avg import FedAvg
 from tasks.learning.strategies.fed_avg_m import FedAvgM
 from tasks.learning.strategies.fed_prox import FedProx
 from tasks.learning.strategies.fed_yogi import FedYogi
+from tasks.learning.strategies.fine_tune import FineTune
 from tasks.learning.strategies.krum import Krum
 from tasks.learning.strategies.median import Median
 from tasks.learning.strategies.scaffold import Scaffold
 from tasks.learning.strategies.strategy import Strategy
 from tasks.learning.strategies.trimmed_mean import TrimmedMean
 from tasks.study.strategy import (
+    DittoSettings,
     FedAdagradSettings,
     FedAdamSettings,
     FedAvgMSettings,
     FedAvgSettings,
     FedProxSettings,
     FedYogiSettings,
+    FineTuneSettings,
     KrumSettings,
     MedianSettings,
     ScaffoldSettings,
@@ -70,4 +76,8 @@ def strategy_of(settings: StrategySettings) -> Strategy:
             return Krum(settings)
         case ScaffoldSettings():
             return Scaffold(settings)
+        case FineTuneSettings():
+            return FineTune(settings)
+        case DittoSettings():
+            return Ditto(settings)
     assert_never(settings)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import NamedTuple, Protocol
 
@@ -57,6 +57,10 @@ class HeldUpdates:
         return self.shape.unflatten(self.strategy.combine(self.updates))
 
 
+#: Local training as in a round: from these weights, with what is added to the loss, to others.
+Train = Callable[[Weights, Penalty | None], Weights]
+
+
 class Strategy:
     """One strategy with its section of a study.
 
@@ -88,6 +92,10 @@ class Strategy:
 
         `length`: local steps times their rate. Asked only where `settings.corrects`.
         """
+        raise NotImplementedError
+
+    def personal(self, weights: Weights, own: Weights | None, train: Train) -> Weights:
+        """A site's own model, from the new global one and its own of before; asked only where `settings.personal`."""
         raise NotImplementedError
 
     def combiner(self, base: Weights) -> Combiner:

@@ -8,6 +8,7 @@ plans          which plans a site follows
 global_models  which models it works with
 validation     its data, checked
 local_update   its part before anything protects it
+personal       its own model beside the global one
 accounted      whatever comes of it is paid for
 witness        what it knows of the others' ledgers
 round_files    what it keeps of a round

@@ -25,6 +25,7 @@ from tasks.rounds.site.accounted import paid_for, require_honest_counts
 from tasks.rounds.site.context import PlannedRound, SiteContext
 from tasks.rounds.site.global_models import GlobalModels
 from tasks.rounds.site.local_update import SiteState, local_update
+from tasks.rounds.site.personal import PersonalFiles, personal_model
 from tasks.rounds.site.round_files import RoundFiles, forget_rounds_before
 from tasks.rounds.site.running import require_asked, require_open, run_step
 from tasks.rounds.site.validation import checked_patients, data_version, shown, valid_patients
@@ -33,10 +34,10 @@ from tasks.store.files import write_private
 from tasks.store.identity import sign
 from tasks.store.objects import to_json
 from tasks.store.records.ledger import LedgerEntry, Spend
-from tasks.store.records.model import ModelCard
+from tasks.store.records.model import ModelCard, ModelRef
 from tasks.store.records.report import SiteMetrics
 from tasks.store.records.round import Manifest, Plan
-from tasks.store.weights import from_bytes, set_parameters, sha256
+from tasks.store.weights import from_bytes, set_parameters, sha256, to_bytes
 
 
 class Upload(NamedTuple):
@@ -228,6 +229,8 @@ def validate_global(ctx: SiteContext, server_round: int) -> SiteMetrics | None:
         shown = suppress(full, task_of(ctx.study.label), patients.held_out_labels, promises=plan.privacy.promises)
         metrics = shown.model_copy(update={"seconds": _since(started)})
         _create_if_new(ctx, layout.site_metrics(plan.study, server_round, ctx.site), metrics)
+        if plan.strategy.personal:
+            _personalise(ctx, plan, model, patients, card.evaluated_model)
         return metrics
 
     return run_step(ctx, server_round, "validate_global", work, with_deadline=False)
@@ -250,6 +253,22 @@ def _figures(ctx: SiteContext, plan: Plan, model: torch.nn.Module, patients: Pat
         min_cell=plan.evaluation.min_cell,
         num_examples=len(patients.held_out_labels),
     )
+
+
+def _personalise(ctx: SiteContext, plan: Plan, model: torch.nn.Module, patients: Patients, ref: ModelRef) -> None:
+    """Train the site's own model, and write what it is worth, in the site's own folder; nothing of it leaves."""
+    files, weights = PersonalFiles(ctx.work_dir, plan.study), ctx.cards.fetch(ref, model)
+    own = files.before(plan.server_round, weights)
+    try:
+        made = personal_model(task_of(ctx.study.label), model, patients, plan, weights, own)
+    except Exception:
+        if not plan.privacy.promises:
+            raise
+        return  # that it fails would tell of the site's patients
+    files.keep(plan.server_round, made)
+    set_parameters(model, made)
+    figures = _figures(ctx, plan, model, patients, sha256(to_bytes(made)))
+    write_private(ctx.round_dir(plan.server_round) / "personal.json", to_json(figures))
 
 
 def _create_if_new(ctx: SiteContext, key: str, record: BaseModel) -> None:

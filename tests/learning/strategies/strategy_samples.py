@@ -26,6 +26,8 @@ GIVEN: dict[str, dict[str, Any]] = {
     "krum": {"byzantine": 1},
     "multi_krum": {"byzantine": 1, "keep": 2},
     "scaffold": {"server_lr": 0.7},
+    "fine_tune": {"times": 2},
+    "ditto": {"mu": 0.5},
 }
 BASE: Weights = {"a": torch.tensor([[1.0, -2.0], [0.5, 0.0]]), "b": torch.tensor([3.0])}
 _READ: TypeAdapter[StrategySettings] = TypeAdapter(StrategySettings)

@@ -51,7 +51,10 @@ RULES: dict[str, Rule] = {
     "fed_adam": _adaptive(lambda v, d, b: b * v + (1 - b) * d * d),
     "fed_yogi": _adaptive(lambda v, d, b: v - (1 - b) * d * d * np.sign(v - d * d)),
     "fed_adagrad": _adaptive(lambda v, d, b: v + d * d),
-    **{name: lambda w, mean, kept, s: (w + mean, []) for name in ("median", "trimmed_mean", "krum", "multi_krum")},
+    **{
+        name: lambda w, mean, kept, s: (w + mean, [])
+        for name in ("median", "trimmed_mean", "krum", "multi_krum", "fine_tune", "ditto")
+    },
 }
 
 
@@ -242,6 +245,32 @@ def test_the_gradient_of_scaffold_s_term_is_the_correction_everywhere() -> None:
 def test_a_site_sends_scaffold_s_change_beside_its_update_in_the_order_of_names() -> None:
     like = strategy("scaffold").sent(BASE)
     assert list(like) == sorted(like) == [f"{CHANGE}a", f"{CHANGE}b", "a", "b"]
+
+
+def test_fine_tuning_trains_the_global_model_on_so_often_and_keeps_nothing() -> None:
+    own = strategy("fine_tune", times=3)
+    found = own.personal(BASE, {"other": torch.zeros(1)}, lambda weights, penalty: _doubled(weights, penalty is None))
+    assert all(torch.equal(found[name], 8 * BASE[name]) for name in BASE)
+
+
+def _doubled(weights: Weights, as_it_must_be: bool) -> Weights:
+    assert as_it_must_be
+    return {name: 2 * tensor for name, tensor in weights.items()}
+
+
+def test_ditto_goes_on_from_its_own_model_and_is_pulled_to_the_global_one() -> None:
+    """A step of rate r against the term's gradient is r mu (own - global)."""
+    mine = {name: tensor + 3 for name, tensor in BASE.items()}
+
+    def train(start: Weights, penalty: Any) -> Weights:
+        now = {name: tensor.clone().requires_grad_() for name, tensor in start.items()}
+        torch.autograd.backward(penalty(now))
+        return {name: tensor.detach() - 0.1 * tensor.grad for name, tensor in now.items()}  # type: ignore[operator]
+
+    own = strategy("ditto", mu=2.0)
+    found, first = own.personal(BASE, mine, train), own.personal(BASE, None, train)
+    assert all(torch.allclose(found[name], BASE[name] + 3 * 0.8) for name in BASE)
+    assert all(torch.equal(first[name], BASE[name]) for name in BASE)
 
 
 # what the hub keeps

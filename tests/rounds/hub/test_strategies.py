@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Callable
 from typing import Any
 
@@ -11,14 +12,19 @@ import yaml
 from safetensors.numpy import load, load_file, save
 
 from tasks.errors import PharmafedError, PrivacyError, RoundRefused, StoreError
+from tasks.learning.threads import one_thread
+from tasks.privacy.noise.source import SeededNoise
 from tasks.rounds.hub.aggregate import aggregate
 from tasks.rounds.hub.repair import find_repair
 from tasks.rounds.site.round_files import RoundFiles
+from tasks.simulation.data import read_sites, split_sites
+from tasks.simulation.rounds import simulate
 from tasks.store import layout
 from tasks.store.hub_signature import check_hub_signature, sign_as_hub
 from tasks.store.objects import to_json
 from tasks.store.records.model import ModelCard, UsedStrategy
-from tasks.store.weights import sha256
+from tasks.store.records.report import SiteMetrics
+from tasks.store.weights import sha256, to_bytes
 from tests.rounds.hub.federation import Federation, hub_step, run_and_die
 
 SITES = ("713", "715", "717", "718", "701")
@@ -297,3 +303,59 @@ def test_a_site_does_not_follow_a_state_that_no_card_pins(fed: Federation) -> No
     assert set(found) == set(SITES[:3])
     assert all("the state of scaffold" in str(error) for error in found.values())
     assert RoundFiles(fed.site(study, SITES[0]).round_dir(2)).kept("control") is None
+
+
+# models that stay at a site
+
+
+def personal_round(fed: Federation, study: str, number: int) -> None:
+    plan = fed.open(study, f"night {number}")
+    assert fed.run_sites(study, number) == {}
+    fed.aggregate(study, number)
+    fed.validate_global(study, number, plan.sites)
+    fed.close(study, number)
+
+
+@pytest.mark.parametrize("strategy", [{"name": "ditto", "mu": 0.5}, {"name": "fine_tune", "times": 2}])
+def test_a_site_s_own_model_is_the_simulation_s_and_nothing_of_it_leaves(
+    fed: Federation, strategy: dict[str, Any]
+) -> None:
+    study, plain = new_study(fed, strategy), new_study(fed, {"name": "fed_avg"})
+    for number in (1, 2):
+        personal_round(fed, study, number)
+        personal_round(fed, plain, number)
+    own = fed.hub(study).study
+    with one_thread():
+        patients = split_sites(read_sites(own, fed.project), own.evaluation)
+        *_, last = simulate(own, patients, 2, noise=SeededNoise(bytes(32)))
+    for site in SITES[:3]:
+        folder = fed.site(study, site).work_dir / "personal" / study
+        assert [path.name for path in sorted(folder.iterdir())] == ["000001.safetensors", "000002.safetensors"]
+        body = (folder / "000002.safetensors").read_bytes()
+        assert body == to_bytes(last.personal[site])
+        assert body != models(fed, study)[layout.model(study, 2)]
+        told = SiteMetrics.model_validate_json((fed.site(study, site).round_dir(2) / "personal.json").read_bytes())
+        assert told.model_sha256 == sha256(body)
+        assert stat.S_IMODE((folder / "000002.safetensors").stat().st_mode) == 0o600
+    mine, theirs = (fed.objects(layout.study_prefix(name) + "/") for name in (study, plain))
+    assert {key.replace(study, plain) for key in mine} == set(theirs)
+    for number in (1, 2):
+        assert mine[layout.model(study, number)] == theirs[layout.model(plain, number)]
+        for site in SITES[:3]:
+            one, other = (
+                fed.store().get_record(layout.site_metrics(n, number, site), SiteMetrics) for n in (study, plain)
+            )
+            assert (one.figures, one.suppressed) == (other.figures, other.suppressed)
+
+
+@pytest.mark.parametrize("damage", [b"", b"junk", save({"w": np.zeros(3, dtype=np.float32)})])
+def test_a_personal_model_that_is_damaged_or_of_another_model_is_begun_anew(fed: Federation, damage: bytes) -> None:
+    study = new_study(fed, {"name": "ditto", "mu": 0.5}, SITES[:2])
+    personal_round(fed, study, 1)
+    folder = fed.site(study, SITES[0]).work_dir / "personal" / study
+    (folder / "000001.safetensors").write_bytes(damage)
+    personal_round(fed, study, 2)
+    assert load_file(folder / "000002.safetensors").keys() == load(models(fed, study)[layout.model(study, 2)]).keys()
+    again = (folder / "000002.safetensors").read_bytes()
+    fed.validate_global(study, 2, SITES[:1])
+    assert (folder / "000002.safetensors").read_bytes() == again, "a rerun makes the same"
