@@ -160,6 +160,7 @@ def _summarise(hub: HubContext, plan: Plan, selection: Selection | None, card: M
         figures=_weighted(rows),
         pooled=_pooled(hub, card) if card else {},
         noised=card.noised if card else None,
+        strategy=card.strategy if card else None,
         step_seconds={step: round(sum(row.seconds.get(step, 0.0) for row in rows), 3) for step in _STEPS},
         slowest=_slowest(rows),
     )

@@ -130,7 +130,11 @@ def metric_note(study: Study, now: RoundMetrics) -> str:
         told = f"Suppressed: no site has {cell} held-out patients in every cell, so no site's own figure may leave it."
     else:
         told = f"Reporting sites: those with at least {cell} held-out patients in every cell."
-    return told if not now.pooled else f"{told} Global model: on all held-out patients together."
+    if now.pooled:
+        told += " Global model: on all held-out patients together."
+    if now.strategy is not None:
+        told += f" It was made by the strategy {now.strategy.name}, which began in round {now.strategy.since}."
+    return told
 
 
 def sites(now: RoundMetrics, steps: Sequence[str]) -> list[SiteLine]:

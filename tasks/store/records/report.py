@@ -21,7 +21,7 @@ from tasks.foreign.bounds import (
     Text,
 )
 from tasks.store.records.ledger import Spend
-from tasks.store.records.model import NoisedFigures
+from tasks.store.records.model import NoisedFigures, UsedStrategy
 from tasks.store.records.record import Digest, Expectations, Figures, Record, gathered
 from tasks.study.channels import PLAIN, ClosedChannel
 from tasks.study.names import SiteName
@@ -102,6 +102,7 @@ class RoundMetrics(Record):
         validation_alias=AliasChoices("noised", "private_auc"),
         description="of the model that the round started from",
     )
+    strategy: UsedStrategy | None = Field(default=None, description="null: fed_avg, as from the first round on")
     step_seconds: dict[Name, Duration] = Field(default_factory=dict, max_length=MAX_STEPS)
     slowest: Name | None = None
 

@@ -82,8 +82,9 @@ def test_a_hub_that_is_killed_makes_the_same_model_and_state_again(fed: Federati
     fed.aggregate(study, 2)
     fed.aggregate(study, 2)
     assert before.items() <= models(fed, study).items(), "what was there stays as it was"
-    fed.close(study, 2)
+    closed = fed.close(study, 2)
     card = card_of(fed, study, 2)
+    assert closed.strategy == card.strategy
     assert card.strategy is not None
     assert card.strategy.since == 1
     assert card.strategy.state is not None

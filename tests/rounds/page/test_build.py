@@ -16,7 +16,7 @@ from PIL import Image
 
 from tasks.rounds.page import plots
 from tasks.rounds.page.build import build_report
-from tasks.store.records.model import NoisedFigures
+from tasks.store.records.model import NoisedFigures, UsedStrategy
 from tasks.store.records.report import Baselines, RoundMetrics, SiteMetrics
 from tasks.study.channels import MASKS
 from tasks.study.sections import Study
@@ -62,6 +62,14 @@ def complete(study: Study, rounds: Rounds, baselines: Baselines) -> dict[str, by
 def no_privacy(rounds: list[RoundMetrics]) -> list[RoundMetrics]:
     free = {"mechanism": "none", "epsilon": None, "epsilon_budget": None, "delta": None}
     return [record.model_copy(update=free) for record in rounds]
+
+
+def test_the_strategy_is_said_where_a_study_has_one(study: Study, rounds: Rounds, complete: dict[str, bytes]) -> None:
+    used = UsedStrategy(name="fed_adam", since=2)
+    records = [record.model_copy(update={"strategy": used}) for record in rounds()]
+    says = "It was made by the strategy fed_adam, which began in round 2."
+    assert says in text(build_report(study, records, None))
+    assert "strategy" not in text(complete)
 
 
 def test_complete_round(study: Study, rounds: Rounds, baselines: Baselines) -> None:
