@@ -13,8 +13,9 @@ from tasks.errors import ConfigError
 from tasks.learning.own_models.check import require_fitting_model
 from tasks.learning.own_models.policy import require_allowed
 from tasks.learning.seeding import seeded
+from tasks.learning.strategies import strategy_of
 from tasks.learning.tasks import task_of
-from tasks.store.weights import lay_out
+from tasks.store.weights import lay_out, parameters
 from tasks.study.label import Label
 from tasks.study.sections import Study
 
@@ -28,7 +29,8 @@ def checked_model(study: Study) -> nn.Module:
     A process looks at a class once: the same options, inputs and mechanism are not looked at again.
 
     Raises:
-        ConfigError: as `build_model`, or no round can be made of the model; names the layer: see `own_models.check`.
+        ConfigError: as `build_model`; or `strategy.layers` names layers that the model has not; or no round can be made
+            of the model; names the layer: see `own_models.check`.
     """
     spec, limits = study.model, tuple(each.clip * each.gain for each in study.inputs)
     mechanism = study.privacy.mechanism if study.privacy.needs.per_patient else None
@@ -40,7 +42,9 @@ def checked_model(study: Study) -> nn.Module:
             study.label.model_dump_json(by_alias=True, exclude_unset=True),
             mechanism,
         )
-    return study_model(study)
+    model = study_model(study)
+    strategy_of(study.strategy).sent(parameters(model))
+    return model
 
 
 def study_model(study: Study) -> nn.Module:

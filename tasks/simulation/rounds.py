@@ -147,6 +147,8 @@ class SimulatedSites:
 
     def personalised(self, weights: Weights, server_round: int) -> dict[str, Weights]:
         """Each site's own model after a round with these global weights; none where the strategy has no such."""
+        if self.study.strategy.keeps_layers:
+            return {site: self.strategy.local(weights, state.control) for site, state in self.states.items()}
         if not self.study.strategy.personal:
             return {}
         plan = self._plan.model_copy(update={"server_round": server_round})

@@ -129,6 +129,8 @@ def _why_not(strategy: StrategySection | type[StrategySection], asked: Combinati
         return "where a site takes one local step: {} needs several"
     if channel.adds_only and (strategy.needs_each or strategy.corrects):
         return f"with channel {channel.name}: {{}} looks at what each site sends"
+    if strategy.keeps_layers and (channel.adds_only or privacy.needs.per_patient):
+        return f"with channel {channel.name} and privacy.mechanism {privacy.mechanism}: {{}} sends a part of the model"
     if strategy.needs_each and not whole:
         return f"with privacy.mechanism {privacy.mechanism}: {{}} compares whole updates"
     if strategy.corrects and (privacy.promises or not whole):

@@ -10,7 +10,7 @@ from typing import Annotated, ClassVar, Literal, get_args
 
 from pydantic import Field, model_validator
 
-from tasks.foreign.bounds import MAX_SITES
+from tasks.foreign.bounds import MAX_SITES, Name
 from tasks.study.privacy import Section
 
 ServerRate = Annotated[float, Field(gt=0, le=100, description="factor on the step that the hub takes")]
@@ -24,18 +24,25 @@ class StrategySection(Section):
     needs_each: it looks at single updates, so they must come one by one, in the open, each the whole update of a site.
     needs_steps: it changes nothing unless a site takes several local steps.
     corrects: it corrects each local step, and sites send a second vector beside their update.
+    keeps_layers: some layers of the model stay at each site, and are not sent.
     personal: each site has a model of its own beside the global one, which never leaves it.
     """
 
     needs_each: ClassVar[bool] = False
     needs_steps: ClassVar[bool] = False
     corrects: ClassVar[bool] = False
+    keeps_layers: ClassVar[bool] = False
     personal: ClassVar[bool] = False
 
     @property
     def fewest_sites(self) -> int:
         """Updates that it needs, or it cannot do what it promises."""
         return 1
+
+    @property
+    def keeps(self) -> bool:
+        """Whether a site keeps something of it from one round to the next, which its training needs."""
+        return self.corrects or self.keeps_layers
 
 
 class FedAvgSettings(StrategySection):
@@ -146,6 +153,17 @@ class ScaffoldSettings(StrategySection):
     server_lr: ServerRate = 1.0
 
 
+class FedBNSettings(StrategySection):
+    """The mean of all layers but some, which each site has for itself: above all those that normalise."""
+
+    keeps_layers: ClassVar[bool] = True
+
+    name: Literal["fed_bn"]
+    layers: Annotated[
+        tuple[Name, ...], Field(min_length=1, max_length=64, description="as the model's class names them")
+    ]
+
+
 class FineTuneSettings(StrategySection):
     """The mean, and at each site the new model trained on, on its own patients."""
 
@@ -175,6 +193,7 @@ StrategySettings = Annotated[
     | TrimmedMeanSettings
     | KrumSettings
     | ScaffoldSettings
+    | FedBNSettings
     | FineTuneSettings
     | DittoSettings,
     Field(discriminator="name"),

@@ -69,6 +69,7 @@ STRATEGIES: dict[str, dict[str, Any]] = {
     "krum": {"byzantine": 0},
     "multi_krum": {"byzantine": 0, "keep": 2},
     "scaffold": {},
+    "fed_bn": {"layers": ["linear.bias"]},
     "fine_tune": {},
     "ditto": {"mu": 0.1},
 }
@@ -78,6 +79,7 @@ _EACH = ({"none", "gaussian_update"}, {"plain"}, {"plain"}, set(LENGTHS))
 STRATEGIES_MEANT: dict[str, tuple[set[str], set[str], set[str], set[str]]] = {
     **dict.fromkeys(("fed_avg", "fed_avg_m", "fed_adam", "fed_yogi", "fed_adagrad", "fine_tune", "ditto"), _ANY),
     **dict.fromkeys(("median", "trimmed_mean", "krum", "multi_krum"), _EACH),
+    "fed_bn": ({"none", "top", "random", "gaussian_update", "svt"}, {"plain"}, set(WEIGHTINGS), set(LENGTHS)),
     "fed_prox": (*_ANY[:3], {"iterations", "epochs"}),
     "scaffold": ({"none"}, {"plain"}, {"plain"}, {"iterations", "epochs"}),
 }
@@ -90,8 +92,9 @@ REFUSED = re.compile(
 
 #: The same where a mechanism has nothing against it.
 REFUSED_STRATEGY = re.compile(
-    r"Value error, (strategy\.name must be [\w ]+ (with (channel|privacy\.mechanism) \w+|where a site takes one local "
-    r"step): (?P<first>\w+) |training\.weighting must be plain with strategy\.name (?P<second>\w+): )"
+    r"Value error, (strategy\.name must be [\w ]+ (with channel \w+ and privacy\.mechanism \w+|"
+    r"with (channel|privacy\.mechanism) \w+|where a site takes one local step): (?P<first>\w+) |"
+    r"training\.weighting must be plain with strategy\.name (?P<second>\w+): )"
 )
 
 

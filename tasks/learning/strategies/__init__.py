@@ -11,6 +11,7 @@ median        of each parameter
 trimmed_mean  of each parameter, without the ends
 krum          the updates nearest to their neighbours
 scaffold      local steps corrected by control variates
+fed_bn        the mean of all layers but some, which each site has for itself
 fine_tune     the mean, and at each site the new model trained on
 ditto         the mean, and at each site a model held near it
 strategy      what every strategy answers, and a round's step
@@ -28,6 +29,7 @@ from tasks.learning.strategies.fed_adagrad import FedAdagrad
 from tasks.learning.strategies.fed_adam import FedAdam
 from tasks.learning.strategies.fed_avg import FedAvg
 from tasks.learning.strategies.fed_avg_m import FedAvgM
+from tasks.learning.strategies.fed_bn import FedBN
 from tasks.learning.strategies.fed_prox import FedProx
 from tasks.learning.strategies.fed_yogi import FedYogi
 from tasks.learning.strategies.fine_tune import FineTune
@@ -42,6 +44,7 @@ from tasks.study.strategy import (
     FedAdamSettings,
     FedAvgMSettings,
     FedAvgSettings,
+    FedBNSettings,
     FedProxSettings,
     FedYogiSettings,
     FineTuneSettings,
@@ -76,6 +79,8 @@ def strategy_of(settings: StrategySettings) -> Strategy:
             return Krum(settings)
         case ScaffoldSettings():
             return Scaffold(settings)
+        case FedBNSettings():
+            return FedBN(settings)
         case FineTuneSettings():
             return FineTune(settings)
         case DittoSettings():

@@ -38,7 +38,9 @@ class Scaffold(Strategy):
     def control(self, base: Weights, state: Weights, own: Weights | None) -> Weights:
         return {name: state[f"control.{name}"] - (own[name] if own else 0) for name in base}
 
-    def leaves(self, delta: Weights, control: Weights, own: Weights | None, length: float) -> tuple[Weights, Weights]:
+    def leaves(
+        self, base: Weights, delta: Weights, control: Weights, own: Weights | None, length: float
+    ) -> tuple[Weights, Weights]:
         kept = {name: -control[name] - change / length for name, change in delta.items()}
         changes = {f"{CHANGE}{name}": now - own[name] if own else now for name, now in kept.items()}
         return dict(sorted((delta | changes).items())), kept

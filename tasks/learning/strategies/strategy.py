@@ -87,10 +87,16 @@ class Strategy:
         """From the hub's state and what the site has kept, what its local steps are corrected by."""
         return {}
 
-    def leaves(self, delta: Weights, control: Weights, own: Weights | None, length: float) -> tuple[Weights, Weights]:
+    def local(self, weights: Weights, own: Weights | None) -> Weights:
+        """From global weights and what the site has kept, those that it trains and validates."""
+        return weights
+
+    def leaves(
+        self, base: Weights, delta: Weights, control: Weights, own: Weights | None, length: float
+    ) -> tuple[Weights, Weights]:
         """What a site sends after training, of the form of `sent`, and what it keeps until its next round.
 
-        `length`: local steps times their rate. Asked only where `settings.corrects`.
+        `length`: local steps times their rate. Asked only where `settings.keeps`.
         """
         raise NotImplementedError
 

@@ -49,7 +49,7 @@ def local_update(
     """
     strategy, state = strategy_of(plan.strategy), state or SiteState()
     control = strategy.control(base, strategy.fresh(base) if state.hub is None else state.hub, state.control)
-    set_parameters(model, base)
+    set_parameters(model, strategy.local(base, state.control))
     raw = train_local(
         task,
         model,
@@ -61,9 +61,9 @@ def local_update(
         optimizer_state=state.optimizer,
         penalty=penalty_of(strategy, base, control),
     )
-    if strategy.settings.corrects:
+    if strategy.settings.keeps:
         length = raw.local_iterations * plan.training.lr
-        tensors, kept = strategy.leaves(raw.tensors, control, state.control, length)
+        tensors, kept = strategy.leaves(base, raw.tensors, control, state.control, length)
         raw = replace(raw, tensors=tensors, control=kept)
     if plan.evaluation.score_bins is None:
         return raw

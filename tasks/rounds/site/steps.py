@@ -37,7 +37,7 @@ from tasks.store.records.ledger import LedgerEntry, Spend
 from tasks.store.records.model import ModelCard, ModelRef
 from tasks.store.records.report import SiteMetrics
 from tasks.store.records.round import Manifest, Plan
-from tasks.store.weights import from_bytes, set_parameters, sha256, to_bytes
+from tasks.store.weights import Weights, from_bytes, set_parameters, sha256, to_bytes
 
 
 class Upload(NamedTuple):
@@ -222,7 +222,7 @@ def validate_global(ctx: SiteContext, server_round: int) -> SiteMetrics | None:
     def work(planned: PlannedRound) -> SiteMetrics:
         plan, started = planned.plan, time.perf_counter()
         card, model = ctx.cards.card_of_round(plan), study_model(ctx.study)
-        set_parameters(model, ctx.cards.fetch(card.evaluated_model, model))
+        set_parameters(model, _own_layers(ctx, plan, card, ctx.cards.fetch(card.evaluated_model, model)))
         patients = valid_patients(ctx)
         full = _figures(ctx, plan, model, patients, card.evaluated_model.sha256)
         write_private(ctx.round_dir(server_round) / "metrics.json", to_json(full))
@@ -234,6 +234,14 @@ def validate_global(ctx: SiteContext, server_round: int) -> SiteMetrics | None:
         return metrics
 
     return run_step(ctx, server_round, "validate_global", work, with_deadline=False)
+
+
+def _own_layers(ctx: SiteContext, plan: Plan, card: ModelCard, weights: Weights) -> Weights:
+    """A global model with the layers that the site has for itself, where the strategy leaves it some."""
+    if not plan.strategy.keeps_layers:
+        return weights
+    counted = _last_counted(ctx, card, _ledger(ctx).read())
+    return strategy_of(plan.strategy).local(weights, RoundFiles(ctx.round_dir(counted)).kept("control"))
 
 
 def _figures(ctx: SiteContext, plan: Plan, model: torch.nn.Module, patients: Patients, sha256_: str) -> SiteMetrics:
@@ -291,12 +299,15 @@ def _kept_state(ctx: SiteContext, plan: Plan, models: GlobalModels, counted: int
     """
     keeps, strategy = plan.training.optimizer_state == "keep", strategy_of(plan.strategy)
     optimizer = RoundFiles(ctx.round_dir(plan.base_model.server_round)).kept("optimizer") if keeps else None
-    if not strategy.settings.corrects:
+    if not strategy.settings.keeps:
         return SiteState(optimizer)
+    own = RoundFiles(ctx.round_dir(counted)).kept("control")
+    if not strategy.settings.corrects:
+        return SiteState(optimizer, own)
     hub = ctx.cards.state_of(models.card, strategy, plan.strategy.name, models.base)
     used = models.card.strategy
     known = hub is not None and used is not None and counted >= used.since
-    return SiteState(optimizer, RoundFiles(ctx.round_dir(counted)).kept("control") if known else None, hub)
+    return SiteState(optimizer, own if known else None, hub)
 
 
 def _since(started: float) -> float:

@@ -26,6 +26,7 @@ GIVEN: dict[str, dict[str, Any]] = {
     "krum": {"byzantine": 1},
     "multi_krum": {"byzantine": 1, "keep": 2},
     "scaffold": {"server_lr": 0.7},
+    "fed_bn": {"layers": ("b",)},
     "fine_tune": {"times": 2},
     "ditto": {"mu": 0.5},
 }

@@ -11,7 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.errors import QuorumMissed, StoreError
+from tasks.errors import ConfigError, QuorumMissed, StoreError
 from tasks.learning.flat import Shape, flatten
 from tasks.learning.strategies.scaffold import CHANGE
 from tasks.learning.strategies.state import checked_state
@@ -59,7 +59,7 @@ RULES: dict[str, Rule] = {
 
 
 def test_every_strategy_is_tried() -> None:
-    assert set(GIVEN) == set(STRATEGY_SECTIONS) == {*RULES, "scaffold"}
+    assert set(GIVEN) == set(STRATEGY_SECTIONS) == {*RULES, "scaffold", "fed_bn"}
 
 
 @pytest.mark.parametrize("name", RULES)
@@ -203,7 +203,7 @@ def test_the_proximal_term_is_half_mu_times_the_squared_distance() -> None:
         assert torch.allclose(tensor.grad, torch.full_like(tensor, 0.5))
 
 
-@pytest.mark.parametrize("name", [name for name in GIVEN if name not in ("fed_prox", "scaffold")])
+@pytest.mark.parametrize("name", [name for name in GIVEN if name not in ("fed_prox", "scaffold", "fed_bn")])
 def test_no_other_strategy_adds_anything_at_a_site(name: str) -> None:
     assert penalty_of(strategy(name), BASE, {}) is None
     assert strategy(name).sent(BASE) is BASE
@@ -220,7 +220,7 @@ def test_scaffold_is_algorithm_1_of_its_paper() -> None:
         for site, delta in zip(present, updates(len(present), seed=number), strict=True):
             control = own.control(weights, state, kept.get(site))
             np.testing.assert_allclose(flatten(control).numpy(), c - c_i[site], atol=1e-6)
-            sent, kept[site] = own.leaves(SHAPE.unflatten(delta), control, kept.get(site), length)
+            sent, kept[site] = own.leaves(weights, SHAPE.unflatten(delta), control, kept.get(site), length)
             combiner.add(flatten(sent), 1.0)
             new = c_i[site] - c - delta.double().numpy() / length
             deltas.append(delta.double().numpy())
@@ -245,6 +245,43 @@ def test_the_gradient_of_scaffold_s_term_is_the_correction_everywhere() -> None:
 def test_a_site_sends_scaffold_s_change_beside_its_update_in_the_order_of_names() -> None:
     like = strategy("scaffold").sent(BASE)
     assert list(like) == sorted(like) == [f"{CHANGE}a", f"{CHANGE}b", "a", "b"]
+
+
+def test_layers_that_stay_are_neither_sent_nor_changed_by_the_hub() -> None:
+    """Two rounds of a site: its own `b` goes on by its own updates, `a` by the mean; the global `b` stays."""
+    own, weights, kept = strategy("fed_bn"), dict(BASE), None
+    assert list(own.sent(BASE)) == ["a"]
+    b = BASE["b"].clone()
+    for number in (1, 2):
+        delta = {"a": torch.ones(2, 2) * number, "b": torch.tensor([10.0 * number])}
+        start = own.local(weights, kept)
+        assert torch.equal(start["b"], b)
+        sent, kept = own.leaves(weights, delta, {}, kept, 1.0)
+        b += 10 * number
+        assert list(sent) == ["a"]
+        assert torch.equal(kept["b"], b)
+        weights, state = advance(own, weights, {"a": sent["a"].clone()}, None, At(number))
+        assert state == {}
+        assert list(weights) == list(BASE)
+    assert torch.equal(weights["a"], BASE["a"] + 3)
+    assert torch.equal(weights["b"], BASE["b"])
+
+
+@pytest.mark.parametrize("kept", [{"b": torch.zeros(2)}, {"a": torch.zeros(2, 2)}, {}, dict(BASE)])
+def test_layers_of_another_model_are_not_taken(kept: Weights) -> None:
+    assert strategy("fed_bn").local(BASE, kept) is BASE
+
+
+@pytest.mark.parametrize(
+    ("layers", "says"),
+    [
+        (("norm",), r"^strategy\.layers: the model has no parameters in norm; it has: a, b$"),
+        (("a", "b"), r"^strategy\.layers: they are the whole model, and nothing is left to send$"),
+    ],
+)
+def test_layers_that_there_are_not_are_refused(layers: tuple[str, ...], says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        strategy("fed_bn", layers=layers).combiner(BASE)
 
 
 def test_fine_tuning_trains_the_global_model_on_so_often_and_keeps_nothing() -> None:

@@ -11,7 +11,7 @@ import pytest
 import yaml
 from safetensors.numpy import load, load_file, save
 
-from tasks.errors import PharmafedError, PrivacyError, RoundRefused, StoreError
+from tasks.errors import ConfigError, PharmafedError, PrivacyError, RoundRefused, StoreError
 from tasks.learning.threads import one_thread
 from tasks.privacy.noise.source import SeededNoise
 from tasks.rounds.hub.aggregate import aggregate
@@ -360,3 +360,34 @@ def test_a_personal_model_that_is_damaged_or_of_another_model_is_begun_anew(fed:
     again = (folder / "000002.safetensors").read_bytes()
     fed.validate_global(study, 2, SITES[:1])
     assert (folder / "000002.safetensors").read_bytes() == again, "a rerun makes the same"
+
+
+def test_layers_of_its_own_stay_at_a_site_and_are_what_it_validates_with(fed: Federation) -> None:
+    """The same bytes as the simulation's; an absent site goes on from its layers of the last round that had it."""
+    study = new_study(fed, {"name": "fed_bn", "layers": ["linear.bias"]}, rounds={"min_sites": 2})
+    for number in (1, 2):
+        personal_round(fed, study, number)
+    own = fed.hub(study).study
+    with one_thread():
+        patients = split_sites(read_sites(own, fed.project), own.evaluation)
+        *_, last = simulate(own, patients, 2, noise=SeededNoise(bytes(32)))
+    first, new = (load(models(fed, study)[layout.model(study, number)]) for number in (0, 2))
+    assert to_bytes(last.weights) == models(fed, study)[layout.model(study, 2)]
+    assert np.array_equal(new["linear.bias"], first["linear.bias"])
+    for site in SITES[:3]:
+        assert list(update(fed, study, 2, site)) == ["linear.weight"]
+        kept = control(fed, study, site, 2)
+        assert kept is not None
+        assert np.array_equal(kept["linear.bias"], last.personal[site]["linear.bias"].numpy())
+        assert not np.array_equal(kept["linear.bias"], first["linear.bias"])
+    one_round(fed, study, 3, SITES[:2])
+    one_round(fed, study, 4)
+    assert control(fed, study, SITES[2], 4) is not None
+
+
+def test_layers_that_the_model_has_not_open_no_round(fed: Federation) -> None:
+    study = new_study(fed, {"name": "fed_bn", "layers": ["norm"]})
+    with pytest.raises(
+        ConfigError, match=r"strategy\.layers: the model has no parameters in norm; it has: linear\.bias"
+    ):
+        fed.open(study)
