@@ -75,6 +75,30 @@ def test_the_first_round_of_scaffold_is_that_of_the_mean_and_the_second_is_not(
     assert np.abs(corrected[1] - plain[1]).max() > 1e-4
 
 
+def test_scaffold_finds_the_common_optimum_where_the_mean_of_long_local_trainings_does_not(
+    study: Study, few: dict[str, Patients]
+) -> None:
+    """Sites with labels turned at two of five differ much; the optimum is where single full-batch steps end."""
+    turned = {
+        site: replace(own, train_labels=1 - own.train_labels) if site in FEW[:2] else own for site, own in few.items()
+    }
+    many = {"lr": 0.3, "batch_size": "full", "local_iterations": 10, "l2": 0.1}
+
+    def distance(name: str) -> float:
+        own = with_strategy(study, name)
+        long = own.model_copy(update={"training": own.training.model_copy(update=many)})
+        single = own.model_copy(
+            update={
+                "training": own.training.model_copy(update=many | {"local_iterations": 1}),
+                "strategy": with_strategy(study, "fed_avg").strategy,
+            }
+        )
+        best = flat(last_round(single, turned, 200).weights)
+        return float(np.linalg.norm(flat(last_round(long, turned, 60).weights) - best))
+
+    assert distance("scaffold") < 0.2 * distance("fed_avg")
+
+
 def test_it_sends_two_vectors(study: Study, few: dict[str, Patients]) -> None:
     plain, corrected = (
         next(simulate(with_strategy(study, name), few, 1, noise=noise(0))) for name in ("fed_avg", "scaffold")

@@ -18,7 +18,7 @@ from tasks.rounds.hub.aggregate import aggregate
 from tasks.rounds.hub.repair import find_repair
 from tasks.rounds.site.round_files import RoundFiles
 from tasks.simulation.data import read_sites, split_sites
-from tasks.simulation.rounds import simulate
+from tasks.simulation.rounds import SimulatedSites, rounds_of, simulate
 from tasks.store import layout
 from tasks.store.hub_signature import check_hub_signature, sign_as_hub
 from tasks.store.objects import to_json
@@ -229,6 +229,26 @@ def poison(fed: Federation, study: str, site: str, factor: float) -> None:
     """A site that lies: another raw update, which it then uploads and signs as it does any."""
     path = fed.site(study, site).round_dir(1) / "raw.safetensors"
     path.write_bytes(save({name: tensor * np.float32(factor) for name, tensor in load_file(path).items()}))
+
+
+def test_behind_masks_the_hub_steps_from_the_sum_as_the_simulation_does(fed: Federation) -> None:
+    """To the last byte, model and state: without noise there is nothing to draw."""
+    study = new_study(
+        fed, {"name": "fed_yogi"}, SITES, channel="masks", rounds={"min_sites": 4}, evaluation={"score_bins": None}
+    )
+    for number in (1, 2):
+        fed.open(study, f"night {number}")
+        assert fed.masked_round(study, number) == {}
+        fed.aggregate(study, number)
+        fed.close(study, number)
+    own = fed.hub(study).study
+    with one_thread():
+        patients = split_sites(read_sites(own, fed.project), own.evaluation)
+        sites = SimulatedSites(own, patients, SeededNoise(bytes(32)))
+        *_, last = rounds_of(sites, 2)
+    assert to_bytes(last.weights) == models(fed, study)[layout.model(study, 2)]
+    assert sites.state is not None
+    assert to_bytes(sites.state) == models(fed, study)[layout.strategy_state(study, 2)]
 
 
 @pytest.mark.parametrize(("strategy", "fewest"), [({"name": "krum", "byzantine": 1}, 5), ({"name": "median"}, 3)])
