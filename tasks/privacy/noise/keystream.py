@@ -42,8 +42,9 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
+from tasks.learning.arrays import Floats
+
 Bytes = npt.NDArray[np.uint8]
-Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
 RandomWords = npt.NDArray[np.uint64]
 #: Gives (draws, _FURTHER_WORDS) random words: the further bits of the draws of a block that need them.
