@@ -84,7 +84,7 @@ class House:
     @property
     def loose(self) -> list[str]:
         """The modules that lie in no room."""
-        return [path.stem for path in self.files if path.parent.name == "tasks" and path.stem != "__init__"]
+        return [path.stem for path in self.files if path.parent == self.root / "tasks" and path.stem != "__init__"]
 
     def imports(self) -> tuple[Import, ...]:
         """Every import of one module by another, wherever it stands."""

@@ -9,6 +9,7 @@ training     gradient descent on a site's patients, and each patient's own gradi
 evaluation   how good a model is on held-out patients
 flat         named weights as one vector, and back
 averaging    the weighted mean of updates
+arrays       what arrays are called
 seeding      randomness that comes from a seed
 threads      how many threads torch may use
 """

@@ -8,7 +8,8 @@ from torch import nn
 from torch.func import functional_call, vmap
 
 from tasks.errors import DataError
-from tasks.learning.tasks.task import Floats, Task
+from tasks.learning.arrays import Floats
+from tasks.learning.tasks.task import Task
 from tasks.store.records.report import SiteMetrics
 from tasks.store.records.round import Plan
 from tasks.store.weights import in_float64

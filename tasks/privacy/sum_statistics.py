@@ -7,9 +7,10 @@ import torch
 from torch import nn
 
 from tasks.errors import PrivacyError
+from tasks.learning.arrays import Floats
 from tasks.learning.evaluation import outputs_alone
 from tasks.learning.tasks import task_of
-from tasks.learning.tasks.task import Floats, Task
+from tasks.learning.tasks.task import Task
 from tasks.privacy.noise.grid import STEPS_PER_CLIP, Steps
 from tasks.store.records.round import Plan
 from tasks.study.sections import Study

@@ -14,7 +14,7 @@ import torch
 from tasks.errors import RoundError, UpdateRejected
 from tasks.learning.threads import one_thread
 
-Task = TypeVar("Task")
+Job = TypeVar("Job")
 Shared = TypeVar("Shared")
 Returned = TypeVar("Returned")
 #: A job calls it with the units that it has done since.
@@ -24,8 +24,8 @@ _POLL_SECONDS = 0.1
 
 
 def in_order(
-    work: Callable[[Task, Shared, Tick], Returned],
-    jobs: Sequence[Task],
+    work: Callable[[Job, Shared, Tick], Returned],
+    jobs: Sequence[Job],
     shared: Shared,
     sizes: Sequence[int],
     *,
@@ -61,7 +61,7 @@ def in_order(
 
 
 def _here(
-    work: Callable[[Task, Shared, Tick], Returned], jobs: Sequence[Task], shared: Shared, total: int, report: Progress
+    work: Callable[[Job, Shared, Tick], Returned], jobs: Sequence[Job], shared: Shared, total: int, report: Progress
 ) -> list[Returned]:
     done = 0
 

@@ -18,7 +18,7 @@ from __future__ import annotations
 from typing import assert_never
 
 from tasks.learning.tasks.binary import Binary
-from tasks.learning.tasks.count import Count
+from tasks.learning.tasks.count import Counts
 from tasks.learning.tasks.cox import Cox
 from tasks.learning.tasks.multiclass import Multiclass
 from tasks.learning.tasks.regression import Regression
@@ -45,7 +45,7 @@ def task_of(label: Label) -> Task:
         case RegressionLabel():
             return Regression(label)
         case CountLabel():
-            return Count(label)
+            return Counts(label)
         case SurvivalLabel():
             return Survival(label)
         case CoxLabel():

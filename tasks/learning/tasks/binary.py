@@ -9,9 +9,10 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
+from tasks.learning.arrays import Floats
 from tasks.learning.metrics import OF_TASK
 from tasks.learning.tasks.ranking import auc, auc_of_tables, average_precision
-from tasks.learning.tasks.task import Floats, Task
+from tasks.learning.tasks.task import Task
 from tasks.study.label import BinaryLabel
 
 #: Logits are compared with edges of bins on this grid: see `Binary.statistics`.

@@ -9,8 +9,9 @@ import numpy.typing as npt
 import torch
 from scipy.special import xlogy
 
+from tasks.learning.arrays import Floats
 from tasks.learning.metrics import OF_TASK
-from tasks.learning.tasks.task import Floats, Task
+from tasks.learning.tasks.task import Task
 from tasks.study.label import CountLabel
 
 #: Largest logarithm of an expected count: exp of more than that does not fit float32.
@@ -18,7 +19,7 @@ _MOST_LOG = 60.0
 
 
 @dataclass(frozen=True)
-class Count(Task):
+class Counts(Task):
     """Labels (patients, 2) are counts and the logarithm of exposure, outputs (patients,) the logarithm of the rate.
 
     Sums: 1, |error| cut at `label.most`, deviance cut at ten times that, each divided by where it is cut, and all three

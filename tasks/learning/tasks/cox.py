@@ -8,9 +8,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from tasks.learning.arrays import Floats
 from tasks.learning.metrics import OF_TASK
 from tasks.learning.tasks.ranking import concordance
-from tasks.learning.tasks.task import Floats, Task
+from tasks.learning.tasks.task import Task
 from tasks.study.label import CoxLabel
 
 

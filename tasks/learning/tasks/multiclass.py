@@ -10,9 +10,10 @@ import torch
 from scipy.special import log_softmax
 from torch import nn
 
+from tasks.learning.arrays import Floats
 from tasks.learning.metrics import BALANCED_ACCURACY, MACRO_AUC, OF_TASK
 from tasks.learning.tasks.ranking import auc
-from tasks.learning.tasks.task import Floats, Task
+from tasks.learning.tasks.task import Task
 from tasks.study.label import MulticlassLabel
 
 _GRID = 2.0**20

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-Floats = npt.NDArray[np.float64]
+from tasks.learning.arrays import Floats
 
 
 def auc(scores: npt.NDArray[np.floating], labels: npt.NDArray[np.floating]) -> float | None:

@@ -8,8 +8,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from tasks.learning.arrays import Floats
 from tasks.learning.metrics import OF_TASK
-from tasks.learning.tasks.task import Floats, Task
+from tasks.learning.tasks.task import Task
 from tasks.study.label import RegressionLabel
 
 

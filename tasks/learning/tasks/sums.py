@@ -6,7 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tasks.learning.tasks.task import Floats, Task
+from tasks.learning.arrays import Floats
+from tasks.learning.tasks.task import Task
 
 
 class Estimate(NamedTuple):

@@ -9,9 +9,10 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
+from tasks.learning.arrays import Floats
 from tasks.learning.metrics import LOG_LOSS, OF_TASK
 from tasks.learning.tasks.ranking import concordance
-from tasks.learning.tasks.task import Floats, Task
+from tasks.learning.tasks.task import Task
 from tasks.study.label import SurvivalLabel
 
 _GRID = 2.0**20

@@ -8,9 +8,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from tasks.learning.arrays import Floats
 from tasks.learning.metrics import Metric
-
-Floats = npt.NDArray[np.float64]
 
 
 class Task(ABC):

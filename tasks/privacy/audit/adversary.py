@@ -9,12 +9,12 @@ import torch
 from torch import nn
 
 from tasks.errors import ConfigError
+from tasks.learning.arrays import Floats
 from tasks.learning.building import checked_model
 from tasks.learning.flat import unflatten
 from tasks.learning.tasks import task_of
 from tasks.learning.training import gradient_rows, num_iterations
 from tasks.privacy.audit.observer import PatientGroup, PatientRows
-from tasks.privacy.noise.keystream import Floats
 from tasks.store.weights import Weights, parameters
 from tasks.study.sections import Study
 

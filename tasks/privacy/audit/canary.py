@@ -18,12 +18,12 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from tasks.learning.arrays import Floats
 from tasks.learning.training import num_iterations
 from tasks.privacy.audit.adversary import Adversary, deal_out
 from tasks.privacy.audit.observer import Observer, Observers, PatientGroup
 from tasks.privacy.audit.trials import Coins, Trials
 from tasks.privacy.mechanisms import mechanism_for
-from tasks.privacy.noise.keystream import Floats
 from tasks.store.weights import Weights
 
 #: Identical patients that fill a canary site.

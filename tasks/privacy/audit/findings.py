@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from tasks.learning.arrays import Floats
 from tasks.privacy.audit import canary as canaries
 from tasks.privacy.audit import reconstruction as records
 from tasks.privacy.audit.adversary import Adversary
@@ -16,7 +17,6 @@ from tasks.privacy.audit.promise import for_a_patient
 from tasks.privacy.audit.reconstruction import CAP, Guesses, Target
 from tasks.privacy.audit.setting import AuditSetting, layered_study
 from tasks.privacy.audit.verdict import AuditOutcome, Example, Figure, Finding, Lower, outcome_of
-from tasks.privacy.noise.keystream import Floats
 
 Attacked = tuple[Finding, Lower | None]
 CountOne = Callable[[], None]

@@ -21,8 +21,8 @@ import numpy.typing as npt
 import torch
 from scipy.optimize import linprog
 
+from tasks.learning.arrays import Floats
 from tasks.learning.flat import unflatten
-from tasks.privacy.noise.keystream import Floats
 from tasks.store.weights import Weights
 
 #: All binary vectors of so many units are tried.

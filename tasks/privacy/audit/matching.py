@@ -11,8 +11,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from tasks.learning.arrays import Floats
 from tasks.privacy.audit.adversary import Adversary
-from tasks.privacy.noise.keystream import Floats
 from tasks.store.weights import Weights
 
 

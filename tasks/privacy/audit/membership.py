@@ -21,11 +21,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from tasks.learning.arrays import Floats
 from tasks.privacy.audit.adversary import Adversary, deal_out
 from tasks.privacy.audit.observer import Observer, PatientGroup, PatientRows
 from tasks.privacy.audit.statistics import auc_with_error, roc
 from tasks.privacy.audit.verdict import RocCurve
-from tasks.privacy.noise.keystream import Floats
 from tasks.store.weights import Weights
 
 

@@ -9,6 +9,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
+from tasks.learning.arrays import Floats
 from tasks.learning.building import checked_model
 from tasks.learning.flat import Shape, flatten
 from tasks.learning.strategies import strategy_of
@@ -19,7 +20,6 @@ from tasks.learning.training import RawUpdate
 from tasks.privacy.audit.observer import Observers, PatientGroup, PatientGroups
 from tasks.privacy.mechanisms import mechanism_of
 from tasks.privacy.noise.grid import STEPS_PER_CLIP
-from tasks.privacy.noise.keystream import Floats
 from tasks.privacy.noise.source import NoiseSource, SystemNoise
 from tasks.privacy.sanitizer import contribution, sanitize
 from tasks.privacy.train_local import train_local

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from tasks.privacy.noise.keystream import Floats
+from tasks.learning.arrays import Floats
 from tasks.store.weights import Weights
 
 PatientRows = npt.NDArray[np.int64]

@@ -20,8 +20,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import ndtr, ndtri
 
+from tasks.learning.arrays import Floats
 from tasks.privacy.accounting import gdp_epsilon, membership_auc_bound
-from tasks.privacy.noise.keystream import Floats
 from tasks.store.records.ledger import Spend
 
 

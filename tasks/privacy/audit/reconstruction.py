@@ -17,12 +17,12 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from tasks.learning.arrays import Floats
 from tasks.privacy.audit.adversary import Adversary
 from tasks.privacy.audit.inversion import by_patterns, by_ratio, first_layer, relu_layer
 from tasks.privacy.audit.matching import by_matching
 from tasks.privacy.audit.observer import Observer, PatientGroup, PatientGroups, PatientRows
 from tasks.privacy.audit.verdict import Example
-from tasks.privacy.noise.keystream import Floats
 from tasks.store.weights import Weights
 
 CAP = 2.0

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 from scipy.stats import beta, rankdata
 
-from tasks.privacy.noise.keystream import Floats
+from tasks.learning.arrays import Floats
 
 
 def attack_auc(inside: Floats, outside: Floats) -> float:

@@ -9,9 +9,9 @@ from statistics import NormalDist
 import numpy as np
 import numpy.typing as npt
 
+from tasks.learning.arrays import Floats
 from tasks.privacy.audit.statistics import attack_auc, jackknife, largest_rate
 from tasks.privacy.audit.verdict import Histogram, Lower
-from tasks.privacy.noise.keystream import Floats
 
 Coins = npt.NDArray[np.bool_]
 _CONFIDENCE = 0.975  # of each of the two error rates: together 95%

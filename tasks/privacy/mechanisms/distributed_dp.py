@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
+from tasks.learning.arrays import Floats
 from tasks.learning.flat import flatten
 from tasks.privacy.accounting import noise_multiplier_for, noise_share
 from tasks.privacy.mechanisms.gaussian import check_sampler, gaussian_spend, masks_trust
@@ -14,7 +15,6 @@ from tasks.privacy.mechanisms.local_dp import NEIGHBOURS
 from tasks.privacy.mechanisms.mechanism import Mechanism
 from tasks.privacy.mechanisms.part import Part
 from tasks.privacy.noise.grid import STEPS_PER_CLIP, Steps, check_steps
-from tasks.privacy.noise.keystream import Floats
 from tasks.privacy.noise.source import NoiseSource, gaps
 from tasks.privacy.secure_sum.contribution import Maskable
 from tasks.store.records.ledger import Spend

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from tasks.learning.arrays import Floats
 from tasks.privacy.accounting import noise_multiplier_for, noise_share
 from tasks.privacy.mechanisms.gaussian import NOBODY, check_sampler, gaussian_spend, masks_trust
 from tasks.privacy.mechanisms.mechanism import Mechanism, Sent
 from tasks.privacy.mechanisms.part import Part
 from tasks.privacy.noise.grid import STEPS_PER_CLIP, Steps, Update, check_update, clipped_steps, to_float32
-from tasks.privacy.noise.keystream import Floats
 from tasks.privacy.noise.source import NoiseSource, gaps
 from tasks.privacy.secure_sum.contribution import Maskable
 from tasks.store.records.ledger import Spend

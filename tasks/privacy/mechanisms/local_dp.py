@@ -7,13 +7,13 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from tasks.learning.arrays import Floats
 from tasks.learning.flat import flatten
 from tasks.privacy.accounting import noise_multiplier_for
 from tasks.privacy.mechanisms.gaussian import NOBODY, check_sampler, gaussian_spend
 from tasks.privacy.mechanisms.mechanism import Mechanism, Sent
 from tasks.privacy.mechanisms.part import Part
 from tasks.privacy.noise.grid import STEPS_PER_CLIP, Steps, check_steps
-from tasks.privacy.noise.keystream import Floats
 from tasks.privacy.noise.source import NoiseSource, gaps
 from tasks.store.records.ledger import Spend
 from tasks.store.records.round import Plan

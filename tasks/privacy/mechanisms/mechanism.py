@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from tasks.errors import PrivacyError, UpdateRejected
+from tasks.learning.arrays import Floats
 from tasks.privacy.codecs.sparse import Sparse
 from tasks.privacy.mechanisms.part import Part
-from tasks.privacy.noise.keystream import Floats
 from tasks.privacy.noise.source import NoiseSource
 from tasks.privacy.secure_sum.contribution import Maskable
 from tasks.store.records.ledger import Spend

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tasks.learning.arrays import Floats
 from tasks.privacy.mechanisms.mechanism import Mechanism, Sent
 from tasks.privacy.mechanisms.part import Part
-from tasks.privacy.noise.keystream import Floats
 from tasks.privacy.noise.source import NoiseSource
 from tasks.privacy.secure_sum.contribution import Maskable
 from tasks.privacy.secure_sum.masks import encode_fixed_point

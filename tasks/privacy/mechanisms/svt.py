@@ -20,13 +20,13 @@ import numpy as np
 import numpy.typing as npt
 
 from tasks.errors import PrivacyError
+from tasks.learning.arrays import Floats
 from tasks.privacy.accounting import pure_epsilon_for, pure_epsilon_total
 from tasks.privacy.codecs.sparse import Sparse, num_shared
 from tasks.privacy.mechanisms.gaussian import NOBODY, check_release, check_sampler
 from tasks.privacy.mechanisms.mechanism import Mechanism, Sent
 from tasks.privacy.mechanisms.part import Part
 from tasks.privacy.noise.grid import Update, check_update, chunks, to_float32
-from tasks.privacy.noise.keystream import Floats
 from tasks.privacy.noise.source import NoiseSource, gaps
 from tasks.store.records.ledger import Spend
 from tasks.study.channels import PLAIN, Channel

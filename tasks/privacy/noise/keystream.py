@@ -42,12 +42,13 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
+from tasks.learning.arrays import Floats
+
 Bytes = npt.NDArray[np.uint8]
-Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
-Words = npt.NDArray[np.uint64]
+RandomWords = npt.NDArray[np.uint64]
 #: Gives (draws, _FURTHER_WORDS) random words: the further bits of the draws of a block that need them.
-Further = Callable[[int], Words]
+Further = Callable[[int], RandomWords]
 
 KEY_BYTES = 32
 #: Values drawn at a time. Smaller blocks make threads wait for each other, larger ones fall out of the cache.
@@ -137,14 +138,14 @@ def _in_blocks(size: int, draw: Callable[[int, _Scratch, Integers], None]) -> In
     return result
 
 
-def _further(key: bytes, block: int, draws: int) -> Words:
+def _further(key: bytes, block: int, draws: int) -> RandomWords:
     """(draws, _FURTHER_WORDS) of a block's further bits, in the order of its draws."""
     stream = np.empty(8 * _FURTHER_WORDS * draws, dtype=np.uint8)
     return keystream(key, _FURTHER_STREAMS + block, stream).view(np.uint64).reshape(draws, _FURTHER_WORDS)
 
 
 def _log_uniform(
-    words: Words, extra: npt.NDArray[np.uint16], further: Further, u: Floats, spare: Floats, *, near_one: bool
+    words: RandomWords, extra: npt.NDArray[np.uint16], further: Further, u: Floats, spare: Floats, *, near_one: bool
 ) -> Floats:
     """log(u) for u in (0, 1) from 63 bits of each word and 16 more; the sign bit of the word is left over.
 
@@ -164,7 +165,7 @@ def _log_uniform(
     return logs
 
 
-def _refine(words: Words, extra: npt.NDArray[np.uint16], further: Further, logs: Floats, near_one: bool) -> None:
+def _refine(words: RandomWords, extra: npt.NDArray[np.uint16], further: Further, logs: Floats, near_one: bool) -> None:
     """Write those of log(u) anew, in place, whose u is near an end, from further bits each.
 
     A draw's distance from 1 is uniform as u is: its bits are those of u turned over.

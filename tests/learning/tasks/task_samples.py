@@ -8,8 +8,9 @@ import numpy as np
 import torch
 from pydantic import TypeAdapter
 
+from tasks.learning.arrays import Floats
 from tasks.learning.tasks import task_of
-from tasks.learning.tasks.task import Floats, Task
+from tasks.learning.tasks.task import Task
 from tasks.study.label import Label
 
 UNTIL = [10.0, 20.0, 40.0, 60.0]

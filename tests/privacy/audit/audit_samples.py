@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from tasks.learning.arrays import Floats
 from tasks.privacy.accounting import gdp_epsilon, noise_multiplier_for
 from tasks.privacy.audit.adversary import Adversary
 from tasks.privacy.audit.effort import Effort
@@ -20,7 +21,6 @@ from tasks.privacy.audit.observer import Observers, PatientGroups
 from tasks.privacy.audit.patients import Audience, synthetic_patients
 from tasks.privacy.audit.promise import promise_of
 from tasks.privacy.audit.setting import AuditSetting
-from tasks.privacy.noise.keystream import Floats
 from tasks.store.records.ledger import Spend
 from tasks.store.settings import PROJECT
 from tasks.store.weights import Weights

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from tasks.learning.arrays import Floats
 from tasks.privacy.audit.adversary import Adversary
 from tasks.privacy.audit.inversion import by_parameter, by_patterns, by_ratio, first_layer, relu_layer
 from tasks.privacy.audit.matching import by_matching
 from tasks.privacy.audit.setting import layered_study
-from tasks.privacy.noise.keystream import Floats
 from tasks.store.weights import Weights, parameters
 from tasks.study.sections import Study
 from tests.privacy.audit.audit_samples import SIGMA, sample_patients, sample_study, stand_in

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tasks.learning.arrays import Floats
 from tasks.privacy.audit.observer import Observers, PatientGroups
 from tasks.privacy.audit.patients import SYNTHETIC, audit_patients
 from tasks.privacy.audit.run import run_audit
 from tasks.privacy.audit.setting import layered_study
 from tasks.privacy.audit.verdict import FALSE_ALARM, Audit, Figure, outcome_of
-from tasks.privacy.noise.keystream import Floats
 from tasks.store.records.ledger import Spend
 from tasks.store.weights import Weights
 from tasks.study.privacy import NoPrivacy
