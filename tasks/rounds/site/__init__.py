@@ -7,6 +7,7 @@ guard          no patient value in errors, no work past the deadline
 plans          which plans a site follows
 global_models  which models it works with
 validation     its data, checked
+kept           what it goes on from
 local_update   its part before anything protects it
 personal       its own model beside the global one
 accounted      whatever comes of it is paid for

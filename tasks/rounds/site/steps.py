@@ -17,14 +17,14 @@ from tasks.learning.building import checked_model, study_model
 from tasks.learning.evaluation import suppress, validate_model
 from tasks.learning.strategies import strategy_of
 from tasks.learning.tasks import task_of
-from tasks.privacy.ledger.ledger import SiteLedger, Standing
+from tasks.privacy.ledger.ledger import SiteLedger
 from tasks.privacy.noise.source import SystemNoise
 from tasks.privacy.sanitizer import plan_spend, sanitize, specs_of
 from tasks.rounds.channels.channel import SiteChannel, site_channel
 from tasks.rounds.site.accounted import paid_for, require_honest_counts
 from tasks.rounds.site.context import PlannedRound, SiteContext
-from tasks.rounds.site.global_models import GlobalModels
-from tasks.rounds.site.local_update import SiteState, local_update
+from tasks.rounds.site.kept import kept_state, last_counted, own_layers
+from tasks.rounds.site.local_update import local_update
 from tasks.rounds.site.personal import PersonalFiles, personal_model
 from tasks.rounds.site.round_files import RoundFiles, forget_rounds_before
 from tasks.rounds.site.running import require_asked, require_open, run_step
@@ -97,11 +97,11 @@ def train(ctx: SiteContext, server_round: int) -> None:
         standing = ledger.read()
         ledger.require_pinned(standing, models.card.ledgers.get(ctx.site))
         plan_spend(plan, standing.next_release(server_round))
-        counted = _last_counted(ctx, models.card, standing)
+        counted = last_counted(ctx, models.card, standing)
         forget_rounds_before(ctx.round_dir(server_round), f"{plan.base_model.server_round:04d}", f"{counted:04d}")
         if files.load_release() is None:
             started = time.perf_counter()
-            state = _kept_state(ctx, plan, models, counted)
+            state = kept_state(ctx, plan, models, counted)
             patients = valid_patients(ctx)
             require_honest_counts(plan.privacy, len(patients.train_labels), ctx.site)
             with paid_for(ctx, planned, ledger):
@@ -222,7 +222,7 @@ def validate_global(ctx: SiteContext, server_round: int) -> SiteMetrics | None:
     def work(planned: PlannedRound) -> SiteMetrics:
         plan, started = planned.plan, time.perf_counter()
         card, model = ctx.cards.card_of_round(plan), study_model(ctx.study)
-        set_parameters(model, _own_layers(ctx, plan, card, ctx.cards.fetch(card.evaluated_model, model)))
+        set_parameters(model, _validated(ctx, plan, card, model))
         patients = valid_patients(ctx)
         full = _figures(ctx, plan, model, patients, card.evaluated_model.sha256)
         write_private(ctx.round_dir(server_round) / "metrics.json", to_json(full))
@@ -236,12 +236,12 @@ def validate_global(ctx: SiteContext, server_round: int) -> SiteMetrics | None:
     return run_step(ctx, server_round, "validate_global", work, with_deadline=False)
 
 
-def _own_layers(ctx: SiteContext, plan: Plan, card: ModelCard, weights: Weights) -> Weights:
-    """A global model with the layers that the site has for itself, where the strategy leaves it some."""
+def _validated(ctx: SiteContext, plan: Plan, card: ModelCard, model: torch.nn.Module) -> Weights:
+    """The global model, with the layers that the site has for itself, where the strategy leaves it some."""
+    weights = ctx.cards.fetch(card.evaluated_model, model)
     if not plan.strategy.keeps_layers:
         return weights
-    counted = _last_counted(ctx, card, _ledger(ctx).read())
-    return strategy_of(plan.strategy).local(weights, RoundFiles(ctx.round_dir(counted)).kept("control"))
+    return own_layers(ctx, plan, weights, last_counted(ctx, card, _ledger(ctx).read()))
 
 
 def _figures(ctx: SiteContext, plan: Plan, model: torch.nn.Module, patients: Patients, sha256_: str) -> SiteMetrics:
@@ -283,31 +283,6 @@ def _create_if_new(ctx: SiteContext, key: str, record: BaseModel) -> None:
     """Write a record that a run of this step may have written before; only its timings could differ."""
     if not ctx.store.exists(key):
         ctx.store.create_record(key, record)
-
-
-def _last_counted(ctx: SiteContext, card: ModelCard, standing: Standing) -> int:
-    """The last round whose model has this site's update, by the card; 0 before the first."""
-    pin = card.ledgers.get(ctx.site)
-    return standing.links[pin.sequence - 1].entry.server_round if pin else 0
-
-
-def _kept_state(ctx: SiteContext, plan: Plan, models: GlobalModels, counted: int) -> SiteState:
-    """The optimizer's state after the site's previous round, and the strategy's, where the study keeps them.
-
-    What the site keeps for its strategy is of the last round that counted, however long ago; of an earlier strategy's
-    time it is not used.
-    """
-    keeps, strategy = plan.training.optimizer_state == "keep", strategy_of(plan.strategy)
-    optimizer = RoundFiles(ctx.round_dir(plan.base_model.server_round)).kept("optimizer") if keeps else None
-    if not strategy.settings.keeps:
-        return SiteState(optimizer)
-    own = RoundFiles(ctx.round_dir(counted)).kept("control")
-    if not strategy.settings.corrects:
-        return SiteState(optimizer, own)
-    hub = ctx.cards.state_of(models.card, strategy, plan.strategy.name, models.base)
-    used = models.card.strategy
-    known = hub is not None and used is not None and counted >= used.since
-    return SiteState(optimizer, own if known else None, hub)
 
 
 def _since(started: float) -> float:

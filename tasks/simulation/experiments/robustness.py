@@ -132,7 +132,7 @@ class _Bounded:
         return self.within.mean()
 
 
-class Job(NamedTuple):
+class PoisonedRun(NamedTuple):
     """One run: against which attack by how many sites; no attack by none."""
 
     defence: str
@@ -148,7 +148,7 @@ class Outcome(NamedTuple):
     taken_in: float
 
 
-def outcome(study: Study, arrays: Mapping[str, SiteArrays], job: Job) -> Outcome:
+def outcome(study: Study, arrays: Mapping[str, SiteArrays], job: PoisonedRun) -> Outcome:
     """Run one job over `ROUNDS` rounds."""
     section, bound = DEFENCES[job.defence]
     own = changed(study, OPEN | {"strategy": section, "training.weighting": "plain", "rounds.min_sites": 13})
@@ -173,17 +173,17 @@ def _taken_in(study: Study, weights: Weights, patients: Mapping[str, Patients]) 
     return float((predict(model, triggered(without, trigger)) >= 0).mean())
 
 
-def jobs(seeds: int) -> Iterator[Job]:
+def jobs(seeds: int) -> Iterator[PoisonedRun]:
     """Every defence without poison, and against each attack by one to three sites."""
     for defence in DEFENCES:
         for seed in range(seeds):
-            yield Job(defence, "none", 0, seed)
+            yield PoisonedRun(defence, "none", 0, seed)
             for attack in ATTACKS:
                 for poisoned in range(1, MOST + 1):
-                    yield Job(defence, attack, poisoned, seed)
+                    yield PoisonedRun(defence, attack, poisoned, seed)
 
 
-def table(found: Mapping[Job, Outcome]) -> str:
+def table(found: Mapping[PoisonedRun, Outcome]) -> str:
     """Markdown: a row for each defence, a column for each attack and number of sites; means over seeds.
 
     After a backdoor's AUC stands what share it took in.
@@ -222,7 +222,7 @@ def largest_update(study: Study, arrays: Mapping[str, SiteArrays], seeds: int) -
     return max(norms)
 
 
-def _work(job: Job, shared: tuple[Study, Mapping[str, SiteArrays]], tick: Tick) -> Outcome:
+def _work(job: PoisonedRun, shared: tuple[Study, Mapping[str, SiteArrays]], tick: Tick) -> Outcome:
     tick(1)
     return outcome(*shared, job)
 

@@ -13,7 +13,15 @@ from tasks.privacy.noise.source import SeededNoise
 from tasks.simulation.data import SiteArrays
 from tasks.simulation.experiments import robustness
 from tasks.simulation.experiments.plan import OPEN
-from tasks.simulation.experiments.robustness import ATTACKS, DEFENCES, NORM_BOUND, Attack, Job, Outcome, PoisonedSites
+from tasks.simulation.experiments.robustness import (
+    ATTACKS,
+    DEFENCES,
+    NORM_BOUND,
+    Attack,
+    Outcome,
+    PoisonedRun,
+    PoisonedSites,
+)
 from tasks.simulation.rounds import rounds_of, simulate
 from tasks.simulation.runs import changed
 from tasks.store.settings import PROJECT
@@ -95,7 +103,7 @@ def test_more_poisoned_sites_are_the_same_and_some_more(
     monkeypatch.setattr(robustness, "ROUNDS", 1)
     study = load_study(PROJECT / "studies" / "xanomeline_derm56.yaml")
     for poisoned in (0, 1, 2, 3):
-        found = robustness.outcome(study, arrays, Job("`median`", "label flip", poisoned, 1))
+        found = robustness.outcome(study, arrays, PoisonedRun("`median`", "label flip", poisoned, 1))
         assert 0 <= found.auc <= 1
         assert 0 <= found.taken_in <= 1
     assert [len(each) for each in seen] == [0, 1, 2, 3]
