@@ -26,6 +26,7 @@ def plan_round(study: Study, sites: tuple[str, ...], base: Weights, evaluated: W
         training=study.training,
         privacy=study.privacy,
         channel=study.channel,
+        codec=study.codec,
         evaluation=study.evaluation,
         total_rounds=study.rounds.total,
         **of_round(base, evaluated, server_round),

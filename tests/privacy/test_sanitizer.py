@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tasks.privacy.codecs import codec_of
 from torch import nn
 
 from tasks.errors import BudgetExhausted, PrivacyError
@@ -16,7 +17,6 @@ from tasks.learning.building import build_model
 from tasks.learning.flat import Shape
 from tasks.learning.training import RawUpdate
 from tasks.privacy import sanitizer
-from tasks.privacy.codecs.update import read_update
 from tasks.privacy.noise.grid import STEPS_PER_CLIP
 from tasks.privacy.noise.source import NoiseSource, SeededNoise, SystemNoise
 from tasks.privacy.opened import interpret
@@ -26,7 +26,8 @@ from tasks.privacy.train_local import train_local
 from tasks.store.records.model import ModelRef
 from tasks.store.records.round import Plan
 from tasks.store.weights import Weights, from_bytes, parameters, set_parameters
-from tasks.study.privacy import Compression, DistributedDP, GaussianUpdate, LocalDP, NoPrivacy, Privacy, SparseVector
+from tasks.study.codec import Random, StudyCodec, Top
+from tasks.study.privacy import DistributedDP, GaussianUpdate, LocalDP, NoPrivacy, Privacy, SparseVector
 from tasks.study.sections import Evaluation, Training
 from tests.learning.binary_task import BINARY
 
@@ -45,8 +46,8 @@ GAUSSIAN = GaussianUpdate(
     mechanism="gaussian_update", epsilon=3, delta=1e-5, clip_norm=2, tolerated_dropouts=0, colluding_sites=0
 )
 SVT = SparseVector(mechanism="svt", epsilon=3, delta=1e-5, fraction=0.5, gamma=2, tau=0)
-TOP = Compression(mechanism="top", fraction=0.5, i_accept_no_privacy=True)
-RANDOM = Compression(mechanism="random", fraction=0.5, i_accept_no_privacy=True)
+TOP = Top(name="top", fraction=0.5)
+RANDOM = Random(name="random", fraction=0.5)
 BASE = {"bias": torch.zeros(1), "weight": torch.ones(1, 3)}
 SITES = ("701", "702", "703")
 

@@ -144,6 +144,7 @@ def _new_plan(
         training=study.training,
         privacy=study.privacy,
         channel=study.channel,
+        codec=study.codec,
         evaluation=study.evaluation,
         num_sums=asked_sums(study),
         total_rounds=study.rounds.total,

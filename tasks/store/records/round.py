@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from tasks.foreign.bounds import (
     MAX_RANK,
@@ -25,15 +25,19 @@ from tasks.store.records.ledger import Spend
 from tasks.store.records.model import ModelRef
 from tasks.store.records.record import Digest, Reasons, Record
 from tasks.study.channels import PLAIN, PhaseName, PlannedChannel, Step
+from tasks.study.codec import Dense, StudyCodec, as_spelled_once, respelled
 from tasks.study.names import SiteName
 from tasks.study.privacy import Privacy
 from tasks.study.sections import Evaluation, Training
 
 
 class Plan(Record):
-    """What one round is. Written once by the hub; sites follow it and nothing else."""
+    """What one round is. Written once by the hub; sites follow it and nothing else.
 
-    LATER: ClassVar[frozenset[str]] = frozenset({"num_sums"})
+    A codec that was a mechanism once is written as one, so that the signature of an older plan holds.
+    """
+
+    LATER: ClassVar[frozenset[str]] = frozenset({"num_sums", "codec"})
 
     study: Name
     study_digest: Digest
@@ -55,6 +59,7 @@ class Plan(Record):
     training: Training
     privacy: Privacy
     channel: PlannedChannel = PLAIN
+    codec: StudyCodec = Dense()
     evaluation: Evaluation
     num_sums: Count | None = Field(
         default=None,
@@ -63,6 +68,15 @@ class Plan(Record):
     total_rounds: Count
     certificate_pem: Pem = Field(default="", description="the hub's, issued by the consortium's authority")
     signature: Signature = Field(default="", description="Ed25519 of the hub over the plan without this field, base64")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _spelled_today(cls, data: Any) -> Any:
+        return respelled(data)
+
+    @model_serializer(mode="wrap")
+    def _spelled_once(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return as_spelled_once(handler(self))
 
     def end_of(self, phase: PhaseName | None) -> datetime:
         """When a phase is over for the sites; what belongs to none ends with the round."""
@@ -75,7 +89,7 @@ class TensorSpec(Record):
 
     name: Name
     shape: tuple[Length, ...] = Field(max_length=MAX_RANK)
-    dtype: Literal["F32", "I32", "U64", "U8"]
+    dtype: Literal["F32", "F16", "I32", "I8", "U64", "U8"]
 
 
 class Manifest(Record):

@@ -15,12 +15,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save
+from tasks.privacy.codecs.update import read_update
 
 from tasks.errors import UpdateRejected
 from tasks.learning.flat import norm
 from tasks.privacy.codecs.dense import flat_update
 from tasks.privacy.codecs.sparse import sparse_update
-from tasks.privacy.codecs.update import read_update
 from tasks.store.records.model import ModelRef
 from tasks.store.records.round import Plan
 from tasks.study.privacy import Compression, NoPrivacy, Privacy, SparseVector

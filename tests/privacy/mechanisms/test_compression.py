@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.stats import chi2
+from tasks.privacy.mechanisms.compression import residual, top
 
 from tasks.errors import PrivacyError
 from tasks.privacy.codecs.sparse import Sparse, num_shared
 from tasks.privacy.mechanisms import compression
-from tasks.privacy.mechanisms.compression import residual, top
 from tasks.privacy.noise.source import SeededNoise
 from tests.privacy.noise.noise_tests import ALARM
 
