@@ -28,6 +28,7 @@ from tasks.simulation.workers import Tick, in_order
 from tasks.store.plans import plan_round
 from tasks.store.records.record import Record
 from tasks.store.weights import to_bytes
+from tasks.study.codec import CODEC_SECTIONS
 from tasks.study.label import LABEL_SECTIONS
 from tasks.study.privacy import PRIVACY_SECTIONS
 from tasks.study.sections import Study
@@ -185,11 +186,14 @@ def changed(study: Study, changes: Mapping[str, Any]) -> Study:
 
 
 def _reasons(error: ValidationError) -> str:
-    """What is wrong, by dotted key; pydantic's name for a mechanism's or a task's section is no part of the key."""
+    """What is wrong, by dotted key; pydantic's name for a section of several kinds is no part of the key."""
     reasons = []
     for problem in error.errors():
         loc = [str(part) for part in problem["loc"]]
-        if loc[:1] in (["privacy"], ["label"]) and loc[1:2] and loc[1] in {*PRIVACY_SECTIONS, *LABEL_SECTIONS}:
+        tags = {"privacy": PRIVACY_SECTIONS, "label": LABEL_SECTIONS, "codec": CODEC_SECTIONS}.get(
+            loc[0] if loc else ""
+        )
+        if tags and loc[1:2] and loc[1] in tags:
             del loc[1]
         reason = "unknown key" if problem["type"] == "extra_forbidden" else problem["msg"].removeprefix("Value error, ")
         reasons.append(f"{'.'.join(loc)}: {reason}" if loc else reason)

@@ -4,6 +4,7 @@ sections     the sections of a study
 label        which endpoint is learned, from which rows
 names        how things are called
 channels     how updates travel, in which phases
+codec        the `codec` section: how what is released becomes bytes
 privacy      the `privacy` section: which mechanism, and its budget
 fits         what goes with what, asked once when a study is read
 reading      the `data.reading` section: what cells mean

@@ -16,8 +16,6 @@ import numpy as np
 import numpy.typing as npt
 
 Indices = npt.NDArray[np.int64]
-Bytes = npt.NDArray[np.uint8]
-
 #: Low bits of a gap, at most.
 MAX_LOW = 30
 
@@ -27,7 +25,7 @@ def max_bytes(size: int) -> int:
     return 1 + -(-size // 8)
 
 
-def pack_indices(indices: npt.NDArray[np.integer]) -> Bytes:
+def pack_indices(indices: npt.NDArray[np.integer]) -> npt.NDArray[np.uint8]:
     """Strictly ascending indices from 0 on, (indices,), as bytes: k, then the bits."""
     gaps = _gaps(indices.astype(np.int64, copy=False))
     low = min(range(_likely(gaps) + 1), key=lambda k: (_num_bytes(gaps, k), k))
@@ -39,7 +37,7 @@ def pack_indices(indices: npt.NDArray[np.integer]) -> Bytes:
     return np.concatenate([np.array([low], dtype=np.uint8), np.packbits(unary), np.packbits(bits.ravel())])
 
 
-def unpack_indices(packed: Bytes, count: int, size: int) -> Indices:
+def unpack_indices(packed: npt.NDArray[np.uint8], count: int, size: int) -> Indices:
     """The way back: `count` strictly ascending indices below `size`.
 
     Raises:

@@ -31,6 +31,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "random, error feedback": {
         "privacy": {"mechanism": "random", "fraction": 0.4, "error_feedback": True, "i_accept_no_privacy": True}
     },
+    "int8, coins and error feedback": {"codec": {"name": "int8", "block": 16, "rounding": "stochastic"}},
     "svt": {
         "privacy": {"mechanism": "svt", "epsilon": 3, "delta": 1e-5, "fraction": 0.1, "gamma": 0.1, "tau": 0.01},
         "rounds": {"total": ROUNDS},
