@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from itertools import chain
@@ -185,15 +185,16 @@ def changed(study: Study, changes: Mapping[str, Any]) -> Study:
         raise ConfigError(f"study {study.study} with {', '.join(changes)} changed: {_reasons(error)}") from None
 
 
+#: Sections of several kinds -> the names of those.
+_KINDS: dict[str, Collection[str]] = {"privacy": PRIVACY_SECTIONS, "label": LABEL_SECTIONS, "codec": CODEC_SECTIONS}
+
+
 def _reasons(error: ValidationError) -> str:
     """What is wrong, by dotted key; pydantic's name for a section of several kinds is no part of the key."""
     reasons = []
     for problem in error.errors():
         loc = [str(part) for part in problem["loc"]]
-        tags = {"privacy": PRIVACY_SECTIONS, "label": LABEL_SECTIONS, "codec": CODEC_SECTIONS}.get(
-            loc[0] if loc else ""
-        )
-        if tags and loc[1:2] and loc[1] in tags:
+        if loc[1:2] and loc[1] in _KINDS.get(loc[0], ()):
             del loc[1]
         reason = "unknown key" if problem["type"] == "extra_forbidden" else problem["msg"].removeprefix("Value error, ")
         reasons.append(f"{'.'.join(loc)}: {reason}" if loc else reason)

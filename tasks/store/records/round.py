@@ -59,12 +59,12 @@ class Plan(Record):
     training: Training
     privacy: Privacy
     channel: PlannedChannel = PLAIN
-    codec: StudyCodec = Dense()
     evaluation: Evaluation
     num_sums: Count | None = Field(
         default=None,
         description="values that ride on a summed gradient and tell how good a model is; None: two for each score bin",
     )
+    codec: StudyCodec = Dense()
     total_rounds: Count
     certificate_pem: Pem = Field(default="", description="the hub's, issued by the consortium's authority")
     signature: Signature = Field(default="", description="Ed25519 of the hub over the plan without this field, base64")
