@@ -41,7 +41,7 @@ def study_with(study: Study, *, evaluation: dict[str, int] | None = None, **part
     content["evaluation"] |= evaluation or {}
     for name, part in parts.items():
         whole = part.model_dump(exclude_unset=True) if isinstance(part, BaseModel) else part
-        content[name] = {**content[name], **part} if isinstance(part, dict) else whole
+        content[name] = {**content.get(name, {}), **part} if isinstance(part, dict) else whole
     return Study.model_validate(content)
 
 

@@ -283,6 +283,16 @@ def test_metrics_are_the_records_numbers(study: Study, rounds: Rounds) -> None:
     }
 
 
+def test_the_bytes_of_a_round_are_told_beside_dense_float32(study: Study, rounds: Rounds) -> None:
+    now = rounds(codec="int8", num_bytes=2600, dense_bytes=10_000)[-1]
+    files = build_report(study, [*rounds()[:2], now], None)
+    assert "all sites, this round; int8: 26.0 % of dense float32" in text(files)
+    assert json.loads(files["metrics.json"])["share_of_dense"] == pytest.approx(0.26)
+    before = build_report(study, rounds(), None)
+    assert "of dense float32" not in text(before)
+    assert "share_of_dense" not in json.loads(before["metrics.json"])
+
+
 def test_a_suppressed_figure_has_no_key(study: Study, rounds: Rounds) -> None:
     numbers = json.loads(build_report(study, rounds(), None)["metrics.json"])
     assert "auc" not in numbers
