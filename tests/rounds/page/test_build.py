@@ -16,6 +16,8 @@ from PIL import Image
 
 from tasks.rounds.page import plots
 from tasks.rounds.page.build import build_report
+from tasks.store.objects import to_json
+from tasks.store.records.ledger import Spend
 from tasks.store.records.model import NoisedFigures
 from tasks.store.records.report import Baselines, RoundMetrics, SiteMetrics
 from tasks.study.channels import MASKS
@@ -281,6 +283,18 @@ def test_metrics_are_the_records_numbers(study: Study, rounds: Rounds) -> None:
         "bytes": now.num_bytes,
         "seconds": now.seconds,
     }
+
+
+@pytest.mark.parametrize("once", ["top", "random"])
+def test_a_round_whose_codec_was_a_mechanism_is_still_told(study: Study, rounds: Rounds, once: str) -> None:
+    told = Spend(mechanism=once, unit="nothing", neighbours="none: raw updates are shared", releases=1)
+    unprotected = {"mechanism": once, "promise": told, "epsilon": None, "epsilon_budget": None, "delta": None}
+    records = [record.model_copy(update=unprotected) for record in rounds()]
+    read = [RoundMetrics.model_validate_json(to_json(record)) for record in records]
+    assert not any(record.promises for record in read)
+    shown = text(build_report(study, read, None))
+    assert "NO PRIVACY: raw updates leave the sites" in shown
+    assert f"Mechanism {once}" in shown
 
 
 def test_the_bytes_of_a_round_are_told_beside_dense_float32(study: Study, rounds: Rounds) -> None:
