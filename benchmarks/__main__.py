@@ -15,18 +15,19 @@ from typing import Any
 
 from rich.console import Console
 
-from benchmarks import aggregation, demo, exam, privacy, rounds, simulation
+from benchmarks import aggregation, codecs, demo, exam, privacy, rounds, simulation
 from tasks.store.settings import PROJECT
 
 BENCHMARKS: dict[str, Callable[[Console], Any]] = {
     "aggregation": aggregation.run,
     "privacy": privacy.run,
+    "codecs": codecs.run,
     "rounds": rounds.run,
     "simulation": simulation.run,
     "exam": exam.run,
     "demo": demo.run,
 }
-BY_DEFAULT = ("aggregation", "privacy", "rounds", "simulation", "exam")
+BY_DEFAULT = ("aggregation", "privacy", "codecs", "rounds", "simulation", "exam")
 RESULTS = PROJECT / "build" / "bench.json"
 
 

@@ -34,8 +34,6 @@ GOAL_MASK_S, GOAL_MASK_BYTES, GOAL_LEDGER_S = 1.5, 8.0, 1.0
 
 _MECHANISMS = {
     "none": "none (a copy)",
-    "random": "random 10%",
-    "top": "top 10%",
     "local_dp": "local_dp",
     "distributed_dp": "distributed_dp",
     "gaussian_update": "gaussian_update",

@@ -22,7 +22,7 @@ from benchmarks.average import _forget_peak, _memory
 
 #: The update: normal with this sd. gamma and tau are NVFlare's defaults, 1e-5 and 1e-6, on its scale.
 UPDATE_SD, GAMMA, TAU = 1e-3, 1e-3, 1e-4
-SVT_FRACTION, COMPRESSED_FRACTION = 0.4, 0.1
+SVT_FRACTION = 0.4
 EPSILON, DELTA, ROUNDS = 3.0, 1e-5, 20
 SITES = 13
 _SAMPLE = 5000
@@ -58,7 +58,6 @@ def ours(name: str, size: int) -> Case:
 
 
 def _mechanism(name: str) -> Callable[[Vector], Any]:
-    from tasks.privacy.mechanisms import compression
     from tasks.privacy.mechanisms.distributed_dp import DistributedDPMechanism
     from tasks.privacy.mechanisms.gaussian_update import GaussianUpdateMechanism
     from tasks.privacy.mechanisms.local_dp import LocalDPMechanism
@@ -81,12 +80,7 @@ def _mechanism(name: str) -> Callable[[Vector], Any]:
         settings = budget | {"fraction": SVT_FRACTION, "gamma": GAMMA, "tau": TAU}
         svt = SparseVectorMechanism(SparseVector.model_validate(settings), ROUNDS)
         return lambda update: svt.privatize(update, 1, noise)
-    without: dict[str, Callable[[Vector], Any]] = {
-        "none": np.copy,
-        "top": lambda update: compression.top(update, COMPRESSED_FRACTION),
-        "random": lambda update: compression.random(update, COMPRESSED_FRACTION, noise),
-    }
-    return without[name]
+    return np.copy
 
 
 def _released(made: Any, size: int) -> float:

@@ -22,10 +22,11 @@ from tasks.data.checks.runner import CheckResult, ValidationResult
 from tasks.errors import UpdateRejected
 from tasks.foreign.bounds import shorten
 from tasks.learning.flat import norm
+from tasks.privacy.codecs import codec_for
 from tasks.privacy.codecs.dense import flat_update
-from tasks.privacy.codecs.sparse import sparse_update
 from tasks.privacy.ledger.spent import spent
 from tasks.privacy.ledger.verification import verify_chain
+from tasks.privacy.noise.source import SystemNoise
 from tasks.privacy.secure_sum import checks, ckks, opening
 from tasks.privacy.secure_sum.records import KeyMessage, Roster, SealingKey, Survivors, UnmaskAnswer
 from tasks.privacy.secure_sum.records import record_sha256 as record_sha256
@@ -45,9 +46,17 @@ from tasks.store.records.report import SiteMetrics, SiteRow
 from tasks.store.records.round import DecryptedSum, Manifest, Refusal
 from tasks.store.records.site import DailyValidation
 from tasks.store.weights import from_bytes, sha256, to_bytes
+from tasks.study.codec import Float16, Int8, Sparse, StudyCodec, Top
 
 Parse = Callable[[bytes], object]
 ROUND = 1
+#: The codecs whose bodies are no tensors of the model.
+CODECS: dict[str, StudyCodec] = {
+    "sparse": Sparse(name="sparse"),
+    "float16": Float16(name="float16"),
+    "int8": Int8(name="int8", block=16),
+    "top": Top(name="top", fraction=0.3),
+}
 #: What the encrypted update holds.
 ENCRYPTED = (0.5, -1.0, 2.0)
 
@@ -63,8 +72,8 @@ class Parser(NamedTuple):
 def parsers(world: World) -> dict[str, Parser]:
     """Every parser by name."""
     dense = to_bytes({name: tensor + 1.5 for name, tensor in BASE.items()})
-    sparse = to_bytes({"indices": torch.tensor([0, 3, 9], dtype=torch.int32), "values": torch.ones(3)})
-    bodies = (dense, sparse, world.masked)
+    encoded = {name: _encoded(world, codec) for name, codec in CODECS.items()}
+    bodies = (dense, world.masked, *(body for body, _ in encoded.values()))
     ciphertext = ckks.encrypt(np.array(ENCRYPTED), ckks.make_key())
     encrypted = to_bytes({"encrypted": torch.frombuffer(bytearray(ciphertext), dtype=torch.uint8)})
     values = to_bytes({"sum": torch.tensor(ENCRYPTED, dtype=torch.float64)})
@@ -77,7 +86,7 @@ def parsers(world: World) -> dict[str, Parser]:
     return {
         "tensors": Parser(bodies, spoil_tensors, from_bytes),
         "dense update": Parser((dense,), spoil_tensors, lambda b: norm(flat_update(bytearray(b), world.shape, SITE))),
-        "sparse update": Parser((sparse,), spoil_tensors, lambda b: norm(sparse_update(b, world.shape, 9, SITE))),
+        **{f"{name} update": Parser((body,), spoil_tensors, parse) for name, (body, parse) in encoded.items()},
         "masked update": Parser(
             (world.masked,), spoil_tensors, lambda b: read_masked(b, world.shape.num_values, SITE).sum()
         ),
@@ -177,6 +186,14 @@ def _manifest_refusal(world: World, body: bytes) -> None:
         _manifest(world, body)
     except UpdateRejected:
         return
+
+
+def _encoded(world: World, settings: StudyCodec) -> tuple[bytes, Parse]:
+    """A body of this codec, and what the hub makes of one."""
+    codec = codec_for(settings, world.shape)
+    flat = np.arange(world.shape.num_values, dtype=np.float32)
+    tensors, _ = codec.encode(flat, None, SystemNoise())
+    return to_bytes(tensors), lambda body: norm(codec.read(body, SITE))
 
 
 def _encrypted(sound: bytes, body: bytes) -> object:

@@ -58,6 +58,10 @@ class Shelf(ObjectStore):
             raise StoreError(f"{key} is too large")
         return self.bodies[key]
 
+    def size(self, key: str) -> int:
+        """Bytes of an object."""
+        return len(self.get(key))
+
     def exists(self, key: str) -> bool:
         """Whether it is there."""
         return key in self.bodies

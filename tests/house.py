@@ -33,7 +33,6 @@ DOOR = "cli"
 SECTIONS = frozenset(
     {
         "NoPrivacy",
-        "Compression",
         "PatientLevel",
         "NoiseShares",
         "LocalDP",

@@ -99,7 +99,7 @@ def built(root: Path, **files: str) -> House:
         "isinstance(privacy, (GaussianUpdate | SparseVector))",
         "match privacy:\n    case NoPrivacy():\n        pass",
         "match privacy:\n    case PatientLevel(clip_norm=clip):\n        pass",
-        "now.mechanism in ('top', 'random')",
+        "now.mechanism in ('svt', 'local_dp')",
         "mechanism == 'none'",
     ],
 )

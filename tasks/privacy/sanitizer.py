@@ -14,16 +14,18 @@ import numpy.typing as npt
 import torch
 
 from tasks.errors import PrivacyError
-from tasks.learning.flat import unflatten
+from tasks.learning.flat import Shape
 from tasks.learning.training import RawUpdate
-from tasks.privacy.codecs.sparse import Sparse
+from tasks.privacy.codecs import codec_of
+from tasks.privacy.codecs.codec import DTYPES
 from tasks.privacy.mechanisms import mechanism_of
-from tasks.privacy.mechanisms.part import Part, as_released
+from tasks.privacy.mechanisms.part import Part
+from tasks.privacy.noise.grid import to_float32
 from tasks.privacy.noise.source import NoiseSource
 from tasks.privacy.secure_sum.contribution import Maskable
 from tasks.store.records.ledger import Spend
 from tasks.store.records.round import Plan, TensorSpec
-from tasks.store.weights import Weights, to_bytes
+from tasks.store.weights import Weights, sha256, to_bytes
 
 MAX_PARAMETERS = 1_000_000_000
 #: What an update would have to do to travel so, by what the hub learns the sum of.
@@ -38,11 +40,11 @@ Encrypt = Callable[[npt.NDArray[np.float64]], bytes]
 
 @dataclass(frozen=True)
 class Release:
-    """What may leave the site, and what stays there."""
+    """What may leave the site, and what stays there: `residual`, under the name of what it is left of."""
 
     tensors: Weights
     spend: Spend
-    residual: torch.Tensor | None = None
+    residual: Weights | None = None
 
     @property
     def body(self) -> bytes:
@@ -57,12 +59,11 @@ class Release:
 
 def specs_of(tensors: Weights) -> tuple[TensorSpec, ...]:
     """Names, shapes and types of tensors in the order of the names. Raises PrivacyError for a type we never upload."""
-    types = {torch.float32: "F32", torch.int32: "I32", torch.uint64: "U64", torch.uint8: "U8"}
     for name, tensor in tensors.items():
-        if tensor.dtype not in types:
+        if tensor.dtype not in DTYPES:
             raise PrivacyError(f"tensor {name} is {tensor.dtype}: no update leaves with such values")
     return tuple(
-        TensorSpec.model_validate({"name": name, "shape": tuple(tensor.shape), "dtype": types[tensor.dtype]})
+        TensorSpec.model_validate({"name": name, "shape": tuple(tensor.shape), "dtype": DTYPES[tensor.dtype]})
         for name, tensor in sorted(tensors.items())
     )
 
@@ -82,7 +83,7 @@ def sanitize(
     mask: Mask | None = None,
     num_masked: int = 0,
     encrypt: Encrypt | None = None,
-    carried: torch.Tensor | None = None,
+    carried: Weights | None = None,
 ) -> Release:
     """Turn a raw update into one that may be uploaded, as the plan says.
 
@@ -94,7 +95,7 @@ def sanitize(
         mask: puts the round's masks on a contribution; needed where the plan aggregates behind masks.
         num_masked: sites on the round's roster, among which the noise is shared.
         encrypt: encrypts for the sites; needed where the plan aggregates under encryption.
-        carried: what error feedback kept back in the site's last round, (parameters,).
+        carried: the `residual` of the site's last release; one of another mechanism or codec counts as none.
 
     Raises:
         PrivacyError: the update cannot be privatised or masked; nothing may leave. BudgetExhausted: it cannot be paid.
@@ -111,9 +112,10 @@ def sanitize(
         if encrypt is None:
             raise PrivacyError("this plan's updates leave encrypted only, and there is no key: it stays at the site")
         return Release({"encrypted": _encrypted(_part(raw, base, plan), noise, encrypt)}, spend)
-    sent = mechanism_of(plan).release(_part(raw, base, plan, carried), noise)
-    kept = None if sent.kept is None else torch.from_numpy(sent.kept)
-    return Release(_tensors(sent.values, base), spend, kept)
+    sent = to_float32(mechanism_of(plan).release(_part(raw, base, plan), noise))
+    name = _kept_under(plan)
+    tensors, kept = codec_of(plan, Shape.of(base)).encode(sent, (carried or {}).get(name), noise)
+    return Release(tensors, spend, None if kept is None else {name: torch.from_numpy(kept)})
 
 
 def contribution(raw: RawUpdate, base: Weights, plan: Plan, *, sites: int, noise: NoiseSource) -> Maskable:
@@ -125,7 +127,7 @@ def contribution(raw: RawUpdate, base: Weights, plan: Plan, *, sites: int, noise
     return mechanism_of(plan).share(_part(raw, base, plan), sites, noise)
 
 
-def _part(raw: RawUpdate, base: Weights, plan: Plan, carried: torch.Tensor | None = None) -> Part:
+def _part(raw: RawUpdate, base: Weights, plan: Plan) -> Part:
     """What the plan's mechanism is given, once it is known that its updates may travel as the plan says."""
     if plan.channel.name not in (allowed := plan.privacy.needs.channels):
         raise PrivacyError(
@@ -134,23 +136,20 @@ def _part(raw: RawUpdate, base: Weights, plan: Plan, carried: torch.Tensor | Non
         )
     raw = _total_function(raw, plan)
     _check(raw)
-    return Part(raw, base, plan, carried)
+    return Part(raw, base, plan)
 
 
 def _encrypted(part: Part, noise: NoiseSource, encrypt: Encrypt) -> torch.Tensor:
     """The weighted update under the sites' key. With a mechanism it is private by itself before it is encrypted."""
-    update = mechanism_of(part.plan).release(part, noise).values
-    if isinstance(update, Sparse):
-        raise PrivacyError("some components of an update cannot be summed under encryption: it stays at the site")
+    update = mechanism_of(part.plan).release(part, noise)
     body = encrypt(update.astype(np.float64) * part.weight)
     return torch.from_numpy(np.frombuffer(body, dtype=np.uint8).copy())
 
 
-def _tensors(values: npt.NDArray[np.floating] | Sparse, base: Weights) -> Weights:
-    """What is sent, by name: the model's parameters in float32, or indices and values."""
-    if isinstance(values, Sparse):
-        return {"indices": torch.from_numpy(values.indices), "values": torch.from_numpy(values.values)}
-    return as_released(unflatten(torch.from_numpy(values), base), base)
+def _kept_under(plan: Plan) -> str:
+    """The name of a residual: that of a raw update must never go into a release that promises something."""
+    said = plan.privacy.model_dump_json() + plan.codec.model_dump_json()
+    return f"residual {sha256(said.encode())}"
 
 
 def _total_function(raw: RawUpdate, plan: Plan) -> RawUpdate:

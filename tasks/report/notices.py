@@ -84,7 +84,7 @@ def notices_of(metrics: RoundMetrics) -> list[Notice]:
 
 
 def _epsilon(metrics: RoundMetrics) -> str:
-    """What is spent; nothing of a mechanism that promises none, such as `top` and `random`."""
+    """What is spent; nothing of a mechanism that promises none."""
     if metrics.epsilon is None or metrics.epsilon_budget is None:
         return ""
     return f"; epsilon {metrics.epsilon:.2f} of {metrics.epsilon_budget:g}"

@@ -21,7 +21,7 @@ from tasks.learning.strategies import strategy_of
 from tasks.learning.strategies.strategy import At, Combiner, advance
 from tasks.learning.tasks import task_of
 from tasks.learning.training import RawUpdate
-from tasks.privacy.codecs.update import read_update
+from tasks.privacy.codecs import codec_of
 from tasks.privacy.noise.source import NoiseSource
 from tasks.privacy.opened import interpret, noised_figures, num_values
 from tasks.privacy.sanitizer import contribution, plan_spend, sanitize
@@ -33,6 +33,7 @@ from tasks.store.records.model import NoisedFigures
 from tasks.store.records.round import Plan
 from tasks.store.weights import Weights, parameters, to_bytes
 from tasks.study.channels import PLAIN
+from tasks.study.codec import Dense
 from tasks.study.privacy import NoPrivacy
 from tasks.study.sections import Study, Training
 from tasks.study.strategy import FED_AVG
@@ -103,7 +104,14 @@ def without_privacy(study: Study, training: Training) -> Study:
     """The same study, trained as `training` says and sharing the mean of raw updates: the yardstick for the others."""
     open_ = NoPrivacy(mechanism="none", i_accept_no_privacy=True)
     uncounted = study.evaluation.model_copy(update={"score_bins": None})
-    parts = {"privacy": open_, "channel": PLAIN, "strategy": FED_AVG, "training": training, "evaluation": uncounted}
+    parts = {
+        "privacy": open_,
+        "channel": PLAIN,
+        "codec": Dense(),
+        "strategy": FED_AVG,
+        "training": training,
+        "evaluation": uncounted,
+    }
     return study.model_copy(update=parts)
 
 
@@ -120,7 +128,7 @@ class SimulatedSites:
         self.state: Weights | None = None
         self.states: dict[str, SiteState] = {}
         self.personal: dict[str, Weights] = {}
-        self.residuals: dict[str, torch.Tensor] = {}
+        self.residuals: dict[str, Weights] = {}
         initial = parameters(self.model)
         self._shape = Shape.of(initial)
         plan = plan_round(study, tuple(patients), initial, initial, 1)
@@ -161,7 +169,7 @@ class SimulatedSites:
         """One site's part of the mean, and its length in bytes; nothing else of it is left."""
         raw = self._train(site, plan, base, evaluated)
         body = self._release(site, raw, plan, base)
-        update = read_update(body, plan, mean.shape, site)
+        update = codec_of(plan, mean.shape).read(body, site)
         mean.add(update, weight_of(plan.training.weighting, raw.num_examples, raw.local_iterations))
         return len(body)
 

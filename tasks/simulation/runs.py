@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from itertools import chain
@@ -28,6 +28,7 @@ from tasks.simulation.workers import Tick, in_order
 from tasks.store.plans import plan_round
 from tasks.store.records.record import Record
 from tasks.store.weights import to_bytes
+from tasks.study.codec import CODEC_SECTIONS
 from tasks.study.label import LABEL_SECTIONS
 from tasks.study.privacy import PRIVACY_SECTIONS
 from tasks.study.sections import Study
@@ -36,7 +37,6 @@ from tasks.study.strategy import STRATEGY_SECTIONS
 Made = TypeVar("Made")
 RunKind = Literal["federated", "pooled", "local"]
 #: Names by which pydantic tells sections apart.
-_SECTIONS = {*PRIVACY_SECTIONS, *LABEL_SECTIONS, *STRATEGY_SECTIONS}
 #: Keys that a run sets from its seed.
 SEEDED = ("training.seed", "evaluation.split_seed")
 
@@ -187,12 +187,21 @@ def changed(study: Study, changes: Mapping[str, Any]) -> Study:
         raise ConfigError(f"study {study.study} with {', '.join(changes)} changed: {_reasons(error)}") from None
 
 
+#: Sections of several kinds -> the names of those.
+_KINDS: dict[str, Collection[str]] = {
+    "privacy": PRIVACY_SECTIONS,
+    "label": LABEL_SECTIONS,
+    "codec": CODEC_SECTIONS,
+    "strategy": STRATEGY_SECTIONS,
+}
+
+
 def _reasons(error: ValidationError) -> str:
-    """What is wrong, by dotted key; pydantic's name for a mechanism's or a task's section is no part of the key."""
+    """What is wrong, by dotted key; pydantic's name for a section of several kinds is no part of the key."""
     reasons = []
     for problem in error.errors():
         loc = [str(part) for part in problem["loc"]]
-        if loc[:1] in (["privacy"], ["label"], ["strategy"]) and loc[1:2] and loc[1] in _SECTIONS:
+        if loc[1:2] and loc[1] in _KINDS.get(loc[0], ()):
             del loc[1]
         reason = "unknown key" if problem["type"] == "extra_forbidden" else problem["msg"].removeprefix("Value error, ")
         reasons.append(f"{'.'.join(loc)}: {reason}" if loc else reason)

@@ -27,6 +27,7 @@ def plan_round(study: Study, sites: tuple[str, ...], base: Weights, evaluated: W
         privacy=study.privacy,
         channel=study.channel,
         strategy=study.strategy,
+        codec=study.codec,
         evaluation=study.evaluation,
         total_rounds=study.rounds.total,
         **of_round(base, evaluated, server_round),

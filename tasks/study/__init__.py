@@ -5,6 +5,7 @@ label        which endpoint is learned, from which rows
 names        how things are called
 channels     how updates travel, in which phases
 strategy     the `strategy` section: how updates become the next model
+codec        the `codec` section: how what is released becomes bytes
 privacy      the `privacy` section: which mechanism, and its budget
 fits         what goes with what, asked once when a study is read
 reading      the `data.reading` section: what cells mean

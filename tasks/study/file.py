@@ -13,13 +13,22 @@ from tasks.errors import ConfigError
 from tasks.foreign.files import listed
 from tasks.foreign.yaml_file import line_of, read_yaml
 from tasks.study.channels import OLD_KEY
+from tasks.study.codec import CODEC_SECTIONS
 from tasks.study.label import LABEL_SECTIONS, Condition
 from tasks.study.privacy import PRIVACY_SECTIONS
 from tasks.study.sections import Input, Study
 from tasks.study.strategy import STRATEGY_SECTIONS
 
 #: What pydantic puts into a place to say which branch of a union it tried.
-_UNION_TAGS = (*PRIVACY_SECTIONS, *LABEL_SECTIONS, *STRATEGY_SECTIONS, "full", "constrained-int", "literal['full']")
+_UNION_TAGS = (
+    *PRIVACY_SECTIONS,
+    *LABEL_SECTIONS,
+    *STRATEGY_SECTIONS,
+    "full",
+    "constrained-int",
+    "literal['full']",
+    "literal['tensor']",
+)
 
 
 def load_study(path: Path, *, columns: dict[str, set[str]] | None = None) -> Study:
@@ -86,9 +95,23 @@ def _explain(path: Path, root: yaml.Node, error: ValidationError) -> str:
     for problem in problems:
         if problem["type"] == "too_short" and any(p["loc"][:-1] == problem["loc"] for p in problems):
             continue  # its one item was wrong, which is told already
-        loc = tuple(part for part in problem["loc"] if part not in _UNION_TAGS) or _named_place(problem["msg"])
+        loc = _as_spelled(root, _without_tags(problem["loc"]) or _named_place(problem["msg"]))
         lines.append(f"{path}:{_line(root, loc)}: {'.'.join(map(str, loc)) or 'study'}: {_reason(problem)}")
     return "\n".join(dict.fromkeys(lines))
+
+
+def _without_tags(loc: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The keys of a place alone; a codec's name may be a key elsewhere."""
+    if loc[:1] == ("codec",) and loc[1:2] and loc[1] in CODEC_SECTIONS:
+        loc = (loc[0], *loc[2:])
+    return tuple(part for part in loc if part not in _UNION_TAGS)
+
+
+def _as_spelled(root: yaml.Node, loc: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Where the file has what is wrong: a codec may stand where mechanisms do (`tasks.study.codec`)."""
+    if loc[:1] != ("codec",) or any(key.value == "codec" for key, _ in root.value):
+        return loc
+    return ("privacy", *("mechanism" if part == "name" else part for part in loc[1:]))
 
 
 def _line(root: yaml.Node, loc: tuple[Any, ...]) -> int:
@@ -115,7 +138,14 @@ def _reason(problem: Any) -> str:
 def _allowed_keys(loc: tuple[Any, ...]) -> list[str]:
     model: Any = Study
     conditions = dict.fromkeys(("positive_when", "counted_when", "event_when"), Condition)
-    nested = {"inputs": Input, **conditions, **PRIVACY_SECTIONS, **LABEL_SECTIONS, **STRATEGY_SECTIONS}
+    nested = {
+        "inputs": Input,
+        **conditions,
+        **PRIVACY_SECTIONS,
+        **LABEL_SECTIONS,
+        **STRATEGY_SECTIONS,
+        **CODEC_SECTIONS,
+    }
     for part in loc:
         if isinstance(part, int):
             continue

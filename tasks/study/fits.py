@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from tasks.study.channels import CHANNELS, Channel
+from tasks.study.codec import CODEC_SECTIONS, CodecSection
 from tasks.study.label import LABEL_SECTIONS
 from tasks.study.privacy import PRIVACY_SECTIONS, Privacy, noise_shares, sent_fraction
 from tasks.study.strategy import STRATEGY_SECTIONS, StrategySection, StrategySettings
@@ -28,6 +29,7 @@ class Combination:
     sums_over_patients: bool
     channel: Channel
     strategy: StrategySettings
+    codec: CodecSection
     weighting: str
     optimizer: str
     batch_size: int | Literal["full"]
@@ -47,6 +49,7 @@ def require_fit(asked: Combination) -> None:
     _require_training(asked)
     _require_delta(asked)
     _require_channel(asked)
+    _require_codec(asked)
     _require_counts(asked)
     _require_strategy(asked)
     if asked.channel.joins:
@@ -90,6 +93,23 @@ def _require_channel(asked: Combination) -> None:
     if asked.channel.name not in channels:
         why = "" if "plain" in channels else ": its noise is in the sum"
         raise ValueError(f"channel must be {_either(_CHANNELS, channels)} with privacy.mechanism {name}{why}")
+
+
+def _require_codec(asked: Combination) -> None:
+    """A sum is made of what was uploaded; and what a mechanism releases may be looked at only where all of it may be.
+
+    int8 does not add: each site has scales of its own, which follow from its values, and a number on one of them is
+    none on another. On a public grid, where numbers would add, updates go behind masks already.
+    """
+    name, channel, mechanism = asked.codec.name, asked.channel.name, asked.privacy.mechanism
+    if asked.channel.adds_only and not asked.codec.adds:
+        able = _either(CODEC_SECTIONS, frozenset(n for n, section in CODEC_SECTIONS.items() if section.adds))
+        raise ValueError(f"codec.name must be {able} with channel {channel}: encodings of {name} do not add")
+    if asked.codec.looks and not asked.privacy.needs.codecs_that_look:
+        able = _either(CODEC_SECTIONS, frozenset(n for n, section in CODEC_SECTIONS.items() if not section.looks))
+        raise ValueError(
+            f"codec.name must be {able} with privacy.mechanism {mechanism}: what {name} sends depends on the values"
+        )
 
 
 def _require_counts(asked: Combination) -> None:

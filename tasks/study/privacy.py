@@ -31,13 +31,15 @@ class Needs:
 
     channels: values of `channel` under which its updates may travel. weightings: values of `training.weighting`
     under which its promise holds. per_patient: it bounds each patient's gradient, so training is one full-batch step.
-    counts: `evaluation.score_bins` may ride on its sum.
+    counts: `evaluation.score_bins` may ride on its sum. codecs_that_look: what leaves in the open is private by itself,
+    so that whatever is computed of it, with its values in view, is post-processing.
     """
 
     channels: frozenset[str] = frozenset()
     weightings: frozenset[str] = frozenset()
     per_patient: bool = False
     counts: bool = False
+    codecs_that_look: bool = False
 
 
 class PrivacySection(Section):
@@ -67,24 +69,12 @@ class NoPrivacy(PrivacySection):
 
     unit: ClassVar[Protected] = "nothing"
     needs: ClassVar[Needs] = Needs(
-        channels=frozenset({"plain", "masks", "ckks"}), weightings=frozenset({"plain", "iterations", "samples"})
+        channels=frozenset({"plain", "masks", "ckks"}),
+        weightings=frozenset({"plain", "iterations", "samples"}),
+        codecs_that_look=True,
     )
 
     mechanism: Literal["none"]
-    i_accept_no_privacy: Literal[True]
-
-
-class Compression(PrivacySection):
-    """Selective sharing: fewer components, each of them raw. It saves bytes and protects nobody."""
-
-    unit: ClassVar[Protected] = "nothing"
-    needs: ClassVar[Needs] = Needs(
-        channels=frozenset({"plain"}), weightings=frozenset({"plain", "iterations", "samples"})
-    )
-
-    mechanism: Literal["top", "random"]
-    fraction: Fraction
-    error_feedback: bool = Field(default=False, description="what was not sent is added to the next round's update")
     i_accept_no_privacy: Literal[True]
 
 
@@ -113,7 +103,10 @@ class LocalDP(PatientLevel):
     """Patient-level differential privacy of each update by itself (see `tasks.privacy.mechanisms.local_dp`)."""
 
     needs: ClassVar[Needs] = Needs(
-        channels=frozenset({"plain"}), weightings=frozenset({"plain", "iterations"}), per_patient=True
+        channels=frozenset({"plain"}),
+        weightings=frozenset({"plain", "iterations"}),
+        per_patient=True,
+        codecs_that_look=True,
     )
 
     mechanism: Literal["local_dp"]
@@ -144,7 +137,9 @@ class GaussianUpdate(NoiseShares):
     """Site-level differential privacy of a clipped update (see `tasks.privacy.mechanisms.gaussian_update`)."""
 
     unit: ClassVar[Protected] = "site"
-    needs: ClassVar[Needs] = Needs(channels=frozenset({"plain", "masks", "ckks"}), weightings=frozenset({"plain"}))
+    needs: ClassVar[Needs] = Needs(
+        channels=frozenset({"plain", "masks", "ckks"}), weightings=frozenset({"plain"}), codecs_that_look=True
+    )
 
     mechanism: Literal["gaussian_update"]
     epsilon: Epsilon
@@ -164,7 +159,9 @@ class SparseVector(PrivacySection):
     """Site-level selective sharing by the sparse vector technique (see `tasks.privacy.mechanisms.svt`)."""
 
     unit: ClassVar[Protected] = "site"
-    needs: ClassVar[Needs] = Needs(channels=frozenset({"plain"}), weightings=frozenset({"plain", "iterations"}))
+    needs: ClassVar[Needs] = Needs(
+        channels=frozenset({"plain"}), weightings=frozenset({"plain", "iterations"}), codecs_that_look=True
+    )
 
     mechanism: Literal["svt"]
     epsilon: Epsilon
@@ -182,7 +179,7 @@ class SparseVector(PrivacySection):
 
 
 Privacy = Annotated[
-    NoPrivacy | Compression | LocalDP | DistributedDP | GaussianUpdate | SparseVector,
+    NoPrivacy | LocalDP | DistributedDP | GaussianUpdate | SparseVector,
     Field(discriminator="mechanism"),
 ]
 #: Mechanism -> its section; one section may have several.
@@ -207,5 +204,5 @@ def noise_shares(privacy: Privacy) -> tuple[int, int]:
 
 
 def sent_fraction(privacy: Privacy) -> float | None:
-    """The share of components that a sparse update holds; None where updates are dense."""
-    return privacy.fraction if isinstance(privacy, Compression | SparseVector) else None
+    """The share of components that a mechanism releases at most; None where it releases all of them."""
+    return privacy.fraction if isinstance(privacy, SparseVector) else None

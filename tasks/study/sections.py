@@ -1,4 +1,4 @@
-"""A study is one YAML file: data, label, inputs, model, training, privacy, channel, strategy, rounds.
+"""A study is one YAML file: data, label, inputs, model, training, privacy, channel, codec, strategy, rounds.
 
 The sections and their rules; `tasks.study.file` reads the file and names the line of what breaks a rule.
 """
@@ -8,12 +8,13 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
 from tasks.foreign.bounds import MAX_COUNT, MAX_INPUTS, MAX_SITES, LongText, PlainOptions, Text
 from tasks.study.channels import OLD_KEY, PLAIN, StudyChannel
+from tasks.study.codec import Dense, StudyCodec, as_spelled_once, respelled
 from tasks.study.fits import Combination, require_fit
 from tasks.study.label import Label
 from tasks.study.names import Cell, Identifier, SiteName
@@ -173,6 +174,7 @@ class Study(Section):
     privacy: Privacy
     channel: StudyChannel = PLAIN
     strategy: StrategySettings = FED_AVG
+    codec: StudyCodec = Dense()
     rounds: Rounds
     evaluation: Evaluation
 
@@ -182,17 +184,22 @@ class Study(Section):
 
         What equals its default is left out, so a key that a later version knows changes no older study's digest. A
         default never changes: files that say nothing would mean something else under the same digest. A channel goes
-        in under its old key, so that the digest outlived the key.
+        in under its old key, and a codec that was a mechanism once as one, so that the digest outlived both.
         """
         said = self.model_dump(mode="json", by_alias=True, exclude_defaults=True)
         if "channel" in said:
             said[OLD_KEY] = said.pop("channel")
-        canonical = json.dumps(said, sort_keys=True)
+        canonical = json.dumps(as_spelled_once(said), sort_keys=True)
         return hashlib.sha256(canonical.encode()).hexdigest()
 
     @property
     def input_names(self) -> list[str]:
         return [spec.name for spec in self.inputs]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _spelled_today(cls, data: Any) -> Any:
+        return respelled(data)
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Study:
@@ -210,6 +217,7 @@ class Study(Section):
             sums_over_patients=self.label.per_patient,
             channel=self.channel,
             strategy=self.strategy,
+            codec=self.codec,
             weighting=training.weighting,
             optimizer=training.optimizer,
             batch_size=training.batch_size,

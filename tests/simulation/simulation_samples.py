@@ -14,7 +14,8 @@ from tasks.privacy.noise.source import SeededNoise
 from tasks.rounds.scores import score_held_out
 from tasks.simulation.rounds import SimulatedRound, simulate
 from tasks.store.weights import Weights, parameters
-from tasks.study.privacy import Compression, DistributedDP, GaussianUpdate, LocalDP, NoPrivacy, SparseVector
+from tasks.study.codec import Top
+from tasks.study.privacy import DistributedDP, GaussianUpdate, LocalDP, NoPrivacy, SparseVector
 from tasks.study.sections import Study
 
 #: Splits that there are: paired comparisons of small differences take all of them.
@@ -24,7 +25,7 @@ FEW = ("701", "704", "708", "710", "716")
 BUDGET = {"epsilon": 3, "delta": 1e-5}
 PATIENT = BUDGET | {"clip_norm": 1, "public_num_examples": 211}
 NONE = NoPrivacy(mechanism="none", i_accept_no_privacy=True)
-TOP = Compression(mechanism="top", fraction=0.1, i_accept_no_privacy=True)
+TOP = Top(name="top", fraction=0.1)
 LOCAL = LocalDP.model_validate({"mechanism": "local_dp"} | PATIENT)
 DISTRIBUTED = DistributedDP.model_validate({"mechanism": "distributed_dp"} | PATIENT)
 GAUSSIAN = GaussianUpdate.model_validate({"mechanism": "gaussian_update", "clip_norm": 0.5} | BUDGET)
@@ -40,7 +41,7 @@ def study_with(study: Study, *, evaluation: dict[str, int] | None = None, **part
     content["evaluation"] |= evaluation or {}
     for name, part in parts.items():
         whole = part.model_dump(exclude_unset=True) if isinstance(part, BaseModel) else part
-        content[name] = {**content[name], **part} if isinstance(part, dict) else whole
+        content[name] = {**content.get(name, {}), **part} if isinstance(part, dict) else whole
     return Study.model_validate(content)
 
 

@@ -39,8 +39,8 @@ def test_what_was_not_sent_is_added_to_the_next_round_where_the_study_says_so(
 ) -> None:
     """Three rounds of two sites, each of which sends the two largest of 23 components: by hand, in numpy."""
     few = {site: cohorts[0][site] for site in FEW[:2]}
-    privacy = TOP.model_copy(update={"error_feedback": error_feedback})
-    sparse = study_with(study, privacy=privacy, channel="plain", training=Training.model_validate(EPOCHS))
+    codec = TOP.model_copy(update={"error_feedback": error_feedback})
+    sparse = study_with(study, privacy=NONE, codec=codec, channel="plain", training=Training.model_validate(EPOCHS))
     weights = initial(sparse)
     kept = {site: np.zeros(23, dtype=np.float32) for site in few}
     without = 0

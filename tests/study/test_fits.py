@@ -10,6 +10,7 @@ import pytest
 
 from tasks.store.settings import PROJECT
 from tasks.study.channels import CHANNELS, CKKS, MASKS, PLAIN
+from tasks.study.codec import CODEC_SECTIONS, Dense
 from tasks.study.fits import Combination, require_fit
 from tasks.study.privacy import PRIVACY_SECTIONS, GaussianUpdate, LocalDP, Needs, PrivacySection, Protected, promises
 from tasks.study.strategy import FED_AVG
@@ -44,6 +45,7 @@ def asked(privacy: Any, **changes: Any) -> Combination:
         "sums_over_patients": True,
         "channel": PLAIN,
         "strategy": FED_AVG,
+        "codec": Dense(),
         "weighting": "plain",
         "optimizer": "sgd",
         "batch_size": "full",
@@ -88,8 +90,47 @@ def test_every_mechanism_says_what_it_goes_with_in_values_that_a_study_has(mecha
     assert section.needs.weightings
     assert section.needs.weightings <= WEIGHTINGS
     assert section.needs.per_patient == (section.unit == "patient")
-    assert promises(mechanism) == (mechanism not in ("none", "top", "random"))
+    assert promises(mechanism) == (mechanism != "none")
     assert "samples" not in section.needs.weightings or not promises(mechanism), "counts of patients scale no noise"
+
+
+CODECS = {
+    name: section.model_validate({"name": name} | ({"fraction": 0.4} if "fraction" in section.model_fields else {}))
+    for name, section in CODEC_SECTIONS.items()
+}
+
+
+@pytest.mark.parametrize("name", CODECS)
+def test_what_looks_at_values_needs_a_mechanism_that_says_they_may_be_seen(name: str) -> None:
+    codec = CODECS[name]
+    if not codec.looks:
+        require_fit(asked(Further(), codec=codec))
+        return
+    says = rf"^codec\.name must be dense or float16 or random with privacy\.mechanism invented: what {name} sends"
+    with pytest.raises(ValueError, match=says):
+        require_fit(asked(Further(), codec=codec))
+
+
+@pytest.mark.parametrize("mechanism", PRIVACY_SECTIONS)
+@pytest.mark.parametrize("channel", CHANNELS)
+@pytest.mark.parametrize("name", CODECS)
+def test_every_codec_in_the_open_and_only_one_that_adds_where_the_hub_learns_a_sum(
+    mechanism: str, channel: str, name: str
+) -> None:
+    section = PRIVACY_SECTIONS[mechanism]
+    if channel not in section.needs.channels:
+        return
+    given = {"epsilon": 3, "delta": 1e-5, "clip_norm": 1, "public_num_examples": 60, "i_accept_no_privacy": True}
+    given |= {"fraction": 0.4, "gamma": 0.1, "tau": 0.01}
+    own = {key: value for key, value in given.items() if key in section.model_fields}
+    privacy = section.model_validate({"mechanism": mechanism} | own)
+    combination = asked(privacy, channel=CHANNELS[channel], codec=CODECS[name])
+    if channel == "plain" or name == "dense":
+        require_fit(combination)
+        return
+    says = rf"^codec\.name must be dense with channel {channel}: encodings of {name} do not add"
+    with pytest.raises(ValueError, match=says):
+        require_fit(combination)
 
 
 def test_a_delta_for_nobody_knows_how_many_patients_is_refused() -> None:
@@ -122,9 +163,11 @@ def test_the_table_of_the_docs_is_what_the_mechanisms_say() -> None:
         if re.match(r"\| `\w+` \| `(plain|masks)`", line)
     ]
     assert [row[0].strip("`") for row in rows] == list(PRIVACY_SECTIONS)
-    for name, channels, weightings, training, counts in rows:
+    for name, channels, weightings, training, counts, codecs in rows:
         needs = PRIVACY_SECTIONS[name.strip("`")].needs
         assert set(re.findall(r"\w+", channels)) == needs.channels, name
         assert set(re.findall(r"\w+", weightings)) == needs.weightings, name
         assert training == ("one full-batch step of `sgd`" if needs.per_patient else "any"), name
         assert counts == ("yes" if needs.counts else "no"), name
+        assert codecs == ("any" if needs.codecs_that_look else ""), name
+        assert "plain" not in needs.channels or needs.codecs_that_look, "it would have to be said which"

@@ -18,6 +18,7 @@ from tasks.learning.tasks import task_of
 from tasks.learning.tasks.task import Task
 from tasks.learning.training import RawUpdate
 from tasks.privacy.audit.observer import Observers, PatientGroup, PatientGroups
+from tasks.privacy.codecs import codec_of
 from tasks.privacy.mechanisms import mechanism_of
 from tasks.privacy.noise.grid import STEPS_PER_CLIP
 from tasks.privacy.noise.source import NoiseSource, SystemNoise
@@ -98,15 +99,15 @@ class _Known:
     def subset(self, population: int, size: int) -> npt.NDArray[np.int64]:
         return np.arange(size)
 
+    def uniform(self, size: int) -> npt.NDArray[np.float32]:
+        return np.full(size, 0.5, dtype=np.float32)
+
 
 def _uploaded(update: RawUpdate, weights: Weights, plan: Plan, noise: NoiseSource) -> Floats:
     """One upload, as a vector; for local_dp brought back from the site's step to its gradient, which anyone can do."""
-    sent = sanitize(update, weights, plan, releases=1, noise=noise).tensors
-    if "indices" in sent:
-        dense = np.zeros(Shape.of(weights).num_values)
-        dense[sent["indices"].numpy()] = sent["values"].numpy()
-        return dense
-    return mechanism_of(plan).seen(_flat(sent), plan, weights)
+    body = sanitize(update, weights, plan, releases=1, noise=noise).body
+    sent = codec_of(plan, Shape.of(weights)).read(bytearray(body), "audited")
+    return mechanism_of(plan).seen(sent.double().numpy(), plan, weights)
 
 
 def _flat(tensors: Weights) -> Floats:

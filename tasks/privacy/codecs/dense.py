@@ -3,12 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 
 from tasks.errors import StoreError, UpdateRejected
-from tasks.learning.flat import Shape
-from tasks.store.weights import TensorEntry, read_header
+from tasks.learning.flat import Shape, flatten
+from tasks.privacy.codecs.codec import Codec, Vector
+from tasks.privacy.noise.source import NoiseSource
+from tasks.store.records.round import TensorSpec
+from tasks.store.weights import TensorEntry, Weights, read_header
+
+
+@dataclass(frozen=True)
+class DenseCodec(Codec):
+    """Every component in float32, under the names and in the shapes of the model's parameters."""
+
+    @property
+    def specs(self) -> tuple[TensorSpec, ...]:
+        return self.shape.specs
+
+    def pack(self, flat: Vector, noise: NoiseSource) -> Weights:
+        return self.shape.unflatten(torch.from_numpy(flat))
+
+    def unpack(self, tensors: Weights, site: str) -> Vector:
+        flat: Vector = flatten(tensors).numpy()
+        return flat
+
+    def read(self, body: bytes | bytearray, site: str) -> torch.Tensor:
+        """The same without a copy where possible."""
+        return flat_update(body, self.shape, site)
 
 
 def flat_update(body: bytearray | bytes, shape: Shape, site: str) -> torch.Tensor:

@@ -1,20 +1,24 @@
-"""An update of which only some components are sent."""
+"""An update of which only some components are sent: those that are not zero."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from tasks.errors import PrivacyError, StoreError, UpdateRejected
-from tasks.learning.flat import Shape
-from tasks.store.weights import from_bytes
+from tasks.errors import PrivacyError, UpdateRejected
+from tasks.privacy.codecs.codec import Codec, Vector, spec
+from tasks.privacy.codecs.indices import max_bytes, pack_indices, unpack_indices
+from tasks.privacy.noise.source import NoiseSource
+from tasks.store.records.round import TensorSpec
+from tasks.store.weights import Weights
 
 
 @dataclass(frozen=True, eq=False)
-class Sparse:
+class Components:
     """Components of a vector; the others count as zero.
 
     Attributes:
@@ -63,24 +67,46 @@ def num_shared(fraction: float, size: int) -> int:
     return max(1, round(fraction * size))
 
 
-def sparse_update(body: bytes | bytearray, shape: Shape, max_values: int, site: str) -> torch.Tensor:
-    """A flat float32 vector, (parameters,), from a safetensors body of sorted int32 `indices` and float32 `values`.
+@dataclass(frozen=True)
+class SomeComponents(Codec):
+    """What codecs have in common that send some components: their indices as bits, and their values in float32."""
 
-    Raises:
-        UpdateRejected: other tensors, more than `max_values`, or indices that are not sorted, twice, or out of range.
-    """
-    try:
-        tensors = from_bytes(body)
-        indices, values = tensors["indices"], tensors["values"]
-    except (StoreError, KeyError):
-        raise UpdateRejected(site, "no safetensors body of indices and values") from None
-    if len(tensors) != 2 or (indices.dtype, values.dtype) != (torch.int32, torch.float32):
-        raise UpdateRejected(site, "indices must be int32 and values float32, and nothing else")
-    if indices.ndim != 1 or indices.shape != values.shape or len(indices) > max_values:
-        raise UpdateRejected(site, f"one index a value and at most {max_values} values are allowed")
-    places = indices.long()  # in int32, the difference of two indices may wrap around and look like a rise
-    if len(places) and (places[0] < 0 or places[-1] >= shape.num_values or (places.diff() <= 0).any()):
-        raise UpdateRejected(site, f"indices must rise from 0 on and stay below {shape.num_values}")
-    flat = torch.zeros(shape.num_values, dtype=torch.float32)
-    flat[places] = values
-    return flat
+    varies: ClassVar[frozenset[str]] = frozenset({"indices"})
+
+    @property
+    def most(self) -> int:
+        """How many are sent at most."""
+        return self.shape.num_values
+
+    @property
+    def specs(self) -> tuple[TensorSpec, ...]:
+        return spec("indices", max_bytes(self.shape.num_values), "U8"), spec("values", self.most, "F32")
+
+    def unpack(self, tensors: Weights, site: str) -> Vector:
+        values, flat = tensors["values"].numpy(), np.zeros(self.shape.num_values, dtype=np.float32)
+        try:
+            flat[unpack_indices(tensors["indices"].numpy(), values.size, flat.size)] = values
+        except ValueError as error:
+            raise UpdateRejected(site, str(error)) from None
+        return flat
+
+
+@dataclass(frozen=True)
+class SparseCodec(SomeComponents):
+    """Every component that is not zero: nothing is lost. `most`: of what its mechanism releases."""
+
+    largest: int
+
+    varies: ClassVar[frozenset[str]] = frozenset({"indices", "values"})
+
+    @property
+    def most(self) -> int:
+        return self.largest
+
+    def pack(self, flat: Vector, noise: NoiseSource) -> Weights:
+        return as_tensors(flat, np.flatnonzero(flat))
+
+
+def as_tensors(flat: Vector, indices: npt.NDArray[np.integer]) -> Weights:
+    """These components of a vector, (parameters,), ready to upload."""
+    return {"indices": torch.from_numpy(pack_indices(indices)), "values": torch.from_numpy(flat[indices])}

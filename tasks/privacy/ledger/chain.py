@@ -58,8 +58,12 @@ class Link:
 
 
 def terms(spend: Spend) -> tuple[object, ...]:
-    """What all releases of a study share: its total is computed from their number."""
-    return spend.mechanism, spend.unit, spend.mu, spend.pure_epsilon, spend.delta, spend.epsilon_budget
+    """What all releases of a study share: its total is computed from their number.
+
+    What promises nothing is one, whatever it is called: codecs were mechanisms once (`tasks.study.codec`).
+    """
+    mechanism = spend.mechanism if spend.promises else "none"
+    return mechanism, spend.unit, spend.mu, spend.pure_epsilon, spend.delta, spend.epsilon_budget
 
 
 @dataclass

@@ -5,7 +5,6 @@ distributed_dp   patient-level, of the sum behind masks
 gaussian_update  site-level, of a clipped update
 svt              site-level selective sharing
 gaussian         what those with Gaussian noise have in common
-compression      selective sharing that protects nobody
 no_privacy       raw updates
 mechanism        what every mechanism answers
 part             what a mechanism is given
@@ -18,7 +17,6 @@ from __future__ import annotations
 
 from typing import assert_never
 
-from tasks.privacy.mechanisms.compression import CompressionMechanism
 from tasks.privacy.mechanisms.distributed_dp import DistributedDPMechanism
 from tasks.privacy.mechanisms.gaussian_update import GaussianUpdateMechanism
 from tasks.privacy.mechanisms.local_dp import LocalDPMechanism
@@ -27,7 +25,6 @@ from tasks.privacy.mechanisms.no_privacy import NoPrivacyMechanism
 from tasks.privacy.mechanisms.svt import SparseVectorMechanism
 from tasks.store.records.round import Plan
 from tasks.study.privacy import (
-    Compression,
     DistributedDP,
     GaussianUpdate,
     LocalDP,
@@ -47,8 +44,6 @@ def mechanism_for(settings: Privacy, total_rounds: int) -> Mechanism:
     match settings:
         case NoPrivacy():
             return NoPrivacyMechanism(settings, total_rounds)
-        case Compression():
-            return CompressionMechanism(settings, total_rounds)
         case LocalDP():
             return LocalDPMechanism(settings, total_rounds)
         case DistributedDP():

@@ -108,7 +108,7 @@ class GaussianUpdateMechanism(Mechanism):
         return Maskable(values, self.settings.clip_norm / STEPS_PER_CLIP, sites)
 
     def release(self, part: Part, noise: NoiseSource) -> Sent:
-        return Sent(self.privatize(part.update, noise))
+        return self.privatize(part.update, noise)
 
     def share(self, part: Part, sites: int, noise: NoiseSource) -> Maskable:
         return self.privatize_share(part.update, sites, noise)

@@ -82,7 +82,8 @@ class LocalDPMechanism(Mechanism):
         plan = part.plan
         gradient = self.privatize(part.summed, noise)
         decay = plan.training.l2 * flatten(part.base).double()
-        return Sent((-plan.training.lr * (self._share(plan) * gradient + decay)).numpy())
+        step: Floats = (-plan.training.lr * (self._share(plan) * gradient + decay)).numpy()
+        return step
 
     def seen(self, sent: Floats, plan: Plan, base: Weights) -> Floats:
         """The noised gradient, back from the step."""

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from tasks.errors import PrivacyError, UpdateRejected
 from tasks.learning.arrays import Floats
-from tasks.privacy.codecs.sparse import Sparse
 from tasks.privacy.mechanisms.part import Part
 from tasks.privacy.noise.source import NoiseSource
 from tasks.privacy.secure_sum.contribution import Maskable
@@ -21,13 +19,8 @@ from tasks.store.weights import Weights
 from tasks.study.channels import PLAIN, Channel
 from tasks.study.privacy import Privacy
 
-
-@dataclass(frozen=True, eq=False)
-class Sent:
-    """What leaves: a whole update, (parameters,), or some components of it. `kept`: what stays for the next round."""
-
-    values: npt.NDArray[np.float32] | Floats | Sparse
-    kept: npt.NDArray[np.float32] | None = None
+#: What leaves, (parameters,), before it is encoded.
+Sent = npt.NDArray[np.float32] | Floats
 
 
 class Mechanism(ABC):

@@ -17,16 +17,10 @@ from tasks.store.records.ledger import Spend
 from tasks.store.records.round import Plan
 from tasks.store.weights import Weights
 from tasks.study.channels import PLAIN, Channel
-from tasks.study.privacy import Compression, NoPrivacy
+from tasks.study.privacy import NoPrivacy
 
 #: Step of the fixed-point grid of a masked sum without noise: a billionth of a weight.
 FIXED_POINT_STEP = 2.0**-30
-
-
-def nothing_spent(settings: NoPrivacy | Compression, releases: int, channel: Channel) -> Spend:
-    """The `releases`-th release of what protects nobody: there is no budget."""
-    what = "the sum of raw updates is told" if channel.adds_only else "raw updates are shared"
-    return Spend(mechanism=settings.mechanism, unit="nothing", neighbours=f"none: {what}", releases=releases)
 
 
 @dataclass(frozen=True)
@@ -44,13 +38,15 @@ class NoPrivacyMechanism(Mechanism):
     total_rounds: int
 
     def spend(self, releases: int, channel: Channel = PLAIN) -> Spend:
-        return nothing_spent(self.settings, releases, channel)
+        """The `releases`-th release: there is no budget."""
+        what = "the sum of raw updates is told" if channel.adds_only else "raw updates are shared"
+        return Spend(mechanism="none", unit="nothing", neighbours=f"none: {what}", releases=releases)
 
     def words(self) -> str:
         return "none"
 
     def release(self, part: Part, noise: NoiseSource) -> Sent:
-        return Sent(part.update)
+        return part.update
 
     def share(self, part: Part, sites: int, noise: NoiseSource) -> Maskable:
         values = encode_fixed_point(part.update.astype(np.float64) * part.weight, FIXED_POINT_STEP, sites)

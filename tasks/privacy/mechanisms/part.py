@@ -19,12 +19,11 @@ from tasks.store.weights import Weights
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """What training left behind, the weights that the round started from, and what error feedback kept back."""
+    """What training left behind, and the weights that the round started from."""
 
     raw: RawUpdate
     base: Weights
     plan: Plan
-    carried: torch.Tensor | None = None
 
     @property
     def update(self) -> npt.NDArray[np.float32]:

@@ -22,7 +22,7 @@ import numpy.typing as npt
 from tasks.errors import PrivacyError
 from tasks.learning.arrays import Floats
 from tasks.privacy.accounting import pure_epsilon_for, pure_epsilon_total
-from tasks.privacy.codecs.sparse import Sparse, num_shared
+from tasks.privacy.codecs.sparse import Components, num_shared
 from tasks.privacy.mechanisms.gaussian import NOBODY, check_release, check_sampler
 from tasks.privacy.mechanisms.mechanism import Mechanism, Sent
 from tasks.privacy.mechanisms.part import Part
@@ -98,7 +98,7 @@ class SparseVectorMechanism(Mechanism):
             epsilon_budget=self.settings.epsilon,
         )
 
-    def privatize(self, update: Update, local_iterations: int, noise: NoiseSource) -> Sparse:
+    def privatize(self, update: Update, local_iterations: int, noise: NoiseSource) -> Components:
         """The components to send of an update, (parameters,), made by `local_iterations` steps.
 
         Raises:
@@ -116,10 +116,10 @@ class SparseVectorMechanism(Mechanism):
         noisy = self._noisy(steps[chosen], scales, noise)
         np.clip(noisy, -scales.steps_per_gamma, scales.steps_per_gamma, out=noisy)
         values = to_float32(noisy * (self.settings.gamma / scales.steps_per_gamma * local_iterations))
-        return Sparse(chosen.astype(np.int32), values, update.size, wanted - chosen.size)
+        return Components(chosen.astype(np.int32), values, update.size, wanted - chosen.size)
 
     def release(self, part: Part, noise: NoiseSource) -> Sent:
-        return Sent(self.privatize(part.update, part.raw.local_iterations, noise))
+        return self.privatize(part.update, part.raw.local_iterations, noise).dense()
 
     def trace(self, update: Floats, local_iterations: int) -> Floats:
         limit = self.settings.gamma * local_iterations

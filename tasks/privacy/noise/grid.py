@@ -62,9 +62,9 @@ def check_update(update: Update) -> None:
 
 
 def to_float32(values: npt.NDArray[np.floating]) -> npt.NDArray[np.float32]:
-    """The same values, rounded to float32. Raises PrivacyError when one does not fit."""
+    """The same values, rounded to float32; no copy of those that are. Raises PrivacyError when one does not fit."""
     with np.errstate(over="ignore"):
-        rounded = values.astype(np.float32)
+        rounded = values.astype(np.float32, copy=False)
     if not np.isfinite(rounded).all():
         raise PrivacyError("a value does not fit float32: the update stays at the site")
     return rounded

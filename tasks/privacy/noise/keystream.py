@@ -108,6 +108,12 @@ def keyed_subset(key: bytes, population: int, size: int) -> Integers:
     return np.flatnonzero(_chosen(key, 0, population, size)).astype(np.int64, copy=False)
 
 
+def keyed_uniform(key: bytes, size: int) -> npt.NDArray[np.float32]:
+    """(size,) multiples of 2^-24 in [0, 1)."""
+    words = keystream(key, 0, np.empty(4 * size, dtype=np.uint8)).view(np.uint32)
+    return (words >> np.uint32(8)).astype(np.float32) * np.float32(2.0**-24)
+
+
 class _Scratch:
     """Memory that one thread uses for block after block: new arrays would cost more in page faults than the noise."""
 

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from tasks.errors import PrivacyError
 from tasks.privacy.noise import keystream
-from tasks.privacy.noise.keystream import KEY_BYTES, keyed_gaussian, keyed_laplace, keyed_subset
+from tasks.privacy.noise.keystream import KEY_BYTES, keyed_gaussian, keyed_laplace, keyed_subset, keyed_uniform
 
 #: Above it, float64 would skip grid steps.
 MAX_SCALE = 2**45
@@ -54,6 +54,9 @@ class NoiseSource(Protocol):
     def subset(self, population: int, size: int) -> npt.NDArray[np.int64]:
         """(size,) distinct integers of range(population), ascending; every such subset is equally likely."""
 
+    def uniform(self, size: int) -> npt.NDArray[np.float32]:
+        """(size,) numbers of [0, 1), multiples of 2^-24: coins to round by, and no noise to hide anything behind."""
+
 
 class SystemNoise:
     """Noise for releases: fresh entropy of the operating system for every call, and nothing kept.
@@ -73,6 +76,9 @@ class SystemNoise:
     def subset(self, population: int, size: int) -> npt.NDArray[np.int64]:
         _check_subset(population, size)
         return keyed_subset(os.urandom(KEY_BYTES), population, size)
+
+    def uniform(self, size: int) -> npt.NDArray[np.float32]:
+        return keyed_uniform(os.urandom(KEY_BYTES), size)
 
 
 class SeededNoise:
@@ -105,6 +111,9 @@ class SeededNoise:
     def subset(self, population: int, size: int) -> npt.NDArray[np.int64]:
         _check_subset(population, size)
         return keyed_subset(self._next_key(), population, size)
+
+    def uniform(self, size: int) -> npt.NDArray[np.float32]:
+        return keyed_uniform(self._next_key(), size)
 
     def _next_key(self) -> bytes:
         return keystream.derive_key(self._seed, "call", str(next(self._calls)))

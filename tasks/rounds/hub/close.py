@@ -144,6 +144,7 @@ def _summarise(hub: HubContext, plan: Plan, selection: Selection | None, card: M
         task=hub.study.label.task,
         mechanism=plan.privacy.mechanism,
         channel=plan.channel,
+        codec=plan.codec.name,
         promise=spend,
         opened_at=plan.opened_at,
         closed_at=closed_at,
@@ -153,6 +154,7 @@ def _summarise(hub: HubContext, plan: Plan, selection: Selection | None, card: M
         sites=rows,
         num_contributors=len(chosen),
         num_bytes=sum(row.num_bytes for row in rows),
+        dense_bytes=_dense_bytes(hub, plan, len(chosen)),
         epsilon=spend.epsilon if spend else None,
         epsilon_budget=spend.epsilon_budget if spend else getattr(plan.privacy, "epsilon", None),
         delta=spend.delta if spend else getattr(plan.privacy, "delta", None),
@@ -175,6 +177,14 @@ def _pooled(hub: HubContext, card: ModelCard) -> dict[str, float]:
     except Exception:
         log.exception("round %d of %s is closed without pooled figures", card.server_round, hub.name)
         return {}
+
+
+def _dense_bytes(hub: HubContext, plan: Plan, contributors: int) -> int | None:
+    """A dense update holds the tensors that the model holds, and is as long; None where the model is not there."""
+    try:
+        return contributors * hub.store.size(plan.base_model.key)
+    except ObjectMissing:
+        return None
 
 
 def _message(rows: Sequence[SiteRow], plan: Plan) -> str:

@@ -10,8 +10,7 @@ from tasks import __version__
 from tasks.errors import BudgetExhausted, ObjectMissing, StoreError, StoreUnavailable, UpdateRejected
 from tasks.learning.flat import Shape, norm
 from tasks.learning.training import num_iterations
-from tasks.privacy.codecs.sparse import num_shared
-from tasks.privacy.codecs.update import read_update
+from tasks.privacy.codecs import codec_of
 from tasks.privacy.ledger.chain import MAX_ENTRY
 from tasks.privacy.sanitizer import plan_spend
 from tasks.rounds.hub.context import HubContext
@@ -22,7 +21,6 @@ from tasks.store.records.ledger import LedgerEntry
 from tasks.store.records.round import Manifest, Plan, TensorSpec
 from tasks.store.records.site import Enrolment
 from tasks.store.weights import DTYPE_BYTES, MAX_HEADER, from_bytes, sha256
-from tasks.study.privacy import sent_fraction
 
 MAX_EXAMPLES = 10_000_000
 
@@ -36,8 +34,10 @@ def checked_update(
         UpdateRejected: with the first reason found. StoreUnavailable: worth a retry.
     """
     manifest = checked_manifest(hub, plan, site, enrolment)
-    _check_tensors(manifest, plan, shape)
-    update = read_update(read_body(hub, plan, manifest), plan, shape, site)
+    codec = codec_of(plan, shape)
+    if not codec.admits(manifest.tensors):
+        raise UpdateRejected(site, "wrong tensors in its manifest")
+    update = codec.read(read_body(hub, plan, manifest), site)
     size = norm(update)
     if not size <= hub.study.rounds.max_update_norm:
         what = "holds NaN or infinity" if size != size or size == float("inf") else f"has norm {size:.3g}"
@@ -84,20 +84,6 @@ def checked_manifest(
         raise UpdateRejected(site, "its masks are not those of this round's roster")
     _check_spend(hub, manifest, plan, enrolment)
     return manifest
-
-
-def _check_tensors(manifest: Manifest, plan: Plan, shape: Shape) -> None:
-    """Dense updates hold the model's own tensors; sparse ones as many indices as values, and no more than planned."""
-    wanted = shape.specs
-    if (fraction := sent_fraction(plan.privacy)) is not None:
-        most = num_shared(fraction, shape.num_values)
-        sent = min(manifest.tensors[0].shape[0] if manifest.tensors and manifest.tensors[0].shape else 0, most)
-        wanted = (
-            TensorSpec(name="indices", shape=(sent,), dtype="I32"),
-            TensorSpec(name="values", shape=(sent,), dtype="F32"),
-        )
-    if manifest.tensors != wanted:
-        raise UpdateRejected(manifest.site, "wrong tensors in its manifest")
 
 
 def _manifest(hub: HubContext, plan: Plan, site: str) -> Manifest:

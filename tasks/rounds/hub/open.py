@@ -146,6 +146,7 @@ def _new_plan(
         privacy=study.privacy,
         channel=study.channel,
         strategy=study.strategy,
+        codec=study.codec,
         evaluation=study.evaluation,
         num_sums=asked_sums(study),
         total_rounds=study.rounds.total,

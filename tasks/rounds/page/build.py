@@ -61,6 +61,7 @@ def metrics(rounds: Sequence[RoundMetrics]) -> dict[str, float]:
         "contributors": now.num_contributors,
         "sites": len(now.sites),
         "bytes": now.num_bytes,
+        "share_of_dense": now.share_of_dense,
         "seconds": now.seconds,
     }
     return {name: value for name, value in numbers.items() if value is not None}

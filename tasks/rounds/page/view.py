@@ -94,8 +94,14 @@ def round_tiles(now: RoundMetrics, baselines: Baselines | None) -> list[Tile]:
         *(_metric_tile(now, metric, baselines) for metric in metrics_of(now.task)[:2]),
         Tile("Sites", f"{now.num_contributors} of {len(now.sites)}", words.count(patients, "training patient"), tone),
         Tile("Time", words.duration(now.seconds), f"slowest site: {now.slowest or words.NONE}"),
-        Tile("Uploaded", words.size(now.num_bytes), "all sites, this round"),
+        Tile("Uploaded", words.size(now.num_bytes), _of_dense(now)),
     ]
+
+
+def _of_dense(now: RoundMetrics) -> str:
+    share = now.share_of_dense
+    told = f"; {now.codec}: {words.percent(share)} of dense float32" if share is not None else ""
+    return f"all sites, this round{told}"
 
 
 def _noised_tile(now: RoundMetrics, found: NoisedFigures) -> Tile:

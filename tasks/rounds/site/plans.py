@@ -150,6 +150,7 @@ def _refuse_other_terms(plan: Plan, study: Study, site: str) -> None:
         "privacy": (plan.privacy, study.privacy),
         "channel": (plan.channel, study.channel),
         "strategy": (plan.strategy, study.strategy),
+        "codec": (plan.codec, study.codec),
         "sites": (sorted(asked + left_out), sorted(study.sites)),
         "quorum": (plan.min_sites, fewest_sites(study, plan.min_sites)),
         "number of sites": (len(asked), max(len(asked), fewest_sites(study, plan.min_sites))),

@@ -71,7 +71,7 @@ class RoundFiles:
     def save_release(self, release: Release) -> bytes:
         """Keep the bytes to upload, and what error feedback keeps back; gives the bytes."""
         if release.residual is not None:
-            write_private(self.folder / "residual.safetensors", to_bytes({"residual": release.residual}))
+            write_private(self.folder / "residual.safetensors", to_bytes(release.residual))
         body = release.body
         write_private(self.folder / "release.safetensors", body)
         return body

@@ -181,7 +181,7 @@ def _draw(
             mask=seal.mask,
             num_masked=seal.num_masked,
             encrypt=seal.encrypt,
-            carried=kept["residual"] if kept else None,
+            carried=kept,
         )
         return files.save_release(release)
 

@@ -112,26 +112,21 @@ def rounds() -> Experiment:
     return Experiment("rounds", title, settings, pairs, YARDSTICK_ROUNDS, (ROUNDS, LONG, LONGEST))
 
 
-def share_name(mechanism: str, fraction: float, *, feedback: bool = False) -> str:
+def share_name(codec: str, fraction: float, *, feedback: bool = False) -> str:
     """The setting that sends `fraction` of the components; all of them are no selection."""
     if fraction == 1:
         return "all"
-    return f"{mechanism} {fraction:.0%}" + (", error feedback" if feedback else "")
+    return f"{codec} {fraction:.0%}" + (", error feedback" if feedback else "")
 
 
 def fraction() -> Experiment:
     """Selective sharing without privacy: the largest components, or random ones."""
     settings = [_federated("all")]
-    for mechanism in ("top", "random"):
+    for codec in ("top", "random"):
         for feedback in (False, True):
             for share in FRACTIONS[:-1]:
-                section = {
-                    "mechanism": mechanism,
-                    "fraction": share,
-                    "error_feedback": feedback,
-                    "i_accept_no_privacy": True,
-                }
-                settings.append(_federated(share_name(mechanism, share, feedback=feedback), {"privacy": section}))
+                section = {"name": codec, "fraction": share, "error_feedback": feedback}
+                settings.append(_federated(share_name(codec, share, feedback=feedback), {"codec": section}))
     title = "Fraction of the update that is shared, without privacy"
     return Experiment("fraction", title, tuple(settings), _against("all", settings), also_at=(YARDSTICK_ROUNDS,))
 

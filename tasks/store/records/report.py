@@ -80,6 +80,7 @@ class RoundMetrics(Record):
     task: Name = "binary"
     mechanism: Name
     channel: ClosedChannel = PLAIN
+    codec: Name = "dense"
     promise: Spend | None = Field(default=None, description="the contributor's spend that has released most")
     opened_at: Moment
     closed_at: Moment
@@ -91,6 +92,9 @@ class RoundMetrics(Record):
     sites: tuple[SiteRow, ...] = Field(max_length=MAX_SITES)
     num_contributors: Count
     num_bytes: Count
+    dense_bytes: Count | None = Field(
+        default=None, description="what as many updates would take in dense float32: as many as the model's own bytes"
+    )
     epsilon: Amount | None
     epsilon_budget: Amount | None
     delta: Amount | None
@@ -111,6 +115,11 @@ class RoundMetrics(Record):
     def _of_earlier_rounds(cls, data: Any) -> Any:
         shared = gathered(data, "figures", {"auc": "auc", "log_loss": "log_loss"})
         return gathered(shared, "pooled", {"pooled_auc": "auc", "pooled_log_loss": "log_loss"})
+
+    @property
+    def share_of_dense(self) -> float | None:
+        """Bytes uploaded, of what they would be in dense float32; None where nobody counted those."""
+        return self.num_bytes / self.dense_bytes if self.dense_bytes else None
 
     @property
     def promises(self) -> bool:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from tasks.foreign.bounds import (
     MAX_RANK,
@@ -25,6 +25,7 @@ from tasks.store.records.ledger import Spend
 from tasks.store.records.model import ModelRef
 from tasks.store.records.record import Digest, Reasons, Record
 from tasks.study.channels import PLAIN, PhaseName, PlannedChannel, Step
+from tasks.study.codec import Dense, StudyCodec, as_spelled_once, respelled
 from tasks.study.names import SiteName
 from tasks.study.privacy import Privacy
 from tasks.study.sections import Evaluation, Training
@@ -32,9 +33,12 @@ from tasks.study.strategy import FED_AVG, StrategySettings
 
 
 class Plan(Record):
-    """What one round is. Written once by the hub; sites follow it and nothing else."""
+    """What one round is. Written once by the hub; sites follow it and nothing else.
 
-    LATER: ClassVar[frozenset[str]] = frozenset({"num_sums", "strategy"})
+    A codec that was a mechanism once is written as one, so that the signature of an older plan holds.
+    """
+
+    LATER: ClassVar[frozenset[str]] = frozenset({"num_sums", "codec", "strategy"})
 
     study: Name
     study_digest: Digest
@@ -61,10 +65,20 @@ class Plan(Record):
         default=None,
         description="values that ride on a summed gradient and tell how good a model is; None: two for each score bin",
     )
+    codec: StudyCodec = Dense()
     total_rounds: Count
     strategy: StrategySettings = FED_AVG
     certificate_pem: Pem = Field(default="", description="the hub's, issued by the consortium's authority")
     signature: Signature = Field(default="", description="Ed25519 of the hub over the plan without this field, base64")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _spelled_today(cls, data: Any) -> Any:
+        return respelled(data)
+
+    @model_serializer(mode="wrap")
+    def _spelled_once(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return as_spelled_once(handler(self))
 
     def end_of(self, phase: PhaseName | None) -> datetime:
         """When a phase is over for the sites; what belongs to none ends with the round."""
@@ -77,7 +91,7 @@ class TensorSpec(Record):
 
     name: Name
     shape: tuple[Length, ...] = Field(max_length=MAX_RANK)
-    dtype: Literal["F32", "I32", "U64", "U8"]
+    dtype: Literal["F32", "F16", "I32", "I8", "U64", "U8"]
 
 
 class Manifest(Record):

@@ -130,6 +130,19 @@ def test_another_release_in_the_same_round_is_refused(ledger: SiteLedger, hub: O
     assert stored(hub, ledger.study) == files(ledger) == before
 
 
+@pytest.mark.parametrize("once", ["top", "random"])
+def test_a_study_whose_codec_was_a_mechanism_goes_on_with_its_ledger(ledger: SiteLedger, once: str) -> None:
+    """What promises nothing may be called otherwise; a mechanism that promises something does not come in so."""
+    unprotected = Spend(mechanism=once, unit="nothing", neighbours="none: raw updates are shared", releases=1)
+    ledger.record(1, unprotected, release(1))
+    now = unprotected.model_copy(update={"mechanism": "none", "releases": 2})
+    assert ledger.record(2, now, release(2))[0].sequence == 2
+    with pytest.raises(PrivacyError, match="changed after round 1"):
+        ledger.record(3, gaussian_spend(3), release(3))
+    report = verify_chain(list(files(ledger).values()), certificate(ledger.secrets_dir.parent), {})
+    assert report.problems == ()
+
+
 def test_the_number_of_a_release_counts_releases_not_rounds(ledger: SiteLedger) -> None:
     """A site that sat rounds out has spent on those that it took part in alone."""
     assert ledger.read().next_release(9) == 1

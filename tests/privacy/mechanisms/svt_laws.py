@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import chi2, laplace
 
-from tasks.privacy.codecs.sparse import Sparse
+from tasks.privacy.codecs.sparse import Components
 from tasks.privacy.mechanisms.svt import Scales, SparseVectorMechanism, Steps32
 from tasks.privacy.noise.source import NoiseSource, SeededNoise
 from tasks.study.privacy import BudgetShares, SparseVector
@@ -42,6 +42,9 @@ class InBulk:
     def subset(self, population: int, size: int) -> Integers:
         return self._source.subset(population, size)
 
+    def uniform(self, size: int) -> npt.NDArray[np.float32]:
+        return self._source.uniform(size)
+
     def gaussian(self, size: int, sd: float) -> Integers:
         raise AssertionError("the sparse vector technique has no Gaussian noise")
 
@@ -67,7 +70,7 @@ def paper_scales(mechanism: SparseVectorMechanism, wanted: int) -> tuple[float, 
     return 4 * wanted / (unit * shares.query), 2 / (unit * shares.threshold), 2 * wanted / (unit * shares.release)
 
 
-def releases(mechanism: SparseVectorMechanism, update: Floats, number: int = RELEASES) -> Iterator[Sparse]:
+def releases(mechanism: SparseVectorMechanism, update: Floats, number: int = RELEASES) -> Iterator[Components]:
     """Independent releases of one update, given in units of gamma."""
     source = InBulk(SEED.derive(type(mechanism).__name__, str(update.tolist()), str(mechanism.settings)))
     return (mechanism.privatize(GAMMA * update, 1, source) for _ in range(number))

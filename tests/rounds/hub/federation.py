@@ -156,7 +156,7 @@ class Federation:
             content["evaluation"].pop("score_bins")
         for section, change in parts.items():
             merged = isinstance(change, dict) and section not in ("privacy", "strategy")
-            content[section] = {**content[section], **change} if merged else change
+            content[section] = {**content.get(section, {}), **change} if merged else change
         study = str(content["study"])
         (self.project / "studies" / f"{study}.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
         if base == DERM:

@@ -25,6 +25,7 @@ from tasks.store.records.report import RoundMetrics, SiteMetrics
 from tasks.store.records.round import Selection
 from tasks.store.weights import fetch_model, sha256
 from tasks.study.channels import MASKS
+from tasks.study.codec import Top
 from tasks.study.privacy import NoPrivacy
 from tests.rounds.hub.federation import DERM, NOCOMP, SITES, Federation, json_of
 
@@ -209,6 +210,8 @@ def test_the_record_of_the_round_says_who_did_what(fed: Federation, study: str) 
     assert sum(row.num_examples or 0 for row in metrics.sites) == 211
     assert {row.site: row.waived_expectations for row in metrics.sites if row.waived_expectations}.keys() == {"703"}
     assert metrics.num_bytes == sum(len(fed.store().get(layout.update_tensors(study, 2, s))) for s in SITES)
+    assert (metrics.codec, metrics.dense_bytes) == ("dense", metrics.num_bytes)
+    assert metrics.share_of_dense == 1
     assert metrics.model_sha256 == sha256(fed.store().get(layout.model(study, 2)))
     assert 0.4 < (metrics.pooled_auc or 0) < 1
     assert all(row.metrics and row.metrics.model_sha256 for row in metrics.sites)
@@ -334,7 +337,7 @@ def test_the_averaged_model_of_the_second_half_is_the_mean_of_its_iterates(fed: 
     assert validated.model_sha256 == pointer.evaluated_model.sha256
 
 
-@pytest.mark.parametrize("change", ["privacy", "channel", "sites", "training", "evaluation", "total_rounds"])
+@pytest.mark.parametrize("change", ["privacy", "channel", "codec", "sites", "training", "evaluation", "total_rounds"])
 def test_a_site_does_not_follow_a_plan_that_changes_its_terms(fed: Federation, change: str) -> None:
     """The hub writes the plan: with the study's right digest it must still not get a raw or cheaper update."""
     study = fed.new_study(sites=("717",))
@@ -342,6 +345,7 @@ def test_a_site_does_not_follow_a_plan_that_changes_its_terms(fed: Federation, c
     changes = {
         "privacy": {"privacy": NoPrivacy(mechanism="none", i_accept_no_privacy=True)},
         "channel": {"channel": MASKS},
+        "codec": {"codec": Top(name="top", fraction=0.1)},
         "sites": {"sites": (*plan.sites, "999")},
         "evaluation": {"evaluation": plan.evaluation.model_copy(update={"split_seed": 1})},
         "training": {"training": plan.training.model_copy(update={"lr": 1.0})},

@@ -40,6 +40,7 @@ KINDS: dict[str, dict[str, Any]] = {
         "training": {"average_iterates": "second_half"},
         "rounds": {"total": ROUNDS},
     },
+    "int8, coins and error feedback": {"codec": {"name": "int8", "block": 16, "rounding": "stochastic"}},
     "svt": {
         "privacy": {"mechanism": "svt", "epsilon": 3, "delta": 1e-5, "fraction": 0.1, "gamma": 0.1, "tau": 0.01},
         "rounds": {"total": ROUNDS},

@@ -16,6 +16,8 @@ from PIL import Image
 
 from tasks.rounds.page import plots
 from tasks.rounds.page.build import build_report
+from tasks.store.objects import to_json
+from tasks.store.records.ledger import Spend
 from tasks.store.records.model import NoisedFigures, UsedStrategy
 from tasks.store.records.report import Baselines, RoundMetrics, SiteMetrics
 from tasks.study.channels import MASKS
@@ -289,6 +291,28 @@ def test_metrics_are_the_records_numbers(study: Study, rounds: Rounds) -> None:
         "bytes": now.num_bytes,
         "seconds": now.seconds,
     }
+
+
+@pytest.mark.parametrize("once", ["top", "random"])
+def test_a_round_whose_codec_was_a_mechanism_is_still_told(study: Study, rounds: Rounds, once: str) -> None:
+    told = Spend(mechanism=once, unit="nothing", neighbours="none: raw updates are shared", releases=1)
+    unprotected = {"mechanism": once, "promise": told, "epsilon": None, "epsilon_budget": None, "delta": None}
+    records = [record.model_copy(update=unprotected) for record in rounds()]
+    read = [RoundMetrics.model_validate_json(to_json(record)) for record in records]
+    assert not any(record.promises for record in read)
+    shown = text(build_report(study, read, None))
+    assert "NO PRIVACY: raw updates leave the sites" in shown
+    assert f"Mechanism {once}" in shown
+
+
+def test_the_bytes_of_a_round_are_told_beside_dense_float32(study: Study, rounds: Rounds) -> None:
+    now = rounds(codec="int8", num_bytes=2600, dense_bytes=10_000)[-1]
+    files = build_report(study, [*rounds()[:2], now], None)
+    assert "all sites, this round; int8: 26.0 % of dense float32" in text(files)
+    assert json.loads(files["metrics.json"])["share_of_dense"] == pytest.approx(0.26)
+    before = build_report(study, rounds(), None)
+    assert "of dense float32" not in text(before)
+    assert "share_of_dense" not in json.loads(before["metrics.json"])
 
 
 def test_a_suppressed_figure_has_no_key(study: Study, rounds: Rounds) -> None:
