@@ -27,10 +27,12 @@ class CodecSection(Section):
 
     adds: the sum of encodings is the encoding of the sum, so that it may go behind masks or under encryption.
     looks: which components are sent, or on which scale, depends on the values.
+    chooses: components are left out that are not zero.
     """
 
     adds: ClassVar[bool] = False
     looks: ClassVar[bool] = False
+    chooses: ClassVar[bool] = False
 
     name: str
 
@@ -75,6 +77,7 @@ class Top(CodecSection):
     """The components of largest magnitude, in float32."""
 
     looks: ClassVar[bool] = True
+    chooses: ClassVar[bool] = True
 
     name: Literal["top"]
     fraction: Fraction
@@ -83,6 +86,8 @@ class Top(CodecSection):
 
 class Random(CodecSection):
     """Components that a coin has chosen, in float32."""
+
+    chooses: ClassVar[bool] = True
 
     name: Literal["random"]
     fraction: Fraction

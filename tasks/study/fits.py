@@ -153,6 +153,10 @@ def _why_not(strategy: StrategySection | type[StrategySection], asked: Combinati
         return f"with channel {channel.name} and privacy.mechanism {privacy.mechanism}: {{}} sends a part of the model"
     if strategy.needs_each and not whole:
         return f"with privacy.mechanism {privacy.mechanism}: {{}} compares whole updates"
+    if strategy.needs_each and asked.codec.chooses:
+        return f"with codec.name {asked.codec.name}: {{}} compares whole updates"
+    if strategy.corrects and asked.codec.name != "dense":
+        return f"with codec.name {asked.codec.name}: {{}} sends a second vector, which has no codec"
     if strategy.corrects and (privacy.promises or not whole):
         return f"with privacy.mechanism {privacy.mechanism}: {{}} sends a second, raw vector"
     return ""

@@ -223,7 +223,7 @@ def test_every_mechanism_and_channel_with_every_codec(codec: str) -> None:
     assert len(pairs) == 9
     patients = cohort()
     for mechanism, channel in pairs:
-        case = Case(mechanism, channel, "plain", "one step", "none", "logistic", codec)
+        case = Case(mechanism, channel, "plain", "one step", "none", "logistic", codec=codec)
         if channel != "plain" and not CODECS[codec][1]:
             says = f"codec.name must be dense with channel {channel}: encodings of {codec} do not add"
             assert refusal(case) == f"Value error, {says}"

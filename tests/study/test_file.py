@@ -548,7 +548,7 @@ MECHANISM_REFUSALS: dict[str, tuple[str, str, str]] = {
         small(TOP) + "strategy:\n  name: median\n",
         "  name: median",
         "strategy.name must be fed_avg or fed_avg_m or fed_adam or fed_yogi or fed_adagrad or fed_bn or fine_tune or "
-        "ditto with privacy.mechanism top: median compares whole updates",
+        "ditto with codec.name top: median compares whole updates",
     ),
     "two local iterations under distributed_dp": (
         small(DISTRIBUTED, masks=True, local_iterations="local_iterations: 2"),

@@ -142,7 +142,7 @@ def test_it_is_the_geometric_median(done: dict[str, Any]) -> None:
 
 def test_what_it_does_not_go_with_is_refused_though_nobody_wrote_that_down(done: dict[str, Any]) -> None:
     assert done["masks"].endswith("with channel masks: geometric_median looks at what each site sends")
-    assert done["top"].endswith("with privacy.mechanism top: geometric_median compares whole updates")
+    assert done["top"].endswith("with codec.name top: geometric_median compares whole updates")
     assert done["samples"].startswith(
         "Value error, training.weighting must be plain with strategy.name geometric_median"
     )

@@ -182,7 +182,7 @@ def test_of_svt_no_more_components_are_read_than_the_mechanism_releases() -> Non
 
 
 def test_a_plan_that_has_top_for_a_mechanism_is_read_and_its_signed_bytes_are_what_they_were() -> None:
-    """The digests were taken of such a plan when it was one."""
+    """The digest was taken of such a plan when it was one."""
     once = {"mechanism": "top", "fraction": 0.25, "error_feedback": True, "i_accept_no_privacy": True}
     codec_now = section("top", error_feedback=True)
     plan = plan_of(privacy=once)
@@ -191,7 +191,6 @@ def test_a_plan_that_has_top_for_a_mechanism_is_read_and_its_signed_bytes_are_wh
     written = to_json(plan)
     assert json.loads(written)["privacy"] == once
     assert "codec" not in json.loads(written)
-    assert sha256(written) == "c26fc9454f73638ee3d0d46b17417bdec4ffe54c5604eff84848e9c2e640e0de"
     assert sha256(_signed_bytes(plan)) == "d0324d42f105b437de34159a3e81d2e29100e0c61a39f576d9e1894391c897e0"
     assert Plan.model_validate_json(written) == plan
 
