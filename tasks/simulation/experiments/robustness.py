@@ -184,16 +184,15 @@ def jobs(seeds: int) -> Iterator[PoisonedRun]:
 
 
 def table(found: Mapping[PoisonedRun, Outcome]) -> str:
-    """Markdown: a row for each defence, a column for each attack and number of sites; means over seeds.
+    """Markdown: a row for each attack and number of sites, a column for each defence; means over seeds.
 
-    After a backdoor's AUC stands what share it took in.
+    After an AUC with a backdoor, and without an attack, stands what share the trigger takes in.
     """
-    columns = list(dict.fromkeys((job.attack, job.poisoned) for job in found))
-    heads = [attack if attack == "none" else f"{attack}, {number}" for attack, number in columns]
-    lines = [f"| strategy | {' | '.join(heads)} |", f"|---|{'---|' * len(heads)}"]
-    for defence in dict.fromkeys(job.defence for job in found):
-        cells = [_cell([found[job] for job in found if job[:3] == (defence, *column)], column[0]) for column in columns]
-        lines.append(f"| {defence} | {' | '.join(cells)} |")
+    defences = list(dict.fromkeys(run.defence for run in found))
+    lines = [f"| attack, sites | {' | '.join(defences)} |", f"|---|{'---|' * len(defences)}"]
+    for attack, number in dict.fromkeys((run.attack, run.poisoned) for run in found):
+        own = [[found[run] for run in found if run[:3] == (defence, attack, number)] for defence in defences]
+        lines.append(f"| {attack}, {number} | {' | '.join(_cell(outcomes, attack) for outcomes in own)} |")
     return "\n".join(lines)
 
 

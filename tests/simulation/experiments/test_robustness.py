@@ -110,16 +110,20 @@ def test_more_poisoned_sites_are_the_same_and_some_more(
     assert seen[0] < seen[1] < seen[2] < seen[3]
 
 
-def test_the_table_has_a_row_a_defence_and_means_over_seeds() -> None:
+def test_the_table_has_a_column_a_defence_and_means_over_seeds() -> None:
     jobs = list(robustness.jobs(2))
     assert len(jobs) == len(set(jobs)) == len(DEFENCES) * 2 * (1 + len(ATTACKS) * 3)
     found = {job: Outcome(0.5 + 0.1 * job.seed + 0.01 * job.poisoned, 0.25 * job.poisoned) for job in jobs}
     lines = robustness.table(found).splitlines()
-    assert len(lines) == 2 + len(DEFENCES)
-    assert lines[0].startswith("| strategy | none | sign flip, 1 | sign flip, 2 | sign flip, 3 | scaling, 1 |")
-    cells = [cell.strip() for cell in lines[2].strip("|").split("|")]
-    assert cells[:3] == ["`fed_avg`", ".550 (0%)", ".560"]
-    assert cells[-1] == ".580 (75%)"
+    assert len(lines) == 2 + 1 + len(ATTACKS) * 3
+    assert lines[0].startswith("| attack, sites | `fed_avg` | `fed_avg`, norm bound | `median` |")
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in (lines[2], lines[3], lines[-1])]
+    assert [row[:2] for row in cells] == [
+        ["none, 0", ".550 (0%)"],
+        ["sign flip, 1", ".560"],
+        ["backdoor, 3", ".580 (75%)"],
+    ]
+    assert {len(row) for row in cells} == {1 + len(DEFENCES)}
 
 
 def test_every_defence_is_a_strategy_that_thirteen_sites_can_have(plain_study: Study) -> None:
