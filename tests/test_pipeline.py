@@ -40,7 +40,7 @@ COMMANDS = {"tasks/deploy/commands/data.py", "tasks/deploy/commands/simulate.py"
 PLUMBING = ("tasks/errors.py", "tasks/foreign/", "tasks/store/")
 #: In the same folders, what figures do come from.
 FIGURES = ("tasks/store/kernels.py", "tasks/store/plans.py", "tasks/store/records/", "tasks/store/weights.py")
-_NO_HUB = ("tasks/rounds/site/global_models.py", "tasks/rounds/site/plans.py")
+_NO_HUB = ("tasks/rounds/site/global_models.py", "tasks/rounds/site/plans.py", "tasks/learning/", "tasks/privacy/")
 #: Rooms and modules that a stage imports and does not run, or of which no figure of its depends on what it runs.
 NOT_RUN = {
     "validate": (*_NO_HUB, *FIGURES[1:]),
@@ -92,11 +92,16 @@ def test_a_module_is_no_dependency_of_a_stage_that_never_imports_it() -> None:
     """But for those of a room that a stage depends on as a whole: how many is told here, so that it stays few."""
     idle = {stage: modules_of(stage) - HOUSE.needed_by(*ENTRIES[stage]) - COMMANDS for stage in ENTRIES}
     found = {stage: {path for path in paths if not path.endswith("__init__.py")} for stage, paths in idle.items()}
-    in_a_simulation = ["tasks/store/records/site.py", "tasks/study/file.py", "tasks/study/round_terms.py"]
+    in_a_simulation = [
+        "tasks/learning/strategies/state.py",
+        "tasks/store/records/site.py",
+        "tasks/study/file.py",
+        "tasks/study/round_terms.py",
+    ]
     assert {stage: sorted(paths) for stage, paths in found.items() if paths} == {
         "simulate": in_a_simulation,
         "baselines": in_a_simulation,
-        "report": ["tasks/simulation/experiments/run.py"],
+        "report": ["tasks/simulation/experiments/robustness.py", "tasks/simulation/experiments/run.py"],
     }
 
 

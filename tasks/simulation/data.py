@@ -15,9 +15,9 @@ import numpy.typing as npt
 import torch
 
 from tasks.data.reading.features import build_inputs
+from tasks.data.reading.labels import strata_of
 from tasks.data.reading.patients import Patients, held_out_split, scaled_and_labelled
 from tasks.data.reading.tables import read_tables
-from tasks.learning.tasks import task_of
 from tasks.store import settings
 from tasks.study.sections import Evaluation, Study
 
@@ -48,7 +48,7 @@ def _read_site(study: Study, site: str, project: Path) -> SiteArrays:
     pin_file = project / study.data.pin if study.data.pin is not None else None
     tables = read_tables(folder, study.data.tables, suites, study.data.reading, pin_file=pin_file)
     inputs, labels = scaled_and_labelled(tables, build_inputs(tables, study), study)
-    return SiteArrays(inputs, labels, task_of(study.label).strata(labels.astype(np.float64)))
+    return SiteArrays(inputs, labels, strata_of(study.label, labels))
 
 
 def split_sites(arrays: Mapping[str, SiteArrays], evaluation: Evaluation) -> dict[str, Patients]:

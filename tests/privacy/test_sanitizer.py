@@ -426,7 +426,7 @@ def test_a_masked_sum_of_plain_updates_is_their_weighted_mean() -> None:
     parts = [contribution(raw, BASE, used, sites=2, noise=Silence()) for raw in raws]
     opened = interpret(parts[0].values + parts[1].values, used, BASE, [1.0, 3.0])
     assert opened.delta["bias"].tolist() == [pytest.approx(-2.0, abs=1e-8)]
-    assert opened.counts is None
+    assert opened.sums is None
 
 
 def test_counts_come_back_from_the_opened_sum() -> None:
@@ -434,5 +434,5 @@ def test_counts_come_back_from_the_opened_sum() -> None:
     total = torch.tensor([1, 2, 3, 4, *(STEPS_PER_CLIP * n for n in (5, 6, 7, 8))], dtype=torch.int64)
     part = contribution(RawUpdate({"sum": total}, 10, 1), BASE, used, sites=3, noise=Silence())
     opened = interpret(part.values, used, BASE, [1.0])
-    assert opened.counts is not None
-    assert opened.counts.tolist() == [[5.0, 6.0], [7.0, 8.0]]
+    assert opened.sums is not None
+    assert opened.sums.tolist() == [5.0, 6.0, 7.0, 8.0]

@@ -21,6 +21,7 @@ from tasks.study.label import (
     Condition,
     CountLabel,
     CoxLabel,
+    Label,
     MulticlassLabel,
     RegressionLabel,
     SurvivalLabel,
@@ -60,6 +61,21 @@ def as_array(labels: pd.DataFrame) -> npt.NDArray[np.float32]:
     """(subjects,), or (subjects, parts) where a task's labels have several."""
     values = labels.to_numpy(dtype=np.float32)
     return values[:, 0] if values.shape[1] == 1 else values
+
+
+def strata_of(label: Label, labels: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:
+    """(subjects,) groups of which each site's held-out patients have the same share as its others: classes, or whether
+    there was an event; of a number there are none.
+    """
+    match label:
+        case BinaryLabel() | MulticlassLabel():
+            return labels.astype(np.int64)
+        case CountLabel():
+            return (labels[:, 0] > 0).astype(np.int64)
+        case SurvivalLabel() | CoxLabel():
+            return labels[:, 1].astype(np.int64)
+        case RegressionLabel():
+            return np.zeros(len(labels), dtype=np.int64)
 
 
 def _meeting(rows: pd.DataFrame, conditions: tuple[Condition, ...]) -> npt.NDArray[np.bool_]:

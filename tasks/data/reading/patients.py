@@ -15,8 +15,7 @@ import pandas as pd
 import torch
 
 from tasks.data.reading.features import scale_inputs
-from tasks.data.reading.labels import as_array, build_labels
-from tasks.learning.tasks import task_of
+from tasks.data.reading.labels import as_array, build_labels, strata_of
 from tasks.store.files import write_private
 from tasks.store.weights import from_bytes, to_bytes
 from tasks.study.sections import Evaluation, Study
@@ -38,7 +37,7 @@ class Patients:
 def prepare_patients(tables: dict[str, pd.DataFrame], inputs: pd.DataFrame, study: Study, site: str) -> Patients:
     """Scale, label and split one site's patients."""
     values, labels = scaled_and_labelled(tables, inputs, study)
-    held_out = held_out_split(task_of(study.label).strata(labels.astype(np.float64)), study.evaluation, site)
+    held_out = held_out_split(strata_of(study.label, labels), study.evaluation, site)
     return Patients(
         *(torch.from_numpy(a) for a in (values[~held_out], labels[~held_out], values[held_out], labels[held_out]))
     )

@@ -37,9 +37,6 @@ class Binary(Task):
     def loss(self, outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         return nn.functional.binary_cross_entropy_with_logits(outputs, labels)
 
-    def strata(self, labels: Floats) -> npt.NDArray[np.int64]:
-        return labels.astype(np.int64)
-
     def figures(self, outputs: Floats, labels: Floats) -> dict[str, float | None]:
         risk = _sigmoid(outputs)
         yes, right = labels == 1, (outputs >= self.cut) == (labels == 1)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from scipy.special import xlogy
 
@@ -34,9 +33,6 @@ class Counts(Task):
         """Negative log-likelihood without the part that no model changes."""
         log_mean = (outputs + labels[..., 1]).clamp(max=_MOST_LOG)
         return (log_mean.exp() - labels[..., 0] * log_mean).mean()
-
-    def strata(self, labels: Floats) -> npt.NDArray[np.int64]:
-        return (labels[:, 0] > 0).astype(np.int64)
 
     def figures(self, outputs: Floats, labels: Floats) -> dict[str, float | None]:
         if len(labels) == 0:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-import numpy.typing as npt
 import torch
 
 from tasks.learning.arrays import Floats
@@ -36,9 +34,6 @@ class Cox(Task):
         scores = outputs.unsqueeze(-2).expand(at_risk.shape).masked_fill(~at_risk, float("-inf"))
         lost = events * (scores.logsumexp(dim=-1) - outputs)
         return lost.sum(dim=-1) / events.sum(dim=-1).clamp(min=1.0)
-
-    def strata(self, labels: Floats) -> npt.NDArray[np.int64]:
-        return labels[:, 1].astype(np.int64)
 
     def figures(self, outputs: Floats, labels: Floats) -> dict[str, float | None]:
         times, events = labels[:, 0], labels[:, 1]

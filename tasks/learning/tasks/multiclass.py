@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from scipy.special import log_softmax
 from torch import nn
@@ -37,9 +36,6 @@ class Multiclass(Task):
 
     def loss(self, outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         return nn.functional.cross_entropy(outputs, labels.long())
-
-    def strata(self, labels: Floats) -> npt.NDArray[np.int64]:
-        return labels.astype(np.int64)
 
     def figures(self, outputs: Floats, labels: Floats) -> dict[str, float | None]:
         if len(labels) == 0:

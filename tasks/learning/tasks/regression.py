@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from tasks.learning.arrays import Floats
@@ -35,9 +34,6 @@ class Regression(Task):
 
     def loss(self, outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         return 0.5 * (outputs - labels).square().mean()
-
-    def strata(self, labels: Floats) -> npt.NDArray[np.int64]:
-        return np.zeros(len(labels), dtype=np.int64)
 
     def figures(self, outputs: Floats, labels: Floats) -> dict[str, float | None]:
         if len(labels) == 0:

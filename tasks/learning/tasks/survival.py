@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import nn
 
@@ -49,9 +48,6 @@ class Survival(Task):
         failed = (events == 1) & (starts < times) & (times <= ends)
         lost = survived * nn.functional.softplus(outputs) + failed * nn.functional.softplus(-outputs)
         return lost.sum(dim=-1).mean()
-
-    def strata(self, labels: Floats) -> npt.NDArray[np.int64]:
-        return labels[:, 1].astype(np.int64)
 
     def figures(self, outputs: Floats, labels: Floats) -> dict[str, float | None]:
         if len(labels) == 0:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
-import numpy as np
-import numpy.typing as npt
 import torch
 
 from tasks.learning.arrays import Floats
@@ -34,10 +32,6 @@ class Task(ABC):
     @abstractmethod
     def loss(self, outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Mean over these patients, a scalar; of one patient alone it is that one's part in a sum over patients."""
-
-    @abstractmethod
-    def strata(self, labels: Floats) -> npt.NDArray[np.int64]:
-        """(patients,) groups of which each site's held-out patients have the same share as its others."""
 
     @abstractmethod
     def figures(self, outputs: Floats, labels: Floats) -> dict[str, float | None]:

@@ -10,7 +10,7 @@ import pytest
 from pydantic import ValidationError
 
 from tasks.data.reading.features import Tables
-from tasks.data.reading.labels import as_array, build_labels
+from tasks.data.reading.labels import as_array, build_labels, strata_of
 from tasks.data.reading.patients import prepare_patients
 from tasks.errors import ConfigError, DataError
 from tasks.study.sections import Study
@@ -127,6 +127,23 @@ def test_who_has_no_endpoint_is_on_neither_side_of_the_split(tables: Tables) -> 
 def test_an_array_has_as_many_axes_as_the_task_says(tables: Tables) -> None:
     assert as_array(build_labels(tables, study(**SURVIVAL, until=[30, 60]))).shape == (4, 2)
     assert as_array(build_labels(tables, study(positive_when=EVENT))).shape == (5,)
+
+
+@pytest.mark.parametrize(
+    ("label", "values", "expected"),
+    [
+        ({"positive_when": EVENT}, [1, 0, 1], [1, 0, 1]),
+        ({"task": "multiclass", "column": "SEV", "classes": CLASSES, "without_rows": "none"}, [2, 0, 1], [2, 0, 1]),
+        ({"task": "regression", "column": "AVAL", "low": 0, "high": 1}, [0.5, -1, 1], [0, 0, 0]),
+        ({"task": "count", "most": 9}, [[3, 0.1], [0, 0.2], [1, 0]], [1, 0, 1]),
+        (SURVIVAL | {"until": [60]}, [[3, 1], [60, 0], [9, 1]], [1, 0, 1]),
+        (SURVIVAL | {"task": "cox", "cut_off": 60}, [[3, 1], [60, 0], [9, 1]], [1, 0, 1]),
+    ],
+)
+def test_classes_and_events_are_held_out_in_equal_shares(
+    label: dict[str, Any], values: list[Any], expected: list[int]
+) -> None:
+    assert strata_of(study(**label).label, np.array(values, dtype=np.float32)).tolist() == expected
 
 
 @pytest.mark.parametrize(

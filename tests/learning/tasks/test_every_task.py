@@ -42,7 +42,6 @@ def test_nobody_has_no_figure_and_empty_cells(name: str) -> None:
     outputs, labels = outputs_of(task, 0).numpy(), task.made_up(0).double().numpy()
     assert set(task.figures(outputs, labels).values()) == {None}
     assert set(task.cells(labels).values()) == {0}
-    assert task.strata(labels).shape == (0,)
 
 
 @pytest.mark.parametrize("name", ADDS)

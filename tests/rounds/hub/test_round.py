@@ -213,7 +213,7 @@ def test_the_record_of_the_round_says_who_did_what(fed: Federation, study: str) 
     assert (metrics.codec, metrics.dense_bytes) == ("dense", metrics.num_bytes)
     assert metrics.share_of_dense == 1
     assert metrics.model_sha256 == sha256(fed.store().get(layout.model(study, 2)))
-    assert 0.4 < (metrics.pooled_auc or 0) < 1
+    assert 0.4 < metrics.pooled["auc"] < 1
     assert all(row.metrics and row.metrics.model_sha256 for row in metrics.sites)
     assert metrics.channel.name == ("masks" if study == DERM else "plain")
     assert metrics.promise == fed.manifest(study, 2, "701").spend
