@@ -18,14 +18,13 @@ class Regression(Task):
     """Labels (patients,) and outputs (patients,) run from -1 at `label.low` to 1 at `label.high`; figures are in the
     label's own units.
 
-    Sums: 1, |error|, error squared, the target and its square, each within 1 once predictions are cut to the bounds,
-    and all five divided by the square root of 5.
+    Sums: 1, |error| and error squared, an error of more than half of the range counting as that, and all three divided
+    by the square root of 3.
     """
 
     label: RegressionLabel
 
     metrics = OF_TASK["regression"]
-    counts = False
 
     @property
     def half(self) -> float:
@@ -53,23 +52,19 @@ class Regression(Task):
         return torch.arange(number).remainder(5) / 2 - 1
 
     def num_sums(self, bins: int) -> int:
-        return 5
+        return 3
 
     def statistics(self, outputs: torch.Tensor, labels: torch.Tensor, bins: int) -> Floats:
-        truth = labels.double().numpy()
-        error = (np.clip(np.nan_to_num(outputs.double().numpy()), -1, 1) - truth) / 2
-        columns = [np.ones(len(truth)), np.abs(error), error**2, truth, truth**2]
-        rows: Floats = np.stack(columns, axis=1) / np.sqrt(5)
+        error = np.minimum(np.abs(np.nan_to_num(outputs.double().numpy()) - labels.double().numpy()), 1.0)
+        rows: Floats = np.stack([np.ones(len(error)), error, error**2], axis=1) / np.sqrt(3)
         return rows
 
     def figures_of_sums(self, totals: Floats, bins: int) -> dict[str, Floats]:
-        number, absolute, squared, first, second = totals.T * np.sqrt(5)
-        counted, number = number, np.where(number > 0.5, number, np.nan)
-        spread = second - first**2 / number
-        with np.errstate(invalid="ignore", divide="ignore"):
-            return {
-                "num_examples": counted,
-                "rmse": 2 * self.half * np.sqrt(np.maximum(squared, 0.0) / number),
-                "r2": np.where(spread > 0, 1 - 4 * squared / spread, np.nan),
-                "mae": 2 * self.half * np.maximum(absolute, 0.0) / number,
-            }
+        """Sums below zero are noise and become zero; R² would need two sums more, and each costs the others."""
+        number, absolute, squared = np.maximum(totals, 0.0).T * np.sqrt(3)
+        several = np.where(number > 0.5, number, np.nan)
+        return {
+            "num_examples": totals[:, 0] * np.sqrt(3),
+            "rmse": self.half * np.sqrt(squared / several),
+            "mae": self.half * absolute / several,
+        }

@@ -24,8 +24,7 @@ def estimates(task: Task, total: Floats, bins: int, noise_sd: float, *, draws: i
     """
     found = {name: float(values[0]) for name, values in task.figures_of_sums(total[None], bins).items()}
     noise = np.random.default_rng(0).normal(0.0, noise_sd, (draws, len(total)))
-    known = np.maximum(total, 0.0) if task.counts else total
-    again = task.figures_of_sums(known[None] + noise, bins)
+    again = task.figures_of_sums(np.maximum(total, 0.0)[None] + noise, bins)
     return {
         name: Estimate(value, float(np.nanstd(again[name])))
         for name, value in found.items()

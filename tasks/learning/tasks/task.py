@@ -17,12 +17,9 @@ class Task(ABC):
     says so. `outputs` are the model's: (patients,), or (patients, num_outputs).
 
     metrics: what it is judged by, the study's own first; the first two are drawn in the round's report.
-
-    counts: its sums are of what cannot be below zero, so where noise has made them so they stand for zero.
     """
 
     metrics: tuple[Metric, ...]
-    counts: bool = True
 
     @property
     def num_outputs(self) -> int | None:

@@ -89,7 +89,8 @@ def test_figures_of_sums_come_near_those_of_the_patients(name: str) -> None:
     assert found.pop("num_examples").value == pytest.approx(4000)
     assert task.metrics[0].name in found or name == "multiclass"
     for figure, estimate in found.items():
-        assert estimate.value == pytest.approx(exact[figure], rel=0.03), figure
+        near = 0.1 if name == "regression" else 0.03  # there the largest errors are cut
+        assert estimate.value == pytest.approx(exact[figure], rel=near), figure
         assert estimate.error == pytest.approx(0, abs=1e-9)
 
 

@@ -155,11 +155,12 @@ class Federation:
             content["privacy"] = LOCAL_DP
             content["evaluation"].pop("score_bins")
         for section, change in parts.items():
-            merged = isinstance(change, dict) and section not in ("privacy", "strategy")
+            whole = section in ("privacy", "strategy") or (section == "label" and "task" in change)
+            merged = isinstance(change, dict) and not whole
             content[section] = {**content.get(section, {}), **change} if merged else change
         study = str(content["study"])
         (self.project / "studies" / f"{study}.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
-        if base == DERM:
+        if base == DERM and not {"label", "inputs", "data"} & parts.keys():
             self._warm(study, sites)
         return study
 
