@@ -24,7 +24,7 @@ def estimates(task: Task, total: Floats, bins: int, noise_sd: float, *, draws: i
     """
     found = {name: float(values[0]) for name, values in task.figures_of_sums(total[None], bins).items()}
     noise = np.random.default_rng(0).normal(0.0, noise_sd, (draws, len(total)))
-    again = task.figures_of_sums(np.maximum(total, 0.0)[None] + noise, bins)
+    again = task.figures_of_sums(task.known_of(total)[None] + noise, bins)
     return {
         name: Estimate(value, float(np.nanstd(again[name])))
         for name, value in found.items()

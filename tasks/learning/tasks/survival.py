@@ -81,9 +81,16 @@ class Survival(Task):
         rows[np.arange(len(found)), left, found[:, 1].astype(np.int64), cells] = 1.0
         return rows.reshape(len(found), -1)
 
+    def known_of(self, total: Floats) -> Floats:
+        return total
+
     def figures_of_sums(self, totals: Floats, bins: int) -> dict[str, Floats]:
-        """Concordance between intervals; two patients who leave in one interval are compared if one has an event."""
-        counts = np.maximum(totals, 0.0).reshape(-1, self.num_outputs, 2, bins)
+        """Concordance between intervals; two patients who leave in one interval are compared if one has an event.
+
+        Pairs are products of counts of different cells, so noise falls out of their mean: counts below zero stay so.
+        Made zero, they would leave patients in empty bins, who lose against all that stand in a full one.
+        """
+        counts = totals.reshape(-1, self.num_outputs, 2, bins)
         known, won = np.zeros(len(counts)), np.zeros(len(counts))
         for interval in range(self.num_outputs):
             failed = counts[:, interval, 1]

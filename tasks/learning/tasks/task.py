@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
+import numpy as np
 import torch
 
 from tasks.learning.arrays import Floats
@@ -49,6 +50,10 @@ class Task(ABC):
     def statistics(self, outputs: torch.Tensor, labels: torch.Tensor, bins: int) -> Floats:
         """(patients, num_sums) whose sum over patients tells how good a model is; no row is longer than 1 in L2."""
         raise NotImplementedError
+
+    def known_of(self, total: Floats) -> Floats:
+        """What noised sums, (num_sums,), are taken for: counts below zero are noise, and become zero."""
+        return np.maximum(total, 0.0)
 
     def figures_of_sums(self, totals: Floats, bins: int) -> dict[str, Floats]:
         """From sums of statistics, (draws, num_sums), each metric that they tell, (draws,); NaN where they do not.

@@ -22,6 +22,7 @@ from statsmodels.duration.hazard_regression import PHReg
 
 from tasks.learning.tasks.binary import calibration
 from tasks.learning.tasks.ranking import concordance
+from tasks.learning.tasks.sums import estimates
 from tasks.learning.tasks.survival import integrated_brier, survival_of
 from tests.learning.tasks.task_samples import UNTIL, a_task, followed, minimise
 
@@ -221,3 +222,16 @@ def test_a_survival_figure_of_few_events_stays() -> None:
     labels = np.array([[5.0, 1.0]] * 3 + [[50.0, 0.0]] * 20)
     assert task.cells(labels) == {"concordance": 3, "integrated_brier": 3, "log_loss": 23}
     assert a_task("cox").cells(labels) == {"concordance": 3, "partial_loss": 3}
+
+
+def test_noise_alone_ranks_nobody() -> None:
+    """A model that says the same of everybody: over 400 noises the mean is one half, within 4 standard errors."""
+    task = a_task("survival")
+    total = task.statistics(torch.zeros(60, 4), task.made_up(60), 5).sum(axis=0)
+    rng = np.random.default_rng(2)
+    found = [estimates(task, total + rng.normal(0, 0.5, total.shape), 5, 0.5, draws=100) for _ in range(400)]
+    values = np.array([each["concordance"].value for each in found])
+    spread = values.std(ddof=1)
+    assert abs(values.mean() - 0.5) < 4 * spread / np.sqrt(400)
+    told = np.mean([each["concordance"].error for each in found])
+    assert 0.8 * spread < told < 2.5 * spread, "a ratio of noised sums: the error may be told too large, not too small"
