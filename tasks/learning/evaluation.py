@@ -9,6 +9,7 @@ from torch.func import functional_call, vmap
 
 from tasks.errors import DataError
 from tasks.learning.arrays import Floats
+from tasks.learning.metrics import METRICS
 from tasks.learning.tasks.task import Task
 from tasks.store.records.report import SiteMetrics
 from tasks.store.records.round import Plan
@@ -27,7 +28,7 @@ def validate_model(
         model_sha256=model_sha256,
         min_cell=plan.evaluation.min_cell,
         num_examples=len(labels),
-        figures={name: value for name, value in found.items() if value is not None},
+        figures={name: v for name, v in found.items() if v is not None and METRICS[name].allows(v)},
     )
 
 

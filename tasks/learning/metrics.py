@@ -52,7 +52,7 @@ CALIBRATION_INTERCEPT = Metric(
 MACRO_AUC = Metric("macro_auc", "Macro AUC", "higher", chance=0.5)
 RMSE = Metric("rmse", "Root mean squared error", "lower", largest_error=None, highest=1e12)
 MAE = Metric("mae", "Mean absolute error", "lower", largest_error=None, highest=1e12)
-R2 = Metric("r2", "R²", "higher", chance=0.0, lowest=-1e6)
+R2 = Metric("r2", "R²", "higher", chance=0.0, lowest=-1e12)
 DEVIANCE = Metric("deviance", "Mean Poisson deviance", "lower", largest_error=None, highest=1e12)
 CONCORDANCE = Metric("concordance", "Harrell's C", "higher", chance=0.5)
 INTEGRATED_BRIER = Metric("integrated_brier", "Integrated Brier score", "lower", highest=1e6)

@@ -10,7 +10,7 @@ import torch
 
 from tasks.errors import QuorumMissed, UpdateRejected
 from tasks.learning.flat import Shape, unflatten
-from tasks.learning.metrics import METRICS
+from tasks.learning.metrics import METRICS, Metric
 from tasks.learning.tasks.sums import Estimate, estimates
 from tasks.learning.tasks.task import Task
 from tasks.privacy.mechanisms import mechanism_of
@@ -69,6 +69,11 @@ def require_step(opened: OpenedSum, max_norm: float) -> None:
         raise QuorumMissed(f"the sum of this round is a step of norm {size:.3g}, over {max_norm:g}: it is not applied")
 
 
+def _is_told(metric: Metric, found: Estimate) -> bool:
+    """Whether it can be, and says anything: a site that lies moves a sum wherever it likes."""
+    return metric.allows(found.value) and metric.is_told(found.value, found.error)
+
+
 def noised_figures(opened: OpenedSum, task: Task, plan: Plan, num_sites: int) -> NoisedFigures | None:
     """Figures over all sites' held-out patients from the noised sums; None where there are none, or only noise.
 
@@ -79,7 +84,7 @@ def noised_figures(opened: OpenedSum, task: Task, plan: Plan, num_sites: int) ->
     noise_sd = mechanism_of(plan).opened_sd(num_sites) / STEPS_PER_CLIP
     found = estimates(task, opened.sums, plan.evaluation.score_bins or 0, noise_sd)
     number = found.pop("num_examples", Estimate(0.0, 0.0))
-    told = {name: each for name, each in found.items() if METRICS[name].is_told(each.value, each.error)}
+    told = {name: each for name, each in found.items() if _is_told(METRICS[name], each)}
     if not told:
         return None
     return NoisedFigures(

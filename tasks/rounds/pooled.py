@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from tasks.data.reading.patients import Patients
 from tasks.errors import DataError, PharmafedError
+from tasks.learning.metrics import METRICS
 from tasks.rounds.scores import score_held_out
 from tasks.rounds.site.context import SiteContext
 from tasks.rounds.site.guard import no_values_in_errors
@@ -26,7 +27,7 @@ def pooled_figures(study: Study, store: ObjectStore, model: ModelRef) -> dict[st
         found = score_held_out(study, fetch_model(store, model), patients)
     except DataError:  # the model has come to outputs that are not finite: no reason not to close its round
         return {}
-    return {name: round(value, 4) for name, value in found.items()}
+    return {name: round(value, 4) for name, value in found.items() if METRICS[name].allows(value)}
 
 
 def public_patients(study: Study) -> dict[str, Patients] | None:

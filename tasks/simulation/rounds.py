@@ -107,7 +107,7 @@ def without_privacy(study: Study, training: Training) -> Study:
     parts = {
         "privacy": open_,
         "channel": PLAIN,
-        "codec": Dense(),
+        "codec": Dense(name="dense"),
         "strategy": FED_AVG,
         "training": training,
         "evaluation": uncounted,

@@ -199,7 +199,7 @@ StrategySettings = Annotated[
     Field(discriminator="name"),
 ]
 #: What a study does that says nothing.
-FED_AVG = FedAvgSettings()
+FED_AVG = FedAvgSettings(name="fed_avg")
 #: Name -> its section; one section may have several.
 STRATEGY_SECTIONS: dict[str, type[StrategySection]] = {
     name: section

@@ -136,7 +136,7 @@ def test_noised_figures_are_of_the_model_that_the_round_started_from(
         own = [(p.held_out_inputs, p.held_out_labels) for p in cohorts[0].values()]
         counts = sum(sum_statistics(task, model, inputs, labels, 5) for inputs, labels in own)
         exact = estimates(task, np.asarray(counts) / STEPS_PER_CLIP, 5, 0.0, draws=2)
-        assert list(r.noised.figures) == ["auc", "log_loss", "accuracy", "balanced_accuracy", "brier"]
+        assert list(r.noised.figures) == ["auc", "log_loss", "brier"]
         for name, value in r.noised.figures.items():
             assert r.noised.errors[name] < 0.1
             assert abs(value - exact[name].value) <= 5 * r.noised.errors[name], name

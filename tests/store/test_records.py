@@ -11,7 +11,7 @@ from pydantic import BaseModel, ValidationError
 
 from tasks.store.objects import to_json
 from tasks.store.plans import plan_round
-from tasks.store.records.report import RoundMetrics
+from tasks.store.records.report import RoundMetrics, SiteMetrics
 from tasks.store.records.round import Plan
 from tasks.store.settings import PROJECT
 from tasks.study.channels import CHANNELS, PLAIN
@@ -98,3 +98,12 @@ def test_a_closed_round_of_a_later_channel_is_read_keeps_its_name_and_promises_n
 def test_a_closed_round_of_no_channel_is_refused(value: Any, metrics: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         RoundMetrics.model_validate_json(as_stored(metrics | {"aggregation": value}))
+
+
+@pytest.mark.parametrize("figures", [5, None, [1], "auc"])
+def test_a_site_s_record_with_earlier_keys_and_no_figures_is_none(figures: object) -> None:
+    """A ValidationError, which the hub takes for a record that was not written, and nothing else."""
+    content = {"study": "s", "server_round": 1, "site": "701", "model_sha256": "0" * 64, "min_cell": 5}
+    with pytest.raises(ValidationError):
+        SiteMetrics.model_validate_json(json.dumps(content | {"auc": 0.5, "figures": figures}))
+    assert SiteMetrics.model_validate_json(json.dumps(content | {"auc": 0.5})).figures == {"auc": 0.5}

@@ -36,7 +36,8 @@ def build_labels(tables: Tables, study: Study) -> pd.DataFrame:
 
     Raises:
         DataError: a value can be no endpoint: a time below zero, a number outside of the label's bounds, a class that
-            the label does not know, two rows where one is meant. Names the column and how many rows, no value.
+            the label does not know, two rows where one is meant. Names the column; no value, and not in
+            how many rows, since the hub is told.
     """
     label, subject, subjects = study.label, study.data.subject, subjects_of(tables, study)
     rows = tables[label.table]
@@ -98,10 +99,9 @@ def _classes(rows: pd.DataFrame, label: MulticlassLabel, subject: str, subjects:
     for number, own in enumerate(label.classes.values()):
         for value in own:
             place[equal(values, value)] = number
-    unknown = int((place.isna() & values.notna()).sum())
-    if unknown:
+    if (place.isna() & values.notna()).any():
         raise DataError(
-            f"column {label.column} of table {label.table} has {unknown} rows whose value is none of label.classes: "
+            f"column {label.column} of table {label.table} has rows whose value is none of label.classes: "
             "add it to a class, or leave these rows out by label.where"
         )
     found = place.groupby(rows[subject]).max().reindex(subjects)
@@ -162,12 +162,10 @@ def _require_numbers(table: str, values: pd.Series) -> None:
 
 
 def _require_one(table: str, rows: pd.DataFrame, subject: str, remedy: str) -> None:
-    double = int(rows[subject].duplicated().sum())
-    if double:
-        raise DataError(f"table {table} has {double} rows too many for the label, one for a subject is meant: {remedy}")
+    if rows[subject].duplicated().any():
+        raise DataError(f"table {table} has several rows of a subject for the label, and one is meant: {remedy}")
 
 
 def _refuse(table: str, column: str, wrong: pd.Series, what: str) -> None:
-    number = int(wrong.sum())
-    if number:
-        raise DataError(f"column {column} of table {table} is {what}, in {number} rows: correct the data or the study")
+    if wrong.any():
+        raise DataError(f"column {column} of table {table} is {what}, in some rows: correct the data or the study")

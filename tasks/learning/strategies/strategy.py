@@ -127,6 +127,10 @@ def penalty_of(strategy: Strategy, base: Weights, control: Weights) -> Penalty |
     return partial(strategy.penalty, base=base, control=control) if strategy.settings.needs_steps else None
 
 
+def _within(tensors: Weights, largest: float) -> bool:
+    return all(bool((tensor.abs() <= largest).all()) for tensor in tensors.values())
+
+
 def advance(strategy: Strategy, base: Weights, mean: Weights, state: Weights | None, at: At) -> tuple[Weights, Weights]:
     """A round's model and the hub's next state, as the scheduled round and the simulation both make them.
 
@@ -137,7 +141,7 @@ def advance(strategy: Strategy, base: Weights, mean: Weights, state: Weights | N
         QuorumMissed: the step leads to weights that no site would take: not finite, or beyond MAX_WEIGHT.
     """
     weights, kept = strategy.step(base, mean, strategy.fresh(base) if state is None else state, at)
-    if strategy.state_parts and not all(bool((tensor.abs() <= MAX_WEIGHT).all()) for tensor in weights.values()):
+    if strategy.state_parts and not (_within(weights, MAX_WEIGHT) and _within(kept, MAX_WEIGHT**2)):
         raise QuorumMissed(
             f"the step of round {at.server_round} leads to weights that are not finite, or beyond {MAX_WEIGHT:g}: it "
             "is not applied. Lower strategy.server_lr"

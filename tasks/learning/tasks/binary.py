@@ -76,7 +76,10 @@ class Binary(Task):
         return rows.reshape(len(cells), 2 * bins)
 
     def figures_of_sums(self, totals: Floats, bins: int) -> dict[str, Floats]:
-        """Counts below zero are noise and become zero; a patient's risk is taken as the middle of its bin."""
+        """Counts below zero are noise and become zero; a patient's risk is taken as the middle of its bin.
+
+        Who is predicted positive is told only where the threshold is the edge of a bin.
+        """
         counts = np.maximum(totals, 0.0).reshape(-1, 2, bins)
         middle = (np.arange(bins) + 0.5) / bins
         per_label = np.stack([-np.log1p(-middle), -np.log(middle)])
@@ -84,14 +87,17 @@ class Binary(Task):
         right = np.stack([middle < self.label.threshold, middle >= self.label.threshold]).astype(np.float64)
         shares = _shares((counts * right).sum(axis=2), counts.sum(axis=2))
         everybody = counts.sum(axis=(1, 2))
-        return {
+        found = {
             "num_examples": totals.sum(axis=1),
             "auc": auc_of_tables(counts),
             "log_loss": _shares((counts * per_label).sum(axis=(1, 2)), everybody),
-            "accuracy": _shares((counts * right).sum(axis=(1, 2)), everybody),
-            "balanced_accuracy": shares.mean(axis=1),
             "brier": _shares((counts * squares).sum(axis=(1, 2)), everybody),
         }
+        edge = self.label.threshold * bins
+        if abs(edge - round(edge)) < 1e-9:
+            found["accuracy"] = _shares((counts * right).sum(axis=(1, 2)), everybody)
+            found["balanced_accuracy"] = shares.mean(axis=1)
+        return found
 
 
 def log_loss(logits: npt.NDArray[np.floating], labels: npt.NDArray[np.floating]) -> float | None:

@@ -39,10 +39,15 @@ class Survival(Task):
     def num_outputs(self) -> int:
         return len(self.label.until)
 
+    @property
+    def ends(self) -> Floats:
+        """Of the intervals, in float32 as the labels are: what is on an edge is on it whatever it is computed in."""
+        return np.array(self.label.until, dtype=np.float32).astype(np.float64)
+
     def loss(self, outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Negative log-likelihood a patient, over all of its intervals."""
         times, events = labels[..., :1], labels[..., 1:]
-        ends = torch.tensor(self.label.until, dtype=outputs.dtype)
+        ends = torch.from_numpy(self.ends).to(outputs.dtype)
         starts = torch.cat([torch.zeros(1, dtype=outputs.dtype) - 1, ends[:-1]])
         survived = (ends < times) | ((ends <= times) & (events == 0))
         failed = (events == 1) & (starts < times) & (times <= ends)
@@ -56,7 +61,7 @@ class Survival(Task):
         alive = survival_of(outputs)
         return {
             "concordance": concordance(1 - alive[:, -1], times, events),
-            "integrated_brier": integrated_brier(alive, np.array(self.label.until), times, events),
+            "integrated_brier": integrated_brier(alive, self.ends, times, events),
             "log_loss": float(self.loss(torch.from_numpy(outputs), torch.from_numpy(labels))),
         }
 
@@ -76,7 +81,7 @@ class Survival(Task):
         on_grid = np.round(np.clip(np.nan_to_num(outputs.double().numpy()), -1e6, 1e6) * _GRID) / _GRID
         risk = 1 - survival_of(on_grid)[:, -1] if len(found) else np.zeros(0)
         cells = np.clip(risk * bins, 0, bins - 1).astype(np.int64)
-        left = np.minimum(np.searchsorted(np.array(self.label.until), found[:, 0], side="left"), self.num_outputs - 1)
+        left = np.minimum(np.searchsorted(self.ends, found[:, 0], side="left"), self.num_outputs - 1)
         rows = np.zeros((len(found), self.num_outputs, 2, bins))
         rows[np.arange(len(found)), left, found[:, 1].astype(np.int64), cells] = 1.0
         return rows.reshape(len(found), -1)
@@ -132,7 +137,8 @@ def _brier(alive: Floats, end: float, times: Floats, events: Floats) -> float | 
 def _uncensored(times: Floats, events: Floats, at: Floats, *, before: bool) -> Floats:
     """Kaplan and Meier's chance not to be censored up to each time in `at`, short of that time itself if `before`."""
     moments = np.unique(times[events == 0])
-    factors = np.array([1 - ((times == m) & (events == 0)).sum() / (times >= m).sum() for m in moments])
+    at_risk = [((times > m) | ((times == m) & (events == 0))).sum() for m in moments]  # events come first
+    factors = np.array([1 - ((times == m) & (events == 0)).sum() / n for m, n in zip(moments, at_risk, strict=True)])
     chances = np.append(1.0, np.cumprod(factors))
     found: Floats = chances[np.searchsorted(moments, at, side="left" if before else "right")]
     return found

@@ -88,8 +88,9 @@ def _close_at_last(hub: HubContext, plan: Plan) -> None:
         close_round(replace(hub, run_id=plan.run_id), plan.server_round)
     except StoreUnavailable:
         raise
-    except PharmafedError as error:
-        print(f"round {plan.server_round} of {hub.name} has no record, and is given up: {error}")
+    except Exception as error:  # whatever it is, it would come back at each next round
+        told = error if isinstance(error, PharmafedError) else type(error).__name__
+        print(f"round {plan.server_round} of {hub.name} has no record, and is given up: {told}")
 
 
 def _next_plan(hub: HubContext, run_id: str, number: int, min_sites: int | None) -> Plan:

@@ -15,7 +15,7 @@ from pydantic import Field
 
 from tasks.errors import ConfigError, PrivacyError
 from tasks.foreign.bounds import Name, Round
-from tasks.privacy.sum_statistics import asked_sums
+from tasks.privacy.sum_statistics import asked_sums, num_sums
 from tasks.store import clock, layout
 from tasks.store.files import alone, write_private
 from tasks.store.hub_signature import check_hub_signature
@@ -158,7 +158,7 @@ def _refuse_other_terms(plan: Plan, study: Study, site: str) -> None:
         "strictness": (plan.strict, study.rounds.strict),
         "training": (plan.training, study.training),
         "evaluation": (plan.evaluation, study.evaluation),
-        "number of sums": (plan.num_sums, asked_sums(study)),
+        "number of sums": (num_sums(plan), asked_sums(study) or 0),
         "total_rounds": (plan.total_rounds, study.rounds.total),
     }
     changed = [name for name, (planned, own) in terms.items() if planned != own]

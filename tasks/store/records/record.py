@@ -33,7 +33,7 @@ class Record(BaseModel):
 
 def gathered(data: Any, field: str, earlier: Mapping[str, str]) -> Any:
     """A record as it is written, `field` with what stood under keys of their own before: earlier key -> metric."""
-    if not isinstance(data, dict) or not set(earlier) & set(data):
+    if not isinstance(data, dict) or not set(earlier) & set(data) or not isinstance(data.get(field, {}), dict):
         return data
     found = {metric: data[key] for key, metric in earlier.items() if data.get(key) is not None}
     rest = {key: value for key, value in data.items() if key not in earlier}

@@ -155,7 +155,7 @@ def test_classes_and_events_are_held_out_in_equal_shares(
             SURVIVAL | {"until": [60]},
             "column AVAL of table tte is missing, and is when follow-up ended",
         ),
-        ({"PARAMCD": "TTDE"}, SURVIVAL | {"until": [60]}, "table tte has 1 rows too many for the label"),
+        ({"PARAMCD": "TTDE"}, SURVIVAL | {"until": [60]}, "table tte has several rows of a subject for the label"),
         ({}, SURVIVAL | {"time": "PARAMCD", "until": [60]}, "column PARAMCD of table tte holds texts"),
     ],
     ids=["negative", "missing", "double", "texts"],
@@ -171,7 +171,7 @@ def test_what_is_no_time_is_refused(tables: Tables, change: dict[str, Any], labe
 def test_a_class_that_the_label_does_not_know_is_refused_without_its_name(tables: Tables) -> None:
     label = {"task": "multiclass", "table": "ae", "column": "SEV", "classes": {"mild": ["MILD"], "other": ["MODERATE"]}}
     with pytest.raises(
-        DataError, match=r"column SEV of table ae has 1 rows whose value is none of label\.classes"
+        DataError, match=r"column SEV of table ae has rows whose value is none of label\.classes"
     ) as caught:
         build_labels(tables, study(**label))
     assert "SEVERE" not in str(caught.value)
@@ -180,7 +180,7 @@ def test_a_class_that_the_label_does_not_know_is_refused_without_its_name(tables
 def test_a_number_outside_its_public_bounds_is_refused_without_its_value(tables: Tables) -> None:
     label = {"task": "regression", "table": "qs", "column": "AVAL", "where": {"VISIT": "Week 24"}, "low": 0, "high": 25}
     with pytest.raises(
-        DataError, match=r"column AVAL of table qs is outside of label\.low to label\.high, in 1 rows"
+        DataError, match=r"column AVAL of table qs is outside of label\.low to label\.high, in some rows"
     ) as caught:
         build_labels(tables, study(**label))
     assert "26" not in str(caught.value)
@@ -189,7 +189,7 @@ def test_a_number_outside_its_public_bounds_is_refused_without_its_value(tables:
 def test_an_exposure_of_nothing_is_refused(tables: Tables) -> None:
     exposed = {"time_table": "tte", "time_column": "AVAL", "time_where": {"PARAMCD": "TTDE"}, "time_most": 60}
     with pytest.raises(
-        DataError, match="column AVAL of table tte is not above 0, and is a time of exposure, in 1 rows"
+        DataError, match="column AVAL of table tte is not above 0, and is a time of exposure, in some rows"
     ):
         build_labels(tables, study(task="count", table="ae", most=2, **exposed))
 

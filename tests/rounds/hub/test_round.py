@@ -210,8 +210,11 @@ def test_the_record_of_the_round_says_who_did_what(fed: Federation, study: str) 
     assert sum(row.num_examples or 0 for row in metrics.sites) == 211
     assert {row.site: row.waived_expectations for row in metrics.sites if row.waived_expectations}.keys() == {"703"}
     assert metrics.num_bytes == sum(len(fed.store().get(layout.update_tensors(study, 2, s))) for s in SITES)
-    assert (metrics.codec, metrics.dense_bytes) == ("dense", metrics.num_bytes)
-    assert metrics.share_of_dense == 1
+    assert metrics.codec == "dense"
+    if study == DERM:  # behind masks a value has eight bytes, and held-out patients are counted
+        assert metrics.share_of_dense > 1
+    else:
+        assert (metrics.dense_bytes, metrics.share_of_dense) == (metrics.num_bytes, 1)
     assert metrics.model_sha256 == sha256(fed.store().get(layout.model(study, 2)))
     assert 0.4 < metrics.pooled["auc"] < 1
     assert all(row.metrics and row.metrics.model_sha256 for row in metrics.sites)
