@@ -14,7 +14,7 @@ from tasks.store.weights import Weights
 
 
 def last_counted(ctx: SiteContext, card: ModelCard, standing: Standing) -> int:
-    """The last round whose model has this site's update, by the card; 0 before the first, or where it names no entry."""
+    """The last round whose model has this site's update, by the card; 0 before the first, or without an entry."""
     pin = card.ledgers.get(ctx.site)
     known = pin is not None and 0 < pin.sequence <= len(standing.links)
     return standing.links[pin.sequence - 1].entry.server_round if pin is not None and known else 0
