@@ -51,7 +51,7 @@ DERM, NOCOMP = "xanomeline_derm56", "xanomeline_nocomp24"
 SITES = ("701", "703", "704", "705", "708", "709", "710", "713", "715", "716", "717", "718", "pool")
 FEW = ("713", "715", "717", "718")
 #: Names that the store's identities know from its start, so that a test may make a study without a reload.
-SPARE = tuple(f"spare{number:03d}" for number in range(150))
+SPARE = tuple(f"spare{number:03d}" for number in range(300))
 SITE_STEPS = ("validate_data", "train", "privatize_and_upload")
 START_SECONDS = 60
 LOCAL_DP = {"mechanism": "local_dp", "epsilon": 3, "delta": 1e-5, "clip_norm": 1, "public_num_examples": 211}

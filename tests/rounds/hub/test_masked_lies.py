@@ -242,7 +242,7 @@ def test_a_roster_with_other_terms_is_refused_before_anything_is_masked(
         ({"channel": "plain"}, "another channel than"),
         ({"privacy": PRIVACY | {"tolerated_dropouts": 2}}, "another privacy than"),
         ({"privacy": PRIVACY | {"epsilon": 8}}, "another privacy than"),
-        ({"privacy": NO_PRIVACY}, "another privacy than"),
+        ({"privacy": NO_PRIVACY}, "another privacy, number of sums than"),
         ({"total_rounds": 2}, "another total_rounds than"),
     ],
     ids=["more-sites", "one-twice", "no-masks", "less-noise", "budget", "no-noise", "rounds"],
