@@ -6,13 +6,33 @@ of a diff has no line numbers: what it says was there must be there, once.
 
 from __future__ import annotations
 
+import json
+import os
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 from tasks.store.settings import PROJECT
 
 PAGE = PROJECT / "docs" / "architecture.md"
+#: A study of three sites, each of two inputs; an example puts its own section into it.
+STUDY: dict[str, Any] = {
+    "study": "one_more",
+    "title": "t",
+    "description": "d",
+    "owner": "o",
+    "data": {"tables": ["adsl"]},
+    "sites": {"a": ["a"], "b": ["b"], "c": ["c"]},
+    "label": {"name": "y", "table": "adsl", "positive_when": [{"column": "Y", "is": 1}]},
+    "inputs": [{"name": name, "table": "adsl", "column": name.upper(), "centre": 0, "scale": 1} for name in ("u", "v")],
+    "model": {"path": "tasks.models:LogisticRegression"},
+    "training": {"lr": 0.3, "weighting": "plain", "local_epochs": 2, "batch_size": 4},
+    "rounds": {"total": 2, "min_sites": 3, "deadline_seconds": 60},
+    "evaluation": {"holdout_fraction": 0.2},
+}
 _BLOCK = re.compile(r"^`(?P<path>[\w/.]+)`[^\n]*:\n\n```(?P<kind>\w+)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -54,3 +74,24 @@ def scratch_copy(root: Path) -> Path:
     """A copy of the project's code, to change."""
     shutil.copytree(PROJECT / "tasks", root / "tasks")  # compiled files too: what is changed is newer than they are
     return root
+
+
+def run(root: Path, program: str, *arguments: str, given: object = None, also: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """Run a program in a scratch copy; gives the JSON object in the last line that it prints.
+
+    Args:
+        given: what it reads from stdin, as JSON. also: folders to import from where the copy has no such module.
+    """
+    paths = os.pathsep.join(map(str, (root, *also)))
+    done = subprocess.run(
+        [sys.executable, "-c", program, *arguments],
+        cwd=root,
+        env=os.environ | {"PYTHONPATH": paths, "PYTHONDONTWRITEBYTECODE": "1"},
+        input=json.dumps(given),
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found

@@ -10,14 +10,13 @@ from typing import Literal
 class Metric:
     """One figure.
 
-    chance: what a model that knows nothing has. best: the value to come near, where there is one. largest_error: under
+    best: the value to come near, where there is one. largest_error: under
     noise, of a standard error that says anything; None: half of the figure. lowest, highest: what it can be at all.
     """
 
     name: str
     label: str
     better: Literal["higher", "lower", "nearer"]
-    chance: float | None = None
     best: float | None = None
     largest_error: float | None = 0.2
     lowest: float = 0.0
@@ -39,7 +38,7 @@ class Metric:
         return f"{self.better} is better"
 
 
-AUC = Metric("auc", "AUC", "higher", chance=0.5)
+AUC = Metric("auc", "AUC", "higher")
 LOG_LOSS = Metric("log_loss", "Log loss", "lower", highest=1e6)
 AVERAGE_PRECISION = Metric("average_precision", "Average precision", "higher")
 ACCURACY = Metric("accuracy", "Accuracy", "higher")
@@ -49,36 +48,14 @@ CALIBRATION_SLOPE = Metric("calibration_slope", "Calibration slope", "nearer", b
 CALIBRATION_INTERCEPT = Metric(
     "calibration_intercept", "Calibration intercept", "nearer", best=0.0, lowest=-1e6, highest=1e6
 )
-MACRO_AUC = Metric("macro_auc", "Macro AUC", "higher", chance=0.5)
+MACRO_AUC = Metric("macro_auc", "Macro AUC", "higher")
 RMSE = Metric("rmse", "Root mean squared error", "lower", largest_error=None, highest=1e12)
 MAE = Metric("mae", "Mean absolute error", "lower", largest_error=None, highest=1e12)
-R2 = Metric("r2", "R²", "higher", chance=0.0, lowest=-1e12)
+R2 = Metric("r2", "R²", "higher", lowest=-1e12)
 DEVIANCE = Metric("deviance", "Mean Poisson deviance", "lower", largest_error=None, highest=1e12)
-CONCORDANCE = Metric("concordance", "Harrell's C", "higher", chance=0.5)
+CONCORDANCE = Metric("concordance", "Harrell's C", "higher")
 INTEGRATED_BRIER = Metric("integrated_brier", "Integrated Brier score", "lower", highest=1e6)
 PARTIAL_LOSS = Metric("partial_loss", "Partial log loss an event", "lower", highest=1e6)
-
-METRICS: dict[str, Metric] = {
-    metric.name: metric
-    for metric in (
-        AUC,
-        LOG_LOSS,
-        AVERAGE_PRECISION,
-        ACCURACY,
-        BALANCED_ACCURACY,
-        BRIER,
-        CALIBRATION_SLOPE,
-        CALIBRATION_INTERCEPT,
-        MACRO_AUC,
-        RMSE,
-        MAE,
-        R2,
-        DEVIANCE,
-        CONCORDANCE,
-        INTEGRATED_BRIER,
-        PARTIAL_LOSS,
-    )
-}
 
 #: Task -> its metrics, its own first.
 OF_TASK: dict[str, tuple[Metric, ...]] = {
@@ -98,6 +75,9 @@ OF_TASK: dict[str, tuple[Metric, ...]] = {
     "survival": (CONCORDANCE, INTEGRATED_BRIER, LOG_LOSS),
     "cox": (CONCORDANCE, PARTIAL_LOSS),
 }
+
+#: By name.
+METRICS = {metric.name: metric for own in OF_TASK.values() for metric in own}
 
 
 def metrics_of(task: str) -> tuple[Metric, ...]:

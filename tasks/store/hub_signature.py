@@ -50,6 +50,4 @@ def check_hub_signature(record: Plan | ModelCard | Settled, authority: x509.Cert
 
 
 def _signed_bytes(record: Plan | ModelCard | Settled) -> bytes:
-    fields = type(record).model_fields
-    unsaid = {name for name in record.LATER if getattr(record, name) == fields[name].default}
-    return f"pharmafed {type(record).__name__}\n".encode() + to_json(record, leave_out=unsaid)
+    return f"pharmafed {type(record).__name__}\n".encode() + to_json(record)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Set
+from collections.abc import Iterator
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from functools import cache
@@ -248,9 +248,12 @@ def _skew(date: str) -> float:
         return 0.0
 
 
-def to_json(record: BaseModel, *, leave_out: Set[str] = frozenset()) -> bytes:
-    """Readable JSON, the same bytes for the same record; `leave_out`: keys that are not written."""
-    return record.model_dump_json(by_alias=True, indent=2, exclude=set(leave_out) or None).encode() + b"\n"
+def to_json(record: BaseModel) -> bytes:
+    """Readable JSON, the same bytes for the same record, whichever version of the code has written it: see `LATER`."""
+    later: frozenset[str] = getattr(record, "LATER", frozenset())
+    fields = type(record).model_fields
+    unsaid = {name for name in later if getattr(record, name) == fields[name].default}
+    return record.model_dump_json(by_alias=True, indent=2, exclude=unsaid or None).encode() + b"\n"
 
 
 def hub_store() -> ObjectStore:

@@ -7,16 +7,15 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import torch
+from scipy.special import expit
 from torch import nn
 
 from tasks.learning.arrays import Floats
 from tasks.learning.metrics import OF_TASK
 from tasks.learning.tasks.ranking import auc, auc_of_tables, average_precision
-from tasks.learning.tasks.task import Task
+from tasks.learning.tasks.task import ON_GRID, Task
 from tasks.study.label import BinaryLabel
 
-#: Logits are compared with edges of bins on this grid: see `Binary.statistics`.
-_GRID = 2.0**20
 #: Of a fit of two numbers; one that has not come to rest by then never does.
 _NEWTON_STEPS = 50
 
@@ -38,7 +37,7 @@ class Binary(Task):
         return nn.functional.binary_cross_entropy_with_logits(outputs, labels)
 
     def figures(self, outputs: Floats, labels: Floats) -> dict[str, float | None]:
-        risk = _sigmoid(outputs)
+        risk = expit(outputs)
         yes, right = labels == 1, (outputs >= self.cut) == (labels == 1)
         intercept, slope = calibration(outputs, labels) or (None, None)
         return {
@@ -69,7 +68,7 @@ class Binary(Task):
         return 2 * bins
 
     def statistics(self, outputs: torch.Tensor, labels: torch.Tensor, bins: int) -> Floats:
-        risk = torch.sigmoid(torch.round(outputs * _GRID) / _GRID).numpy()
+        risk = torch.sigmoid(torch.round(outputs * ON_GRID) / ON_GRID).numpy()
         cells = np.clip(np.nan_to_num(risk * bins, nan=0.0), 0, bins - 1).astype(np.int64)
         rows = np.zeros((len(cells), 2, bins))
         rows[np.arange(len(cells)), labels.numpy().astype(np.int64), cells] = 1.0
@@ -119,7 +118,7 @@ def calibration(logits: Floats, labels: Floats) -> tuple[float, float] | None:
     design = np.stack([np.ones(len(logits)), logits], axis=1)
     found = np.zeros(2)
     for _ in range(_NEWTON_STEPS):
-        risk = _sigmoid(design @ found)
+        risk = expit(design @ found)
         information = (design * (risk * (1 - risk))[:, None]).T @ design
         try:
             step = np.linalg.solve(information, design.T @ (labels - risk))
@@ -135,11 +134,6 @@ def calibration(logits: Floats, labels: Floats) -> tuple[float, float] | None:
 
 def _both(yes: npt.NDArray[np.bool_]) -> bool:
     return bool(yes.any()) and not bool(yes.all())
-
-
-def _sigmoid(logits: Floats) -> Floats:
-    risk: Floats = 0.5 * (1 + np.tanh(0.5 * logits))
-    return risk
 
 
 def _mean(values: npt.NDArray[np.bool_] | Floats) -> float | None:

@@ -12,10 +12,8 @@ from torch import nn
 from tasks.learning.arrays import Floats
 from tasks.learning.metrics import BALANCED_ACCURACY, MACRO_AUC, OF_TASK
 from tasks.learning.tasks.ranking import auc
-from tasks.learning.tasks.task import Task
+from tasks.learning.tasks.task import ON_GRID, Task
 from tasks.study.label import MulticlassLabel
-
-_GRID = 2.0**20
 
 
 @dataclass(frozen=True)
@@ -69,7 +67,7 @@ class Multiclass(Task):
 
     def statistics(self, outputs: torch.Tensor, labels: torch.Tensor, bins: int) -> Floats:
         rows = np.zeros((len(labels), self.num_outputs, self.num_outputs))
-        on_grid = torch.round(torch.nan_to_num(outputs) * _GRID)
+        on_grid = torch.round(torch.nan_to_num(outputs) * ON_GRID)
         chosen = on_grid.argmax(dim=1).numpy() if len(labels) else np.zeros(0, dtype=np.int64)
         rows[np.arange(len(labels)), labels.numpy().astype(np.int64), chosen] = 1.0
         return rows.reshape(len(labels), -1)

@@ -11,10 +11,8 @@ from torch import nn
 from tasks.learning.arrays import Floats
 from tasks.learning.metrics import LOG_LOSS, OF_TASK
 from tasks.learning.tasks.ranking import concordance
-from tasks.learning.tasks.task import Task
+from tasks.learning.tasks.task import ON_GRID, Task
 from tasks.study.label import SurvivalLabel
-
-_GRID = 2.0**20
 
 
 @dataclass(frozen=True)
@@ -78,7 +76,7 @@ class Survival(Task):
 
     def statistics(self, outputs: torch.Tensor, labels: torch.Tensor, bins: int) -> Floats:
         found = labels.double().numpy()
-        on_grid = np.round(np.clip(np.nan_to_num(outputs.double().numpy()), -1e6, 1e6) * _GRID) / _GRID
+        on_grid = np.round(np.clip(np.nan_to_num(outputs.double().numpy()), -1e6, 1e6) * ON_GRID) / ON_GRID
         risk = 1 - survival_of(on_grid)[:, -1] if len(found) else np.zeros(0)
         cells = np.clip(risk * bins, 0, bins - 1).astype(np.int64)
         left = np.minimum(np.searchsorted(self.ends, found[:, 0], side="left"), self.num_outputs - 1)

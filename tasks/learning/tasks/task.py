@@ -10,6 +10,10 @@ import torch
 from tasks.learning.arrays import Floats
 from tasks.learning.metrics import Metric
 
+#: Outputs are compared with each other, or with edges of bins, on this grid: the last bits of a float32 depend on how
+#: many patients are computed together, and could carry one over an edge.
+ON_GRID = 2.0**20
+
 
 class Task(ABC):
     """One endpoint: its loss, and how good a model is at it.

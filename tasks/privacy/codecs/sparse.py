@@ -15,6 +15,7 @@ from tasks.privacy.codecs.indices import max_bytes, pack_indices, unpack_indices
 from tasks.privacy.noise.source import NoiseSource
 from tasks.store.records.round import TensorSpec
 from tasks.store.weights import Weights
+from tasks.study.codec import Random, Top
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,6 +90,21 @@ class SomeComponents(Codec):
         except ValueError as error:
             raise UpdateRejected(site, str(error)) from None
         return flat
+
+
+@dataclass(frozen=True)
+class ChosenComponents(SomeComponents):
+    """Those that send as many as the study's fraction, with error feedback where it asks for it."""
+
+    settings: Top | Random
+
+    @property
+    def feeds_back(self) -> bool:
+        return self.settings.error_feedback
+
+    @property
+    def most(self) -> int:
+        return num_shared(self.settings.fraction, self.shape.num_values)
 
 
 @dataclass(frozen=True)

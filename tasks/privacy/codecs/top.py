@@ -12,28 +12,17 @@ import numpy as np
 import numpy.typing as npt
 
 from tasks.privacy.codecs.codec import Vector
-from tasks.privacy.codecs.sparse import SomeComponents, as_tensors, num_shared
+from tasks.privacy.codecs.sparse import ChosenComponents, as_tensors
 from tasks.privacy.noise.source import NoiseSource
 from tasks.store.weights import Weights
-from tasks.study.codec import Top
 
 
 @dataclass(frozen=True)
-class TopCodec(SomeComponents):
+class TopCodec(ChosenComponents):
     """The largest components of a vector, as many as the study's fraction, with error feedback where it asks for it.
 
     Source: Aji & Heafield 2017 (arXiv 1704.05021).
     """
-
-    settings: Top
-
-    @property
-    def feeds_back(self) -> bool:
-        return self.settings.error_feedback
-
-    @property
-    def most(self) -> int:
-        return num_shared(self.settings.fraction, self.shape.num_values)
 
     def pack(self, flat: Vector, noise: NoiseSource) -> Weights:
         return as_tensors(flat, largest(flat, self.most))

@@ -22,8 +22,8 @@ Expectations = Annotated[tuple[Name, ...], Field(max_length=MAX_NAMED)]
 class Record(BaseModel):
     """Frozen, and strict about its keys.
 
-    LATER: keys that came after records of the kind had been signed. At its default one is no part of what is signed, so
-    older signatures hold.
+    LATER: keys that came after records of the kind had been signed or named by digest. At its default one is not
+    written, so older signatures and digests hold.
     """
 
     LATER: ClassVar[frozenset[str]] = frozenset()

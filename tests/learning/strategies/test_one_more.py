@@ -5,11 +5,7 @@ In a copy of `tasks`: the geometric median.
 
 from __future__ import annotations
 
-import json
-import os
 import re
-import subprocess
-import sys
 from typing import Any
 
 import numpy as np
@@ -17,7 +13,8 @@ import pytest
 
 from tasks.store.settings import PROJECT
 from tasks.study.strategy import STRATEGY_SECTIONS
-from tests.worked_examples import apply, blocks, scratch_copy
+from tests import worked_examples
+from tests.worked_examples import apply, blocks, run, scratch_copy
 
 HEADING = "## One strategy more"
 FILE = "tasks/learning/strategies/geometric_median.py"
@@ -71,21 +68,9 @@ print(json.dumps({
     "size": max_bytes(Plan),
 }))
 """
-STUDY: dict[str, Any] = {
-    "study": "one_more",
-    "title": "t",
-    "description": "d",
-    "owner": "o",
-    "data": {"tables": ["adsl"]},
-    "sites": {"a": ["a"], "b": ["b"], "c": ["c"]},
-    "label": {"name": "y", "table": "adsl", "positive_when": [{"column": "Y", "is": 1}]},
-    "inputs": [{"name": name, "table": "adsl", "column": name.upper(), "centre": 0, "scale": 1} for name in ("u", "v")],
-    "model": {"path": "tasks.models:LogisticRegression"},
-    "training": {"lr": 0.3, "weighting": "plain", "local_epochs": 2, "batch_size": 4},
+STUDY = worked_examples.STUDY | {
     "privacy": {"mechanism": "none", "i_accept_no_privacy": True},
     "strategy": {"name": "geometric_median"},
-    "rounds": {"total": 2, "min_sites": 3, "deadline_seconds": 60},
-    "evaluation": {"holdout_fraction": 0.2},
 }
 
 
@@ -94,18 +79,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What came of two rounds with it."""
     root = scratch_copy(tmp_path_factory.mktemp("one_more"))
     apply(HEADING, root)
-    run = subprocess.run(
-        [sys.executable, "-c", RUN],
-        cwd=root,
-        env=os.environ | {"PYTHONPATH": str(root), "PYTHONDONTWRITEBYTECODE": "1"},
-        input=json.dumps({"study": STUDY, "updates": UPDATES}),
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert run.returncode == 0, run.stderr
-    found: dict[str, Any] = json.loads(run.stdout)
-    return found
+    return run(root, RUN, given={"study": STUDY, "updates": UPDATES})
 
 
 def test_it_is_twenty_lines_and_touches_two_files() -> None:

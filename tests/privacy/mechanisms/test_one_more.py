@@ -5,8 +5,6 @@ It is the one of docs/architecture.md, as it is printed there, in a copy of `tas
 
 from __future__ import annotations
 
-import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -17,7 +15,8 @@ import pytest
 from tasks.privacy.mechanisms import mechanism_for
 from tasks.store.settings import PROJECT
 from tasks.study.privacy import PRIVACY_SECTIONS, PrivacySection
-from tests.worked_examples import apply, blocks, scratch_copy
+from tests import worked_examples
+from tests.worked_examples import apply, blocks, run, scratch_copy
 
 HEADING = "## One mechanism more"
 FILE = "tasks/privacy/mechanisms/laplace_update.py"
@@ -94,20 +93,8 @@ print(json.dumps({
     "digest": study.digest != read(privacy=content["privacy"] | {"clip_norm": 2}).digest,
 }))
 """
-STUDY: dict[str, Any] = {
-    "study": "one_more",
-    "title": "t",
-    "description": "d",
-    "owner": "o",
-    "data": {"tables": ["adsl"]},
-    "sites": {"a": ["a"], "b": ["b"], "c": ["c"]},
-    "label": {"name": "y", "table": "adsl", "positive_when": [{"column": "Y", "is": 1}]},
-    "inputs": [{"name": name, "table": "adsl", "column": name.upper(), "centre": 0, "scale": 1} for name in ("u", "v")],
-    "model": {"path": "tasks.models:LogisticRegression"},
-    "training": {"lr": 0.3, "weighting": "plain", "local_epochs": 2, "batch_size": 4},
+STUDY = worked_examples.STUDY | {
     "privacy": {"mechanism": "laplace_update", "epsilon": 4, "delta": 1e-5, "clip_norm": 1.0},
-    "rounds": {"total": 2, "min_sites": 3, "deadline_seconds": 60},
-    "evaluation": {"holdout_fraction": 0.2},
 }
 
 
@@ -122,18 +109,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def done(tree: Path) -> dict[str, Any]:
     """What came of two rounds with it."""
-    run = subprocess.run(
-        [sys.executable, "-c", RUN],
-        cwd=tree,
-        env=os.environ | {"PYTHONPATH": str(tree), "PYTHONDONTWRITEBYTECODE": "1"},
-        input=json.dumps(STUDY),
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert run.returncode == 0, run.stderr
-    found: dict[str, Any] = json.loads(run.stdout)
-    return found
+    return run(tree, RUN, given=STUDY)
 
 
 def test_it_fits_in_forty_lines_and_touches_two_files() -> None:

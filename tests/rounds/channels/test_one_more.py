@@ -5,16 +5,12 @@ In a copy of `tasks`, through a real object store: three sites that send in the 
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 from typing import Any
 
 import pytest
 
 from tasks.store.settings import PROJECT
-from tests.worked_examples import apply, blocks, scratch_copy
+from tests.worked_examples import apply, blocks, run, scratch_copy
 
 HEADING = "## One channel more"
 FILE = "tasks/rounds/channels/relay.py"
@@ -95,17 +91,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     apply(HEADING, root)
     for name in ("studies", "expectations", "data", "data.dvc"):
         (root / name).symlink_to(PROJECT / name)
-    run = subprocess.run(
-        [sys.executable, "-c", RUN, str(root / "federation")],
-        cwd=root,
-        env=os.environ | {"PYTHONPATH": f"{root}:{PROJECT}", "PYTHONDONTWRITEBYTECODE": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert run.returncode == 0, run.stderr
-    found: dict[str, Any] = json.loads(run.stdout.splitlines()[-1])
-    return found
+    return run(root, RUN, str(root / "federation"), also=(PROJECT,))
 
 
 def test_it_is_one_module_and_three_files_that_name_it() -> None:
